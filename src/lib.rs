@@ -1,0 +1,19 @@
+//! zfs-prefix: ZFS kernel modules for systems that ship none, built in a Gentoo Prefix and
+//! loaded before pool import.
+//!
+//! Data flows one way: host and configuration -> kernel facts -> plan -> build -> store -> load.
+//! `module` and `kernel` know nothing of configuration or systemd; `store` knows nothing of how a
+//! tree was built; only the mains touch the process environment.
+
+pub mod admin;
+pub mod build;
+pub mod config;
+pub mod exit;
+pub mod host;
+pub mod kernel;
+pub mod load;
+pub mod log;
+pub mod module;
+pub mod prefix;
+pub mod store;
+pub mod unit;

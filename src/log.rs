@@ -1,0 +1,84 @@
+//! Logging for the programs that may use tracing: native journal entries under systemd, plain
+//! lines on stderr otherwise; and the MESSAGE_IDs of the journal catalog.
+
+use std::path::Path;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// MESSAGE_ID of each result an operator may want explained; texts in `units/zfs-prefix.catalog`.
+pub mod id {
+    /// Modules were inserted.
+    pub const LOADED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b01";
+    /// Nothing is published for the running kernel.
+    pub const NOTHING_PUBLISHED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b02";
+    /// The modules could not be inserted.
+    pub const LOAD_FAILED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b03";
+    /// The operating system ships its own zfs.ko.
+    pub const STAND_ASIDE: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b04";
+    /// A build stage was finished.
+    pub const STAGE_DONE: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b10";
+    /// A tree was published.
+    pub const PUBLISHED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b11";
+    /// A build failed.
+    pub const BUILD_FAILED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b12";
+    /// A build was not tried: backing off.
+    pub const BACKING_OFF: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b13";
+    /// A line of build output.
+    pub const BUILD_OUTPUT: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b14";
+    /// A published tree is damaged.
+    pub const TREE_DAMAGED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b15";
+    /// A configuration file was set aside, or a key is unknown.
+    pub const CONFIG: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b20";
+}
+
+/// Sets up tracing for this process: to journald when `journal` (see [`stderr_is_journal`]) and
+/// its socket answers, otherwise to stderr. `identifier` becomes SYSLOG_IDENTIFIER.
+pub fn init(identifier: &str, journal: bool) {
+    if journal && let Ok(layer) = tracing_journald::layer() {
+        let layer = layer.with_field_prefix(None).with_syslog_identifier(identifier.to_owned());
+        tracing_subscriber::registry().with(layer).init();
+        return;
+    }
+    let plain = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .fmt_fields(MessageOnly)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::filter::LevelFilter::INFO)
+        .with(plain)
+        .init();
+}
+
+/// On a terminal only the message is of interest; the fields are for the journal.
+struct MessageOnly;
+
+impl<'w> tracing_subscriber::fmt::FormatFields<'w> for MessageOnly {
+    fn format_fields<R: tracing_subscriber::field::RecordFields>(
+        &self,
+        mut writer: tracing_subscriber::fmt::format::Writer<'w>,
+        fields: R,
+    ) -> std::fmt::Result {
+        struct Visit<'a, 'w>(&'a mut tracing_subscriber::fmt::format::Writer<'w>);
+        impl tracing::field::Visit for Visit<'_, '_> {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    let _ = write!(self.0, "{value:?}");
+                }
+            }
+        }
+        fields.record(&mut Visit(&mut writer));
+        Ok(())
+    }
+}
+
+/// Whether stderr is connected to the journal: `$JOURNAL_STREAM` (its value in `journal_stream`)
+/// names the device and inode of file descriptor 2 (systemd.exec(5)).
+pub fn stderr_is_journal(journal_stream: Option<&str>, stderr: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Some((dev, ino)) = journal_stream.and_then(|s| s.split_once(':')) else { return false };
+    std::fs::metadata(stderr)
+        .is_ok_and(|m| dev.parse() == Ok(m.dev()) && ino.parse() == Ok(m.ino()))
+}

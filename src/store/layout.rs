@@ -1,0 +1,73 @@
+//! Where things are on disk; the table "On disk" of the architecture.
+
+use std::path::{Path, PathBuf};
+
+use crate::kernel::Release;
+
+/// The directories of the store, below one root directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout below `root` (`/` on a machine).
+    pub fn new(root: &Path) -> Layout {
+        Layout { root: root.to_owned() }
+    }
+
+    /// `/var/lib/zfs-prefix`
+    pub fn state(&self) -> PathBuf {
+        self.root.join("var/lib/zfs-prefix")
+    }
+
+    /// `/var/lib/zfs-prefix/store`
+    pub fn store(&self) -> PathBuf {
+        self.state().join("store")
+    }
+
+    /// `/var/lib/zfs-prefix/store/<release>`
+    pub fn trees(&self, release: &Release) -> PathBuf {
+        self.store().join(release.as_str())
+    }
+
+    /// `/var/lib/zfs-prefix/store/<release>/<key>`
+    pub fn tree(&self, release: &Release, key: &str) -> PathBuf {
+        self.trees(release).join(key)
+    }
+
+    /// `/var/lib/zfs-prefix/current`
+    pub fn current_dir(&self) -> PathBuf {
+        self.state().join("current")
+    }
+
+    /// `/var/lib/zfs-prefix/current/<release>`, a symlink to the tree to load.
+    pub fn current(&self, release: &Release) -> PathBuf {
+        self.current_dir().join(release.as_str())
+    }
+
+    /// `/var/lib/zfs-prefix/failures/<release>.json`
+    pub fn failure(&self, release: &Release) -> PathBuf {
+        self.state().join("failures").join(format!("{release}.json"))
+    }
+
+    /// `/var/cache/zfs-prefix`; may be deleted at any time.
+    pub fn cache(&self) -> PathBuf {
+        self.root.join("var/cache/zfs-prefix")
+    }
+
+    /// `/run/zfs-prefix`
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run/zfs-prefix")
+    }
+
+    /// `/run/zfs-prefix/lock`, created once and never renamed.
+    pub fn lock(&self) -> PathBuf {
+        self.run().join("lock")
+    }
+
+    /// `/run/zfs-prefix/active`, a symlink to the tree whose modules are loaded.
+    pub fn active(&self) -> PathBuf {
+        self.run().join("active")
+    }
+}

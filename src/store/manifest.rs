@@ -1,0 +1,74 @@
+//! `manifest.json` of a published tree: what it was built from, for which kernel, and the digest
+//! of every file in it. Written last, before the tree gets its name.
+
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+use crate::kernel::Release;
+
+/// The manifest format this program writes; older ones are read too.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// A published tree's `manifest.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Manifest {
+    /// Format version, [`MANIFEST_VERSION`].
+    pub version: u32,
+    /// The kernel release the modules are for.
+    pub kernel_release: Release,
+    /// GNU build-id of that kernel, lower-case hexadecimal (`/sys/kernel/notes`).
+    pub kernel_build_id: String,
+    /// `vermagic` of the modules (`modinfo -F vermagic`).
+    pub vermagic: String,
+    /// The key of the tree: the directory's own name.
+    pub key: String,
+    /// OpenZFS version, as `modinfo -F version zfs.ko` prints it.
+    pub zfs_version: String,
+    /// `portage` or `make`.
+    pub recipe: String,
+    /// When it was published, seconds since the epoch.
+    pub created: u64,
+    /// What went into the key, name by name, for people and for `status`.
+    pub inputs: std::collections::BTreeMap<String, String>,
+    /// Every regular file of the tree but the manifest, sorted by path.
+    pub files: Vec<FileEntry>,
+}
+
+/// One file of a published tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FileEntry {
+    /// Path relative to the tree.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// BLAKE2b-512 in hexadecimal.
+    pub blake2b: Digest,
+}
+
+impl Manifest {
+    /// Parses the bytes of a `manifest.json`.
+    ///
+    /// # Errors
+    /// Not JSON of this shape, or a format version this program does not know.
+    pub fn parse(bytes: &[u8]) -> anyhow::Result<Manifest> {
+        #[derive(Deserialize)]
+        struct Probe {
+            version: u32,
+        }
+        let probe: Probe = serde_json::from_slice(bytes)?;
+        if probe.version == 0 || probe.version > MANIFEST_VERSION {
+            anyhow::bail!(
+                "manifest format {} is not known to this program (it knows 1 to {MANIFEST_VERSION})",
+                probe.version
+            );
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// The entry of `path`, a path relative to the tree.
+    pub fn file(&self, path: &str) -> Option<&FileEntry> {
+        self.files.binary_search_by(|f| f.path.as_str().cmp(path)).ok().map(|i| &self.files[i])
+    }
+}
