@@ -81,7 +81,7 @@ impl Status {
         };
         Status {
             kernel_release: release.to_string(),
-            inactive_because: settings.inactive(host).map(str::to_owned),
+            inactive_because: settings.active(host).err().map(str::to_owned),
             published,
             published_problem,
             loaded,

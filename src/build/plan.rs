@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::command::{Cancel, Run};
-use crate::config::{Recipe, Settings};
+use crate::config::{Recipe, Settings, expand_release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
@@ -21,8 +21,6 @@ const RECIPE_VERSION: &str = "1";
 /// A build, planned.
 #[derive(Debug)]
 pub struct Plan {
-    /// The kernel it is for.
-    pub release: Release,
     /// GNU build-id of that kernel.
     pub build_id: String,
     /// Its build tree.
@@ -48,7 +46,8 @@ impl Plan {
         cancel: &Cancel,
     ) -> Result<Plan> {
         let tree = Tree::open(&tree_dir(host, settings, release), release)?;
-        let build_id = build_id(host, settings.kernel.image.as_deref(), release)?;
+        let image = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
+        let build_id = build_id(host, image.as_deref(), release)?;
         let prefix = Prefix::open(&settings.prefix.path)?;
         let compiler = prefix.compiler(cancel)?;
         if let Some(kernel) = tree.compiler().filter(|kernel| !same_major(kernel, &compiler)) {
@@ -65,13 +64,13 @@ impl Plan {
         inputs.add("recipe-version", RECIPE_VERSION);
         recipe_inputs(settings, &prefix, exe, cancel, &mut inputs)?;
         let key = inputs.key();
-        Ok(Plan { release: release.clone(), build_id, tree, prefix, inputs, key })
+        Ok(Plan { build_id, tree, prefix, inputs, key })
     }
 }
 
 fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf {
     match &settings.kernel.build_dir {
-        Some(template) => host.path(template.replace("${release}", release.as_str())),
+        Some(template) => host.path(expand_release(template, release)),
         None => host.path(format!("/usr/lib/modules/{release}/build")),
     }
 }

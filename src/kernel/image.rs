@@ -26,17 +26,17 @@ pub fn running_build_id(host: &Host) -> Result<String> {
 }
 
 /// The GNU build-id of kernel `release`: of the running kernel if it is that (and this is no
-/// container, whose kernel is somebody else's), else of its image: `image` (kernel.image, with
-/// `${release}`), /usr/lib/modules/RELEASE/vmlinuz or /boot/vmlinuz-RELEASE.
+/// container, whose kernel is somebody else's), else of its image: `image` if given, otherwise
+/// /usr/lib/modules/RELEASE/vmlinuz or /boot/vmlinuz-RELEASE.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`]: no image found, or no build-id in it.
-pub fn build_id(host: &Host, image: Option<&str>, release: &Release) -> Result<String> {
+pub fn build_id(host: &Host, image: Option<&Path>, release: &Release) -> Result<String> {
     if image.is_none() && !host.container && *release == host.kernel_release {
         return running_build_id(host);
     }
     let places: Vec<PathBuf> = match image {
-        Some(template) => vec![host.path(template.replace("${release}", release.as_str()))],
+        Some(image) => vec![host.path(image)],
         None => vec![
             host.path(format!("/usr/lib/modules/{release}/vmlinuz")),
             host.path(format!("/boot/vmlinuz-{release}")),
