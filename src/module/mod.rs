@@ -1,18 +1,24 @@
 //! One kernel module file (.ko): its `.modinfo`, the symbols it imports and exports, what it
 //! depends on, and how it is put into the kernel.
 //!
-//! Pure functions of bytes, but for [`insert`]. The bytes may be hostile or torn: every reader
+//! Pure functions of bytes, but for [`insert`] and [`kmsg`]. The bytes may be hostile or torn: every reader
 //! here gives an error and never panics.
 
 pub mod compress;
 mod elf;
 mod info;
+pub mod insert;
+pub mod kmsg;
+pub mod options;
+mod order;
+pub mod refusal;
 mod symbols;
 
 use anyhow::{Context, Result};
 
 pub use compress::decompress;
 pub use info::{Info, Vermagic};
+pub use order::{Found, order};
 pub use symbols::{Export, Import, Version};
 
 /// All that is known of one module file.
