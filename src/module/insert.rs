@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -48,7 +49,9 @@ pub struct Recorder {
     pub inserted: Vec<(String, String, bool)>,
     /// Modules the kernel shall refuse: the errno, and the line it leaves in the kernel log.
     pub refuse: HashMap<String, (Errno, String)>,
-    /// Modules that appear in sysfs become `live` below this `/sys/module`.
+    /// This one becomes live just before it is inserted, as if udev had been faster.
+    pub meanwhile: Option<String>,
+    /// What is inserted becomes `live` below this `/sys/module`.
     pub sys_module: PathBuf,
     /// Where the kernel's log lines go.
     pub kmsg: PathBuf,
@@ -59,16 +62,23 @@ impl Insert for Recorder {
         let parameters = parameters.to_string_lossy().into_owned();
         let from_file = matches!(image, Image::File(_));
         self.inserted.push((name.to_owned(), parameters, from_file));
+        if self.meanwhile.as_deref() == Some(name) {
+            self.make_live(name).map_err(|_| Errno::EIO)?;
+        }
         if let Some((errno, line)) = self.refuse.get(name) {
             let record = format!("3,1,1,-;{line}\n");
             let log = File::options().append(true).open(&self.kmsg);
-            let written =
-                log.and_then(|mut f| std::io::Write::write_all(&mut f, record.as_bytes()));
+            let written = log.and_then(|mut f| f.write_all(record.as_bytes()));
             return written.map_or(Err(Errno::EIO), |()| Err(*errno));
         }
+        self.make_live(name).map_err(|_| Errno::EIO)
+    }
+}
+
+impl Recorder {
+    fn make_live(&self, name: &str) -> std::io::Result<()> {
         let dir = self.sys_module.join(name);
-        let made = std::fs::create_dir_all(&dir)
-            .and_then(|()| std::fs::write(dir.join("initstate"), "live\n"));
-        made.map_err(|_| Errno::EIO)
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(dir.join("initstate"), "live\n")
     }
 }
