@@ -1,5 +1,7 @@
 //! The module parsers against kmod and binutils, over every module of a stock kernel.
 
+#![allow(clippy::unwrap_used)] // helpers of tests too: their panics are failed tests
+
 mod stock_kernel;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -53,7 +55,13 @@ fn modinfo_of_every_module_is_what_kmod_prints() {
 
 #[test]
 fn versions_and_imports_of_every_module_are_what_kmod_and_nm_print() {
-    for path in modules() {
+    let all = modules();
+    let text = run(Command::new("nm").args(["-A", "--undefined-only"]).args(&all));
+    let mut undefined: HashMap<&str, BTreeSet<&str>> = HashMap::new();
+    for (path, rest) in text.lines().filter_map(|l| l.split_once(':')) {
+        undefined.entry(path).or_default().extend(rest.trim().strip_prefix("U "));
+    }
+    for path in all {
         let parsed = parse(&path);
         let text = run(Command::new("modprobe").arg("--dump-modversions").arg(&path));
         let want: BTreeSet<(u32, &str)> = text
@@ -65,9 +73,7 @@ fn versions_and_imports_of_every_module_are_what_kmod_and_nm_print() {
             parsed.versions().iter().map(|v| (v.crc, v.name.as_str())).collect();
         assert_eq!(got, want, "{}", path.display());
 
-        let text = run(Command::new("nm").arg("--undefined-only").arg(&path));
-        let want: BTreeSet<&str> =
-            text.lines().filter_map(|l| l.trim().strip_prefix("U ")).collect();
+        let want = undefined.remove(path.to_str().unwrap()).unwrap_or_default();
         let got: BTreeSet<&str> = parsed.imports().iter().map(|i| i.name.as_str()).collect();
         assert_eq!(got, want, "{}", path.display());
         assert!(parsed.imports().iter().all(|i| i.crc.is_some()), "{}", path.display());
@@ -266,5 +272,64 @@ fn options_lines_are_read_as_kmod_reads_them() {
     for name in (1..=12).map(|n| if n == 1 { "t_1".to_owned() } else { format!("t{n}") }) {
         let want = kmod.get(&name).map_or("", String::as_str);
         assert_eq!(ours.of(&name), want, "{name}");
+    }
+}
+
+/// A module as a big-endian machine has it: one import, one export, each with a CRC.
+fn big_endian(arch: object::Architecture, long: usize, crc_is_symbol: bool) -> Vec<u8> {
+    use object::write::{Object, Symbol, SymbolSection};
+    use object::{BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
+    let mut elf = Object::new(BinaryFormat::Elf, arch, Endianness::Big);
+    let mut section = |name: &str, data: &[u8]| {
+        let id = elf.add_section(Vec::new(), name.into(), SectionKind::ReadOnlyData);
+        elf.append_section_data(id, data, 8);
+        SymbolSection::Section(id)
+    };
+    section(".modinfo", b"name=spl\0vermagic=6.1.0 SMP \0depends=\0");
+    let mut record = vec![0; long - 4];
+    record.extend(0xdead_beef_u32.to_be_bytes());
+    record.extend(b"_printk");
+    record.resize(64, 0);
+    section("__versions", &record);
+    let ksymtab = section("__ksymtab_gpl", &[0; 24]);
+    let kcrctab = section("__kcrctab_gpl", &0x1234_5678_u32.to_be_bytes());
+    let crc = match crc_is_symbol {
+        true => (SymbolSection::Absolute, 0x1234_5678),
+        false => (kcrctab, 0),
+    };
+    for (name, (section, value)) in [
+        ("_printk", (SymbolSection::Undefined, 0)),
+        ("__ksymtab_spl_init", (ksymtab, 0)),
+        ("__crc_spl_init", crc),
+    ] {
+        elf.add_symbol(Symbol {
+            name: name.into(),
+            value,
+            size: 0,
+            kind: SymbolKind::Data,
+            scope: SymbolScope::Dynamic,
+            weak: false,
+            section,
+            flags: SymbolFlags::None,
+        });
+    }
+    elf.write().unwrap()
+}
+
+#[test]
+fn modules_of_big_endian_and_32_bit_machines_are_read() {
+    use object::Architecture::{PowerPc, S390x};
+    for (case, arch, long, crc_is_symbol) in [
+        ("64 bits", S390x, 8, false),
+        ("32 bits", PowerPc, 4, false),
+        ("32 bits, CRC as a symbol's value, as before Linux 5.19", PowerPc, 4, true),
+    ] {
+        let module = Module::parse(&big_endian(arch, long, crc_is_symbol)).unwrap();
+        assert_eq!(module.vermagic().unwrap().to_string(), "6.1.0 SMP", "{case}");
+        let import = module.imports().first().unwrap();
+        assert_eq!((import.name.as_str(), import.crc), ("_printk", Some(0xdead_beef)), "{case}");
+        let export = module.exports().first().unwrap();
+        assert_eq!(export.name, "spl_init", "{case}");
+        assert_eq!((export.crc, export.gpl_only), (Some(0x1234_5678), true), "{case}");
     }
 }

@@ -3,8 +3,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -14,8 +14,9 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::{Release, gnu_build_id};
-use crate::module::{Found, decompress, name_of_path, read_info};
-use crate::store::{Digest, FileEntry, Layout, Manifest};
+use crate::module::compress::Compression;
+use crate::module::{Found, Info, decompress, name_of_path, read_info, read_info_of_file};
+use crate::store::{FileEntry, Layout, Manifest, file_digest};
 
 /// No manifest is larger: 100 bytes a file, some thousand files of userland.
 const MANIFEST_MOST: u64 = 16 << 20;
@@ -41,7 +42,11 @@ impl Tree {
             trust::directory(dir, owner)?;
         }
         let path = dir.join("manifest.json");
-        let (_, bytes) = trust::read(&path, owner, MANIFEST_MOST)?;
+        let (file, size) = trust::file(&path, owner)?;
+        if size > MANIFEST_MOST {
+            fail!(Exit::Refused, "{} has {size} bytes: no manifest is so large", path.display());
+        }
+        let bytes = read_all(&file).with_context(|| format!("{}", path.display()))?;
         let manifest = Manifest::parse(&bytes)
             .with_context(|| {
                 format!("{} cannot be read; build anew: systemctl start zfs-build", path.display())
@@ -89,23 +94,22 @@ impl Tree {
 
     fn open_module(&self, entry: &FileEntry) -> Result<Found<Ready>> {
         let path = self.trusted_path(&entry.path)?;
-        let (file, raw) = trust::read(&path, self.owner, entry.size)?;
-        let found = Digest::of(&raw);
-        if raw.len() as u64 != entry.size || found != entry.blake2b {
+        let (file, size) = trust::file(&path, self.owner)?;
+        let shown = || format!("{}", path.display());
+        // A buffer at a time: 9 MB in one piece cost more in page faults than in reading.
+        let (found, read) =
+            file_digest((&file).take(entry.size.saturating_add(1))).with_context(shown)?;
+        if size != entry.size || read != entry.size || found != entry.blake2b {
             fail!(
                 Exit::Refused,
-                "{} is damaged: {} bytes with BLAKE2b digest {}, published were {} bytes with {}; nothing was loaded; build anew: systemctl start zfs-build",
+                "{} is damaged: {size} bytes with BLAKE2b digest {}, published were {} bytes with {}; nothing was loaded; build anew: systemctl start zfs-build",
                 path.display(),
-                raw.len(),
                 found.as_str(),
                 entry.size,
                 entry.blake2b.as_str()
             );
         }
-        let compressed = crate::module::compress::Compression::of(&raw).is_some();
-        let plain = decompress(&path, raw).exit(Exit::Refused)?;
-        let info =
-            read_info(&plain).with_context(|| format!("{}", path.display())).exit(Exit::Refused)?;
+        let (info, bytes) = read_module(&path, &file).with_context(shown).exit(Exit::Refused)?;
         let built_for = info.vermagic().map_or("none", |v| v.release);
         if built_for != self.release.as_str() {
             fail!(
@@ -115,7 +119,7 @@ impl Tree {
                 self.release
             );
         }
-        let ready = Ready { path, file, bytes: compressed.then_some(plain) };
+        let ready = Ready { path, file, bytes };
         Ok(Found::File(ready, info.depends()))
     }
 
@@ -175,6 +179,25 @@ fn current_key(layout: &Layout, release: &Release, owner: u32) -> Result<String>
             machine.trees(release).display()
         ),
     }
+}
+
+/// `.modinfo`, and the decompressed bytes of a module that is compressed.
+fn read_module(path: &Path, mut file: &File) -> Result<(Info, Option<Vec<u8>>)> {
+    let mut magic = [0; 6];
+    file.rewind()?;
+    let n = file.read(&mut magic)?;
+    if Compression::of(&magic[..n]).is_none() {
+        return Ok((read_info_of_file(file)?, None));
+    }
+    let plain = decompress(path, read_all(file)?)?;
+    Ok((read_info(&plain)?, Some(plain)))
+}
+
+fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Two kernels of one release can differ; their build-ids do.

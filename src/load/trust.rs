@@ -1,7 +1,6 @@
 //! Only what root wrote is loaded: owner, mode and kind of everything on the way to a module.
 
 use std::fs::{self, File, Metadata};
-use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -23,33 +22,21 @@ pub(super) fn directory(path: &Path, owner: u32) -> Result<()> {
     writers(path, &meta, owner)
 }
 
-/// Opens a regular file that only `owner` can write to, and reads it whole. `most` is the size
-/// above which it is refused unread.
-pub(super) fn read(path: &Path, owner: u32, most: u64) -> Result<(File, Vec<u8>)> {
-    let mut file = File::options()
+/// Opens a regular file that only `owner` can write to; the file and its size.
+pub(super) fn file(path: &Path, owner: u32) -> Result<(File, u64)> {
+    let file = File::options()
         .read(true)
         // NONBLOCK: a FIFO in its place must not stop the boot.
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
         .open(path)
         .with_context(|| format!("the store is damaged: {}", path.display()))
         .exit(Exit::Refused)?;
-    let shown = || format!("{}", path.display());
-    let meta = file.metadata().with_context(shown)?;
+    let meta = file.metadata().with_context(|| format!("{}", path.display()))?;
     if !meta.is_file() {
         fail!(Exit::Refused, "{} is {}, not a regular file; {ADVICE}", path.display(), kind(&meta));
     }
     writers(path, &meta, owner)?;
-    if meta.len() > most {
-        fail!(
-            Exit::Refused,
-            "{} has {} bytes, at most {most} were expected; {ADVICE}",
-            path.display(),
-            meta.len()
-        );
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len())?.saturating_add(1));
-    (&mut file).take(most + 1).read_to_end(&mut bytes).with_context(shown)?;
-    Ok((file, bytes))
+    Ok((file, meta.len()))
 }
 
 /// Checks the owner of a symlink (its mode means nothing).

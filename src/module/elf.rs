@@ -1,15 +1,15 @@
 //! The ELF side of a module file: a relocatable object of either class and byte order.
 
 use anyhow::{Context, Result, bail};
-use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, SymbolSection};
+use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef, SymbolSection};
 
 use super::Info;
 
 /// A module file's bytes, opened for reading. Signatures and other bytes after the ELF object do
 /// not matter.
 #[derive(Debug)]
-pub(super) struct Elf<'data> {
-    pub(super) elf: object::File<'data>,
+pub(super) struct Elf<'data, R: ReadRef<'data> = &'data [u8]> {
+    pub(super) elf: object::File<'data, R>,
 }
 
 /// A symbol table entry, as far as the tables of a module need it.
@@ -24,13 +24,14 @@ pub(super) struct Symbol<'data> {
     pub global: bool,
 }
 
-impl<'data> Elf<'data> {
+impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     /// Reads the ELF headers.
-    pub(super) fn parse(bytes: &'data [u8]) -> Result<Elf<'data>> {
-        if let Some(how) = super::compress::Compression::of(bytes) {
+    pub(super) fn parse(data: R) -> Result<Elf<'data, R>> {
+        let magic = data.read_bytes_at(0, 6).unwrap_or_default();
+        if let Some(how) = super::compress::Compression::of(magic) {
             bail!("compressed with {how}; decompress it first");
         }
-        let elf = object::File::parse(bytes).context("not a readable ELF object")?;
+        let elf = object::File::parse(data).context("not a readable ELF object")?;
         if elf.kind() != ObjectKind::Relocatable {
             bail!("an ELF file of kind {:?}, not the relocatable object a module is", elf.kind());
         }

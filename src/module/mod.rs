@@ -88,6 +88,15 @@ pub fn read_info(bytes: &[u8]) -> Result<Info> {
     elf::Elf::parse(bytes)?.info()
 }
 
+/// The same of an open, not compressed file, of which only what is needed is read.
+///
+/// # Errors
+/// As [`read_info`].
+pub fn read_info_of_file(file: &std::fs::File) -> Result<Info> {
+    let cache = object::ReadCache::new(file);
+    elf::Elf::parse(&cache)?.info()
+}
+
 /// A module's name as the kernel knows it (`/sys/module/NAME`, `depends=`): every `-` is a `_`,
 /// as modprobe(8) says there is no difference between the two.
 pub fn canonical_name(name: &str) -> String {
