@@ -114,8 +114,7 @@ fn published(host: &Host, layout: &Layout) -> anyhow::Result<Option<Published>> 
             manifest.kernel_build_id
         );
     }
-    let (zfs_version, recipe, created) =
-        (manifest.zfs_version, manifest.recipe, manifest.created);
+    let (zfs_version, recipe, created) = (manifest.zfs_version, manifest.recipe, manifest.created);
     Ok(Some(Published { key, zfs_version, recipe, created, tree }))
 }
 
@@ -169,7 +168,11 @@ impl fmt::Display for Status {
         match (&self.last_failure, &self.failure_problem) {
             (Some(r), _) => {
                 let wait = r.next_try.saturating_sub(store::unix_now());
-                writeln!(f, "last failure: stage {} (attempt {}, next try in {wait} s)", r.stage, r.attempts)?;
+                writeln!(
+                    f,
+                    "last failure: stage {} (attempt {}, next try in {wait} s)",
+                    r.stage, r.attempts
+                )?;
                 r.reason.lines().try_for_each(|line| writeln!(f, "             {line}"))?;
             }
             (None, Some(problem)) => writeln!(f, "last failure: {problem}")?,

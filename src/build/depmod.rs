@@ -31,7 +31,8 @@ pub fn run(
     let base = Path::new("lib/modules").join(release.as_str());
     for list in LISTS {
         // A kernel built without modules.builtin.modinfo (before 5.2) has only the others.
-        let Some(from) = [system.join(list), tree.output.join(list)].into_iter().find(|p| p.exists())
+        let Some(from) =
+            [system.join(list), tree.output.join(list)].into_iter().find(|p| p.exists())
         else {
             continue;
         };

@@ -180,9 +180,8 @@ impl Build<'_> {
         let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
         let modules = self.staged(Stage::Build, |b| b.compile(plan, &work))?;
         let staging = Staging::new(&self.layout, &self.release)?;
-        let harvested = self.staged(Stage::Harvest, |b| {
-            harvest::copy(&work.top, &modules, &staging, &b.release)
-        })?;
+        let harvested = self
+            .staged(Stage::Harvest, |b| harvest::copy(&work.top, &modules, &staging, &b.release))?;
         self.staged(Stage::Depmod, |b| {
             depmod::run(&b.host.root, &staging, &b.release, &plan.tree, b.cancel)
         })?;
@@ -255,7 +254,9 @@ impl Build<'_> {
         info!(
             message_id = id::STAGE_DONE,
             zfs_prefix_duration_usec = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            "stage {} done in {:.1} s", stage.name(), took.as_secs_f64()
+            "stage {} done in {:.1} s",
+            stage.name(),
+            took.as_secs_f64()
         );
         Ok(result)
     }

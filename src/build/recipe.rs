@@ -82,9 +82,9 @@ impl Job<'_> {
     /// As [`Job::portage`].
     pub fn make(&mut self) -> Result<PathBuf> {
         let source = super::make_source(self.settings)?;
-        let run = |program: &str| Ok::<Run, anyhow::Error>(
-            self.prefix.run(program, &self.work.top)?.dir(&self.work.tmp),
-        );
+        let run = |program: &str| {
+            Ok::<Run, anyhow::Error>(self.prefix.run(program, &self.work.top)?.dir(&self.work.tmp))
+        };
         let steps = [
             run("tar")?
                 .args(["--extract", "--strip-components=1", "--no-same-owner", "--file"])
@@ -130,8 +130,11 @@ fn failed(run: &Run, status: ExitStatus, ended: &Ended) -> anyhow::Error {
     let lines = failing_lines(&ended.tail).join("\n  ");
     let program = run.shown();
     let program = program.split(' ').next().unwrap_or_default();
-    Failure::new(exit, format!("{program}: {}{hint}; the failing lines:\n  {lines}", describe(status)))
-        .into()
+    Failure::new(
+        exit,
+        format!("{program}: {}{hint}; the failing lines:\n  {lines}", describe(status)),
+    )
+    .into()
 }
 
 /// Strips debug information from the modules a recipe left, as the prefix's owner: they are its

@@ -127,7 +127,8 @@ fn check(module: &Module, expected: &Expected, siblings: &HashMap<&str, Export>)
         let name = &import.name;
         let sibling = siblings.get(name.as_str());
         let Some(export) = expected.symvers.get(name).or(sibling) else {
-            problems.push(format!("imports {name}, which kernel {} does not export", expected.release));
+            problems
+                .push(format!("imports {name}, which kernel {} does not export", expected.release));
             continue;
         };
         if export.gpl_only && !gpl {

@@ -1,1 +1,212 @@
-//! (being written)
+//! Loading the published modules of the running kernel, early in the boot. Everything is checked
+//! before the first module goes in: a refused tree leaves the kernel as it was.
+
+pub mod cli;
+mod state;
+mod system;
+mod tree;
+mod trust;
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::exit::Exit;
+use crate::fail;
+use crate::host::Host;
+use crate::kernel::Release;
+use crate::module::insert::{Image, Insert};
+use crate::module::kmsg::Kmsg;
+use crate::module::options::Options;
+use crate::module::refusal::{Policy, explain};
+use crate::module::{Found, order};
+use crate::store::{Layout, make_dirs, switch_link};
+use state::State;
+use system::System;
+use tree::Tree;
+
+/// What to load, and whom to trust.
+#[derive(Clone, Debug)]
+pub struct Loader<'a> {
+    /// The machine.
+    pub host: &'a Host,
+    /// The module everything is about: `zfs`.
+    pub module: &'a str,
+    /// Who has to own the store: 0.
+    pub owner: u32,
+    /// How long a module that somebody else is inserting may take to become live.
+    pub patience: Duration,
+}
+
+/// How a run that did not fail ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was in the kernel already; its version, if the module has one.
+    AlreadyLive {
+        /// `/sys/module/NAME/version`
+        version: Option<String>,
+    },
+    /// The operating system ships it: modprobe's business.
+    StandAside {
+        /// The operating system's file.
+        path: PathBuf,
+        /// Whether modprobe will find it (it stands in modules.dep).
+        indexed: bool,
+    },
+    /// Inserted.
+    Loaded {
+        /// The kernel.
+        release: Release,
+        /// The key of the tree.
+        key: String,
+        /// `/sys/module/NAME/version`
+        version: Option<String>,
+        /// The modules inserted, in order.
+        modules: Vec<String>,
+    },
+}
+
+/// One module that is to go in: checked, and ready.
+struct Ready {
+    path: PathBuf,
+    file: File,
+    /// The decompressed bytes, when the file itself is compressed.
+    bytes: Option<Vec<u8>>,
+}
+
+impl<'a> Loader<'a> {
+    /// Loads `zfs` from trees that root owns.
+    pub fn zfs(host: &'a Host) -> Loader<'a> {
+        Loader { host, module: "zfs", owner: 0, patience: Duration::from_secs(60) }
+    }
+
+    /// Loads the module, unless it is there or the operating system has it.
+    ///
+    /// # Errors
+    /// [`Exit::NothingPublished`]: no tree for this very kernel. [`Exit::Refused`]: the tree is
+    /// damaged, not root's, or for another kernel; or the kernel found it so.
+    /// [`Exit::SignaturePolicy`]: the kernel takes signed modules only. In all of them but the
+    /// last two nothing was inserted.
+    pub fn run(&self, insert: &mut impl Insert) -> Result<Outcome> {
+        let system = System::open(self.host)?;
+        if let Some(outcome) = self.nothing_to_do(&system)? {
+            return Ok(outcome);
+        }
+        let tree = Tree::open(self.host, self.owner)?;
+        let modules = order(self.module, |name| self.find(name, &tree, &system))?;
+        let options = self.options()?;
+        let mut parameters = Vec::with_capacity(modules.len());
+        for (name, _) in &modules {
+            let text = CString::new(options.of(name));
+            parameters.push(text.with_context(|| format!("options of {name}"))?);
+        }
+        let mut kmsg = Kmsg::at_end(&self.host.path("/dev/kmsg"));
+        for ((name, ready), parameters) in modules.iter().zip(&parameters) {
+            let image = ready.bytes.as_deref().map_or(Image::File(&ready.file), Image::Bytes);
+            match insert.insert(name, image, parameters) {
+                // Somebody else was faster: fine, if it stays.
+                Ok(()) | Err(nix::errno::Errno::EEXIST) => self.wait_until_live(name)?,
+                Err(errno) => {
+                    let log = kmsg.as_mut().map(Kmsg::messages).unwrap_or_default();
+                    let path = ready.path.display().to_string();
+                    return Err(explain(name, &path, errno, &self.policy(), &log).into());
+                }
+            }
+        }
+        self.point_active(&tree)?;
+        Ok(Outcome::Loaded {
+            release: self.host.kernel_release.clone(),
+            key: tree.key().to_owned(),
+            version: state::version(self.host, self.module),
+            modules: modules.into_iter().map(|(name, _)| name).collect(),
+        })
+    }
+
+    /// Whether [`Loader::run`] has something to load, without reading the modules: for
+    /// ExecCondition=. A tree that is there but bad passes, so that the run names the reason.
+    ///
+    /// # Errors
+    /// [`Exit::NothingPublished`] only.
+    pub fn check(&self) -> Result<()> {
+        let done = System::open(self.host).and_then(|system| self.nothing_to_do(&system));
+        if let Ok(None) = done
+            && let Err(error) = Tree::open(self.host, self.owner)
+            && crate::exit::of(&error) == Exit::NothingPublished
+        {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn nothing_to_do(&self, system: &System) -> Result<Option<Outcome>> {
+        if state::of(self.host, self.module) == State::Coming {
+            self.wait_until_live(self.module)?;
+        }
+        if state::of(self.host, self.module) == State::Live {
+            let version = state::version(self.host, self.module);
+            return Ok(Some(Outcome::AlreadyLive { version }));
+        }
+        let shipped = system.shipped(self.module)?;
+        Ok(shipped.map(|(path, indexed)| Outcome::StandAside { path, indexed }))
+    }
+
+    fn find(&self, name: &str, tree: &Tree, system: &System) -> Result<Found<Ready>> {
+        if state::of(self.host, name) != State::Absent {
+            return Ok(Found::Present);
+        }
+        if let Some(found) = tree.find(name)? {
+            return Ok(found);
+        }
+        let found = system.find(name)?;
+        Ok(match found {
+            Found::Absent(looked) => {
+                Found::Absent(format!("in {} or {looked}", tree.modules_dir().display()))
+            }
+            found => found,
+        })
+    }
+
+    /// modprobe.d, then the kernel command line, which is to win.
+    fn options(&self) -> Result<Options> {
+        let mut options = Options::default();
+        for path in system::modprobe_files(self.host)? {
+            let bytes = fs::read(&path)
+                .with_context(|| format!("reading module options from {}", path.display()))?;
+            options.add_file(&String::from_utf8_lossy(&bytes));
+        }
+        options.add_cmdline(&self.host.cmdline);
+        Ok(options)
+    }
+
+    fn wait_until_live(&self, name: &str) -> Result<()> {
+        if !state::wait_until_live(self.host, name, self.patience) {
+            fail!(
+                Exit::Other,
+                "module {name} was inserted, but {} did not become live within {} s; see the kernel log: journalctl -k",
+                self.host.path(format!("/sys/module/{name}")).display(),
+                self.patience.as_secs()
+            );
+        }
+        Ok(())
+    }
+
+    fn policy(&self) -> Policy {
+        // What cannot be read is not known: securityfs may not be mounted yet.
+        let read = |path: &str| fs::read_to_string(self.host.path(path)).unwrap_or_default();
+        Policy {
+            lockdown: Policy::active_lockdown(&read("/sys/kernel/security/lockdown")),
+            sig_enforce: read("/sys/module/module/parameters/sig_enforce").trim() == "Y",
+            modules_disabled: read("/proc/sys/kernel/modules_disabled").trim() == "1",
+        }
+    }
+
+    fn point_active(&self, tree: &Tree) -> Result<()> {
+        let layout = Layout::new(&self.host.root);
+        make_dirs(&layout.run())?;
+        let target = Layout::new(Path::new("/")).tree(&self.host.kernel_release, tree.key());
+        switch_link(&layout.active(), &target).context("the modules are loaded")
+    }
+}

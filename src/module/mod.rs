@@ -1,1 +1,136 @@
-//! (being written)
+//! One kernel module file (.ko): its `.modinfo`, the symbols it imports and exports, what it
+//! depends on, and how it is put into the kernel.
+//!
+//! Pure functions of bytes, but for [`insert`] and [`kmsg`]. The bytes may be hostile or torn: every reader
+//! here gives an error and never panics.
+
+pub mod compress;
+mod elf;
+mod info;
+pub mod insert;
+pub mod kmsg;
+pub mod options;
+mod order;
+pub mod refusal;
+mod symbols;
+
+use anyhow::{Context, Result};
+
+pub use compress::decompress;
+pub use info::{Info, Vermagic};
+pub use order::{Found, order};
+pub use symbols::{Export, Import, Version};
+
+/// All that is known of one module file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    info: Info,
+    imports: Vec<Import>,
+    exports: Vec<Export>,
+    versions: Vec<Version>,
+}
+
+impl Module {
+    /// Reads a module file, decompressed ([`decompress`]).
+    ///
+    /// # Errors
+    /// Not an ELF relocatable object, tables that point outside the file or do not fit their
+    /// records, or no `.modinfo`. The caller names the file.
+    pub fn parse(bytes: &[u8]) -> Result<Module> {
+        let elf = elf::Elf::parse(bytes)?;
+        let versions = elf.versions()?;
+        let exports = elf.exports().context("export tables")?;
+        Ok(Module { info: elf.info()?, imports: elf.imports(&versions)?, exports, versions })
+    }
+
+    /// Its `.modinfo`.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// `vermagic`, split.
+    pub fn vermagic(&self) -> Option<Vermagic<'_>> {
+        self.info.vermagic()
+    }
+
+    /// `version`, as `modinfo -F version` prints it.
+    pub fn version(&self) -> Option<&str> {
+        self.info.get("version")
+    }
+
+    /// `license`.
+    pub fn license(&self) -> Option<&str> {
+        self.info.get("license")
+    }
+
+    /// The undefined symbols, weak ones left out, sorted by name.
+    pub fn imports(&self) -> &[Import] {
+        &self.imports
+    }
+
+    /// The exported symbols, sorted by name.
+    pub fn exports(&self) -> &[Export] {
+        &self.exports
+    }
+
+    /// The CRCs it was built against, in file order; empty without CONFIG_MODVERSIONS.
+    pub fn versions(&self) -> &[Version] {
+        &self.versions
+    }
+}
+
+/// Only the `.modinfo` of a module file, decompressed: cheaper than [`Module::parse`], which
+/// walks the symbol table of a large module.
+///
+/// # Errors
+/// Not an ELF relocatable object, or no `.modinfo`. The caller names the file.
+pub fn read_info(bytes: &[u8]) -> Result<Info> {
+    elf::Elf::parse(bytes)?.info()
+}
+
+/// The same of an open, not compressed file, of which only what is needed is read.
+///
+/// # Errors
+/// As [`read_info`].
+pub fn read_info_of_file(file: &std::fs::File) -> Result<Info> {
+    let cache = object::ReadCache::new(file);
+    elf::Elf::parse(&cache)?.info()
+}
+
+/// A module's name as the kernel knows it (`/sys/module/NAME`, `depends=`): every `-` is a `_`,
+/// as modprobe(8) says there is no difference between the two.
+pub fn canonical_name(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// The suffixes of module files, plain and compressed (depmod(8)).
+pub const SUFFIXES: [&str; 4] = [".ko", ".ko.gz", ".ko.xz", ".ko.zst"];
+
+/// The module name that a file name stands for: without directories and `.ko`, `.ko.gz`,
+/// `.ko.xz` or `.ko.zst`, `-` read as `_`. `None` when it is not the name of a module file.
+pub fn name_of_path(path: &str) -> Option<String> {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let stem = SUFFIXES.iter().find_map(|s| file.strip_suffix(s))?;
+    (!stem.is_empty()).then(|| canonical_name(stem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_file_name_gives_the_kernels_module_name() {
+        for (path, want) in [
+            ("extra/zfs.ko", Some("zfs")),
+            ("kernel/crypto/crct10dif-common.ko.xz", Some("crct10dif_common")),
+            ("a.ko.gz", Some("a")),
+            ("a.ko.zst", Some("a")),
+            ("modules.dep", None),
+            ("zfs.ko.bak", None),
+            ("extra/.ko", None),
+            ("", None),
+        ] {
+            assert_eq!(name_of_path(path).as_deref(), want, "{path}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Only what root wrote is loaded: owner, mode and kind of everything on the way to a module.
+
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+
+const ADVICE: &str = "nothing is loaded from it; find out who changed it, then build anew: systemctl start zfs-build";
+
+/// Checks that `path` is a directory that only `owner` can write to.
+pub(super) fn directory(path: &Path, owner: u32) -> Result<()> {
+    let meta = fs::symlink_metadata(path)
+        .with_context(|| format!("the store is damaged: {}", path.display()))
+        .exit(Exit::Refused)?;
+    if !meta.is_dir() {
+        fail!(Exit::Refused, "{} is {}, not a directory; {ADVICE}", path.display(), kind(&meta));
+    }
+    writers(path, &meta, owner)
+}
+
+/// Opens a regular file that only `owner` can write to; the file and its size.
+pub(super) fn file(path: &Path, owner: u32) -> Result<(File, u64)> {
+    let file = File::options()
+        .read(true)
+        // NONBLOCK: a FIFO in its place must not stop the boot.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path)
+        .with_context(|| format!("the store is damaged: {}", path.display()))
+        .exit(Exit::Refused)?;
+    let meta = file.metadata().with_context(|| format!("{}", path.display()))?;
+    if !meta.is_file() {
+        fail!(Exit::Refused, "{} is {}, not a regular file; {ADVICE}", path.display(), kind(&meta));
+    }
+    writers(path, &meta, owner)?;
+    Ok((file, meta.len()))
+}
+
+/// Checks the owner of a symlink (its mode means nothing).
+pub(super) fn link(path: &Path, owner: u32) -> Result<()> {
+    let meta = fs::symlink_metadata(path).with_context(|| format!("{}", path.display()))?;
+    if meta.uid() != owner {
+        fail!(
+            Exit::Refused,
+            "{} belongs to uid {}, not {owner}; {ADVICE}",
+            path.display(),
+            meta.uid()
+        );
+    }
+    Ok(())
+}
+
+fn writers(path: &Path, meta: &Metadata, owner: u32) -> Result<()> {
+    let path = path.display();
+    if meta.uid() != owner {
+        fail!(Exit::Refused, "{path} belongs to uid {}, not {owner}; {ADVICE}", meta.uid());
+    }
+    if meta.mode() & 0o022 != 0 {
+        let mode = meta.mode() & 0o7777;
+        fail!(
+            Exit::Refused,
+            "{path} has mode {mode:04o}: others than its owner can write to it; {ADVICE}"
+        );
+    }
+    Ok(())
+}
+
+fn kind(meta: &Metadata) -> &'static str {
+    match meta.file_type() {
+        t if t.is_symlink() => "a symlink",
+        t if t.is_dir() => "a directory",
+        t if t.is_file() => "a regular file",
+        _ => "a special file",
+    }
+}

@@ -1,0 +1,84 @@
+//! The ELF side of a module file: a relocatable object of either class and byte order.
+
+use anyhow::{Context, Result, bail};
+use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef, SymbolSection};
+
+use super::Info;
+
+/// A module file's bytes, opened for reading. Signatures and other bytes after the ELF object do
+/// not matter.
+#[derive(Debug)]
+pub(super) struct Elf<'data, R: ReadRef<'data> = &'data [u8]> {
+    pub(super) elf: object::File<'data, R>,
+}
+
+/// A symbol table entry, as far as the tables of a module need it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Symbol<'data> {
+    pub name: &'data str,
+    /// `st_value`: an offset into the section, or the value itself for `SHN_ABS`.
+    pub value: u64,
+    pub section: SymbolSection,
+    pub undefined: bool,
+    pub weak: bool,
+    pub global: bool,
+}
+
+impl<'data, R: ReadRef<'data>> Elf<'data, R> {
+    /// Reads the ELF headers.
+    pub(super) fn parse(data: R) -> Result<Elf<'data, R>> {
+        let magic = data.read_bytes_at(0, 6).unwrap_or_default();
+        if let Some(how) = super::compress::Compression::of(magic) {
+            bail!("compressed with {how}; decompress it first");
+        }
+        let elf = object::File::parse(data).context("not a readable ELF object")?;
+        if elf.kind() != ObjectKind::Relocatable {
+            bail!("an ELF file of kind {:?}, not the relocatable object a module is", elf.kind());
+        }
+        Ok(Elf { elf })
+    }
+
+    /// `.modinfo`.
+    pub(super) fn info(&self) -> Result<Info> {
+        let section = self.section(".modinfo")?;
+        Ok(Info::parse(section.context("no .modinfo section: not a kernel module")?))
+    }
+
+    /// A section's contents; `None` when there is no such section.
+    pub(super) fn section(&self, name: &str) -> Result<Option<&'data [u8]>> {
+        match self.elf.section_by_name(name) {
+            Some(s) => Ok(Some(s.data().with_context(|| format!("section {name}"))?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Every named symbol of `.symtab`.
+    pub(super) fn symbols(&self) -> impl Iterator<Item = Result<Symbol<'data>>> + '_ {
+        self.elf.symbols().filter_map(|s| match s.name() {
+            Ok("") => None,
+            Ok(name) => Some(Ok(Symbol {
+                name,
+                value: s.address(),
+                section: s.section(),
+                undefined: s.is_undefined(),
+                weak: s.is_weak(),
+                global: s.is_global(),
+            })),
+            Err(e) => Some(Err(e).context("symbol table")),
+        })
+    }
+
+    /// Bytes of a `long` on the module's machine.
+    pub(super) fn long(&self) -> usize {
+        if self.elf.is_64() { 8 } else { 4 }
+    }
+
+    /// The `u32` at `offset` of `data`, in the module's byte order.
+    pub(super) fn u32_at(&self, data: &[u8], offset: usize) -> Option<u32> {
+        let bytes = data.get(offset..offset.checked_add(4)?)?.try_into().ok()?;
+        Some(match self.elf.endianness() {
+            object::Endianness::Little => u32::from_le_bytes(bytes),
+            object::Endianness::Big => u32::from_be_bytes(bytes),
+        })
+    }
+}
