@@ -5,6 +5,8 @@
 //! input; `expected/{normal,early,late}/` and `kmsg` its output, `status` its exit status.
 //! ZFS_PREFIX_BLESS=1 writes the output into the cases: read the difference before committing it.
 
+#![allow(clippy::unwrap_used, reason = "a test may; clippy.toml knows only its test functions")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,8 @@
 //! What the tests of the boot path share.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod openzfs;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
