@@ -299,3 +299,17 @@ fn tmpfiles_makes_the_directories_of_the_layout() {
         assert!(directory.is_dir(), "{}", directory.display());
     }
 }
+
+#[test]
+fn the_man_page_of_the_configuration_is_formatted_without_a_warning() {
+    let output = Command::new("man")
+        .env("LC_ALL", "C.UTF-8")
+        .env("MANPAGER", "cat")
+        .args(["--warnings", "-l"])
+        .arg(source().join("packaging/man/zfs-prefix.toml.5"))
+        .output()
+        .unwrap();
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && page.contains("when-missing"), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
