@@ -76,8 +76,7 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
         }
         None => plan.missing.push(MODPROBE),
     }
-    let when_missing = settings.boot.when_missing;
-    plan.summary = format!("{LOAD} before the pool import; modules missing: {when_missing:?}");
+    let mut when_missing = settings.boot.when_missing;
     if when_missing == WhenMissing::Block {
         if store_on_pool || mounts.on_pool(&settings.prefix.path) {
             plan.warnings.push(format!(
@@ -85,6 +84,7 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
                  building after the boot",
                 settings.prefix.path.display()
             ));
+            when_missing = WhenMissing::Late;
         } else {
             early_build(host, loaded, &mut plan);
         }
@@ -99,7 +99,16 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
     for consumer in CONSUMERS {
         plan.want(consumer, LOAD, load_directory);
     }
+    plan.summary = format!("{LOAD} before the pool import; {}", intention(when_missing));
     Ok(plan)
+}
+
+fn intention(when_missing: WhenMissing) -> &'static str {
+    match when_missing {
+        WhenMissing::Late => "missing modules are built after the boot",
+        WhenMissing::Block => "missing modules are built before it",
+        WhenMissing::Never => "missing modules are not built",
+    }
 }
 
 /// Takes the dependency on /var from zfs-load.service: with /var on a pool it waits for itself.

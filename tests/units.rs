@@ -1,0 +1,315 @@
+//! The static units, together with those of systemd and OpenZFS as Debian ships them, and with
+//! what the generator adds.
+
+#![allow(clippy::unwrap_used, reason = "a test may; clippy.toml knows only its test functions")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use common::{copy, entries, install_units, openzfs, scratch, source, unit_names};
+
+/// A copy of the unpacked packages with ours installed and OpenZFS enabled by its own preset.
+fn machine() -> tempfile::TempDir {
+    let dir = scratch("units-");
+    let root = dir.path().join("root");
+    let copied = Command::new("cp").arg("-al").arg(openzfs::unpacked()).arg(&root).status();
+    assert!(copied.unwrap().success());
+    install_units(&root, "/usr/lib/systemd/system");
+    for (name, binary) in [
+        ("zfs-load", env!("CARGO_BIN_EXE_zfs-load")),
+        ("zfs-build", env!("CARGO_BIN_EXE_zfs-build")),
+    ] {
+        copy(Path::new(binary), &root.join("usr/lib/zfs-prefix").join(name));
+    }
+    for (path, text) in [("etc/machine-id", ""), ("proc/cmdline", "quiet\n"), ("dev/kmsg", "")] {
+        write(&root, path, text);
+    }
+    let openzfs: Vec<_> = entries(&root.join("usr/lib/systemd/system"))
+        .into_iter()
+        .filter(|n| n.starts_with("zfs") && root_unit(&root, n).contains("[Install]"))
+        .filter(|n| !unit_names().contains(n) && !n.contains('@'))
+        .collect();
+    assert!(openzfs.contains(&"zfs-load-module.service".to_owned()), "{openzfs:?}");
+    systemctl(&root, "preset", &openzfs);
+    assert!(root.join("etc/systemd/system/zfs-import.target.wants").exists(), "nothing enabled");
+    dir
+}
+
+fn root_unit(root: &Path, name: &str) -> String {
+    fs::read_to_string(root.join("usr/lib/systemd/system").join(name)).unwrap_or_default()
+}
+
+fn write(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn systemctl(root: &Path, verb: &str, units: &[String]) {
+    let mut command = Command::new("systemctl");
+    let output = command.arg("--root").arg(root).arg(verb).args(units).output().unwrap();
+    assert!(output.status.success(), "{verb} {units:?}: {output:?}");
+}
+
+/// Runs the generator; `systemd-analyze` has its own idea of the generators' directories, so the
+/// output goes to /run/systemd/system, which has the same place between /etc and /usr.
+fn generate(root: &Path, cmdline: &str) {
+    write(root, "proc/cmdline", cmdline);
+    let out = root.join("run/systemd/system");
+    fs::create_dir_all(&out).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_zfs-prefix-generator"))
+        .env("ZFS_PREFIX_ROOT", root)
+        .env("SYSTEMD_IN_INITRD", "0")
+        .env("SYSTEMD_ARCHITECTURE", "x86-64")
+        .env_remove("SYSTEMD_VIRTUALIZATION")
+        .env_remove("SYSTEMD_PROC_CMDLINE")
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// What is started at boot with OpenZFS enabled.
+const BOOT: [&str; 2] = ["multi-user.target", "zfs-load.service"];
+/// Units of ours that are started later, or only with "block".
+const OTHERS: [&str; 6] = [
+    "zfs-build.service",
+    "zfs-build-early.service",
+    "zfs-build@6.1.0-56-cloud-amd64.service",
+    "zfs-build.slice",
+    "zfs-build-retry.timer",
+    "zfs-build-retry@6.1.0-56-cloud-amd64.timer",
+];
+
+/// What `systemd-analyze verify` says; all of it counts, for it exits with 0 in spite of a cycle.
+fn verify(root: &Path, units: &[&str]) -> String {
+    let mut command = Command::new("systemd-analyze");
+    command.env("SYSTEMD_LOG_LEVEL", "info").args(["--man=no", "--root"]).arg(root);
+    let output = command.arg("verify").args(units).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { said } else { format!("{:?}\n{said}", output.status) }
+}
+
+/// /var as systemd-fstab-generator writes it.
+const VAR_OF_ITS_OWN: &str = "[Unit]\nBefore=local-fs.target\n[Mount]\nWhere=/var\n\
+                              What=/dev/disk/by-label/var\nType=ext4\n";
+/// /var as zfs-mount-generator(8) writes it.
+const VAR_ON_A_POOL: &str = "[Unit]\nBefore=local-fs.target zfs-mount.service\n\
+                             After=zfs-import.target\nWants=zfs-import.target\n\
+                             [Mount]\nWhere=/var\nWhat=tank/var\nType=zfs\nOptions=zfsutil\n";
+
+fn mount_var(root: &Path, unit: &str) {
+    write(root, "etc/systemd/system/var.mount", unit);
+    let requires = root.join("etc/systemd/system/local-fs.target.requires");
+    fs::create_dir_all(&requires).unwrap();
+    symlink("../var.mount", requires.join("var.mount")).unwrap();
+}
+
+#[test]
+fn the_boot_has_no_cycle_and_no_complaint_whatever_is_configured() {
+    for (name, cmdline, var) in [
+        ("late", "quiet", None),
+        ("block", "zfs_prefix.when_missing=block", None),
+        ("never", "zfs_prefix.when_missing=never", None),
+        ("off", "zfs_prefix=0", None),
+        ("late, /var of its own", "quiet", Some(VAR_OF_ITS_OWN)),
+        ("block, /var of its own", "zfs_prefix.when_missing=block", Some(VAR_OF_ITS_OWN)),
+    ] {
+        let dir = machine();
+        let root = dir.path().join("root");
+        if let Some(unit) = var {
+            mount_var(&root, unit);
+        }
+        generate(&root, cmdline);
+        assert_eq!(verify(&root, &[&BOOT[..], &OTHERS].concat()), "", "{name}");
+    }
+}
+
+#[test]
+fn the_static_units_alone_have_no_cycle_either() {
+    for var in [None, Some(VAR_OF_ITS_OWN)] {
+        let dir = machine();
+        let root = dir.path().join("root");
+        if let Some(unit) = var {
+            mount_var(&root, unit);
+        }
+        let units = ["zfs-load.service", "zfs-build.service", "zfs-build-early.service"];
+        systemctl(&root, "enable", &units.map(str::to_owned));
+        let dormant = "/usr/lib/zfs-prefix/dropins/zfs-load-module.service.d";
+        symlink(dormant, root.join("etc/systemd/system/zfs-load-module.service.d")).unwrap();
+        assert_eq!(verify(&root, &[&BOOT[..], &OTHERS].concat()), "", "{var:?}");
+    }
+}
+
+#[test]
+fn var_on_a_pool_is_a_cycle_unless_the_generator_masks_the_drop_in() {
+    for cmdline in ["quiet", "zfs_prefix.when_missing=block"] {
+        let dir = machine();
+        let root = dir.path().join("root");
+        mount_var(&root, VAR_ON_A_POOL);
+        // The generator is not told: this shows that verify would see the cycle.
+        generate(&root, "quiet");
+        let said = verify(&root, &BOOT);
+        assert!(said.contains("ordering cycle") && said.contains("var.mount"), "{said}");
+        fs::remove_dir_all(root.join("run/systemd/system")).unwrap();
+        let list = "tank/var\t/var\ton\ton\ton\ton\toff\ton\toff\tnone\t-\t-\t-\t-\t-\t-\t-\t-\n";
+        write(&root, "etc/zfs/zfs-list.cache/tank", list);
+        generate(&root, cmdline);
+        assert_eq!(verify(&root, &BOOT), "", "{cmdline}");
+    }
+}
+
+/// (who wants, what is wanted) of the `[Install]` sections.
+fn installed_wants() -> BTreeSet<(String, String)> {
+    let mut wants = BTreeSet::new();
+    for name in unit_names() {
+        let text = fs::read_to_string(source().join("units").join(&name)).unwrap();
+        for line in text.lines().filter_map(|l| l.strip_prefix("WantedBy=")) {
+            wants.extend(line.split_whitespace().map(|by| (by.to_owned(), name.clone())));
+        }
+    }
+    wants
+}
+
+#[test]
+fn enabling_the_static_units_gives_the_same_links_as_the_generator() {
+    // "block" is the case with all of them.
+    let golden = source().join("tests/golden/block/expected/normal");
+    let mut generated = BTreeSet::new();
+    for directory in entries(&golden) {
+        if let Some(by) = directory.strip_suffix(".wants") {
+            let units = entries(&golden.join(&directory));
+            generated.extend(units.into_iter().map(|unit| (by.to_owned(), unit)));
+        }
+    }
+    assert_eq!(generated, installed_wants());
+}
+
+#[test]
+fn the_preset_enables_nothing() {
+    let dir = machine();
+    let root = dir.path().join("root");
+    let preset = "90-zfs-prefix.preset";
+    copy(
+        &source().join("units").join(preset),
+        &root.join("usr/lib/systemd/system-preset").join(preset),
+    );
+    let ours = ["zfs-load.service", "zfs-build.service", "zfs-build-early.service"];
+    systemctl(&root, "preset", &ours.map(str::to_owned));
+    let etc = root.join("etc/systemd/system");
+    let linked = Command::new("find").arg(&etc).args(["-name", "zfs-build*"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&linked.stdout), "");
+    assert!(!etc.join("zfs-mount.service.wants/zfs-load.service").exists());
+}
+
+#[test]
+fn an_early_unit_pulls_in_no_mount_and_no_bus() {
+    for name in ["zfs-load.service", "zfs-build-early.service"] {
+        let text = fs::read_to_string(source().join("units").join(name)).unwrap();
+        assert!(text.contains("\nDefaultDependencies=no\n"), "{name}");
+        let settings = text.lines().filter(|l| !l.starts_with('#'));
+        for line in settings {
+            let key = line.split('=').next().unwrap_or_default();
+            let forbidden = ["Private", "Protect", "ReadOnly", "ReadWrite", "Inaccessible"]
+                .iter()
+                .chain(&["StateDirectory", "CacheDirectory", "LogsDirectory", "DynamicUser"])
+                .chain(&["TemporaryFileSystem", "Bind", "Root", "BusName", "Mount"])
+                .any(|start| key.starts_with(start));
+            assert!(!forbidden, "{name}: {line} sets up a mount namespace, which needs mounts");
+            let var = name == "zfs-load.service" && key == "RequiresMountsFor";
+            assert!(!var, "{name}: {line} cannot be reset where /var is on a pool");
+            assert!(!line.contains("network") && !line.contains("dbus"), "{name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn each_ordering_line_has_a_comment_that_says_why() {
+    let orders = |line: &str| {
+        ["After=", "Before=", "RequiresMountsFor=", "Conflicts=", "OnSuccess=", "OnFailure="]
+            .iter()
+            .any(|key| line.starts_with(key))
+    };
+    for name in unit_names() {
+        let text = fs::read_to_string(source().join("units").join(&name)).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        for (above, line) in lines.iter().zip(&lines[1..]) {
+            let explained = above.starts_with('#') || above.starts_with("Conflicts=");
+            assert!(!orders(line) || explained, "{name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_catalog_explains_each_message_id_and_journalctl_takes_it() {
+    let log = fs::read_to_string(source().join("src/log.rs")).unwrap();
+    let known: BTreeSet<_> = log
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("pub const ")?.split('"').nth(1))
+        .map(str::to_owned)
+        .collect();
+    assert!(known.len() >= 11, "{known:?}");
+    let catalog = source().join("units/zfs-prefix.catalog");
+    let text = fs::read_to_string(&catalog).unwrap();
+    let explained: BTreeSet<_> =
+        text.lines().filter_map(|l| l.strip_prefix("-- ")).map(str::to_owned).collect();
+    assert_eq!(known, explained);
+    for entry in text.split("\n-- ").skip(1) {
+        for header in ["\nSubject: ", "\nDefined-By: zfs-prefix\n", "\nSupport: "] {
+            assert!(entry.contains(header), "no {header:?} in {entry}");
+        }
+    }
+    let root = scratch("catalog-");
+    copy(&catalog, &root.path().join("usr/lib/systemd/catalog/zfs-prefix.catalog"));
+    fs::create_dir_all(root.path().join("var/lib/systemd/catalog")).unwrap();
+    let output = Command::new("journalctl")
+        .arg("--update-catalog")
+        .arg("--root")
+        .arg(root.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let database = fs::read(root.path().join("var/lib/systemd/catalog/database")).unwrap();
+    let database = String::from_utf8_lossy(&database);
+    let subjects = text.lines().filter(|l| l.starts_with("Subject: "));
+    for subject in subjects {
+        assert!(database.contains(subject), "{subject:?} is not in the database");
+    }
+}
+
+#[test]
+fn tmpfiles_makes_the_directories_of_the_layout() {
+    let root = scratch("tmpfiles-");
+    let configuration = "usr/lib/tmpfiles.d/zfs-prefix.conf";
+    copy(&source().join("units/zfs-prefix.tmpfiles.conf"), &root.path().join(configuration));
+    let output = Command::new("systemd-tmpfiles")
+        .arg("--root")
+        .arg(root.path())
+        .args(["--create", "zfs-prefix.conf"])
+        .output()
+        .unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let layout = zfs_prefix::store::Layout::new(root.path());
+    for directory in [layout.store(), layout.current_dir(), layout.cache(), layout.run()] {
+        assert!(directory.is_dir(), "{}", directory.display());
+    }
+}
+
+#[test]
+fn the_man_page_of_the_configuration_is_formatted_without_a_warning() {
+    let output = Command::new("man")
+        .env("LC_ALL", "C.UTF-8")
+        .env("MANPAGER", "cat")
+        .args(["--warnings", "-l"])
+        .arg(source().join("packaging/man/zfs-prefix.toml.5"))
+        .output()
+        .unwrap();
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && page.contains("when-missing"), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
