@@ -33,7 +33,7 @@ pkg_setup() {
 	# kernel.release is what the tree was configured as; utsrelease.h is what `uname -r` will say.
 	local header=${KV_OUT_DIR}/include/generated/utsrelease.h define name value
 	read -r define name value < "${header}" || die "${header}: unreadable"
-	[[ ${define} ${name} == "#define UTS_RELEASE" ]] || die "${header}: no UTS_RELEASE"
+	[[ "${define} ${name}" == "#define UTS_RELEASE" ]] || die "${header}: no UTS_RELEASE"
 	KV_FULL=${value//\"/}
 	einfo "kernel ${KV_FULL}: build tree ${KV_OUT_DIR}, sources ${KERNEL_DIR:-the same}"
 }
