@@ -1,7 +1,10 @@
 //! The one injected view of the machine. Made in a main, passed down; nothing else reads /proc,
 //! the environment, or an absolute path that was not put together here.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 
 use crate::kernel::Release;
 
@@ -21,6 +24,41 @@ pub struct Host {
 }
 
 impl Host {
+    /// This machine, for programs that systemd does not tell what it is (a generator is told).
+    /// `root` moves every path, for tests; none is `/`.
+    ///
+    /// # Errors
+    /// uname(2) failed, or the kernel command line cannot be read.
+    pub fn from_machine(root: Option<OsString>) -> anyhow::Result<Host> {
+        let mut host = Host {
+            root: root.map_or_else(|| PathBuf::from("/"), PathBuf::from),
+            kernel_release: Release::running()?,
+            cmdline: String::new(),
+            container: false,
+            in_initrd: false,
+        };
+        // PID 1 of a container writes the file (os-release(5) and the container interface of
+        // systemd); podman and docker have one of their own.
+        let marks = ["/run/systemd/container", "/run/.containerenv", "/.dockerenv"];
+        host.container = marks.iter().any(|mark| host.path(mark).exists());
+        host.in_initrd = host.path("/etc/initrd-release").exists();
+        host.cmdline = host.read_cmdline()?;
+        Ok(host)
+    }
+
+    /// The command line of this boot. A container has no kernel command line of its own: systemd
+    /// takes the arguments of its PID 1, and so do we.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_cmdline(&self) -> anyhow::Result<String> {
+        let path = self.path(if self.container { "/proc/1/cmdline" } else { "/proc/cmdline" });
+        let bytes =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.trim_end_matches(['\0', '\n']).replace('\0', " "))
+    }
+
     /// The path `absolute` of the machine, below [`Host::root`].
     pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
         let p = absolute.as_ref();

@@ -1,2 +1,13 @@
-//! (being written)
-fn main() {}
+//! `zfs-build`: builds and publishes modules. See zfs-prefix(8).
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use zfs_prefix::{build, host::Host, log};
+
+fn main() -> ExitCode {
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let journal = log::stderr_is_journal(stream.as_deref(), Path::new("/proc/self/fd/2"));
+    log::init("zfs-build", journal);
+    build::cli::main(Host::from_machine(std::env::var_os("ZFS_PREFIX_ROOT")), std::env::args_os())
+}

@@ -1,1 +1,106 @@
-//! (being written)
+//! Configuration: the main file, drop-ins and the kernel command line become [`Settings`].
+//!
+//! Loading never fails: what is wrong becomes a [`Note`] that names file, line and column, the file
+//! it is in is set aside as a whole, and the rest holds. A boot must not hang on a typo.
+//! Documented for operators in zfs-prefix.toml(5).
+
+mod atom;
+mod cmdline;
+mod files;
+mod fragment;
+mod note;
+mod settings;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use fragment::keys;
+pub use note::{Note, Severity};
+pub use settings::{
+    Boot, Build, Enabled, Kernel, Portage, Prefix, Recipe, Settings, WhenMissing, Zfs,
+    expand_release,
+};
+
+use crate::host::Host;
+use fragment::Fragment;
+
+/// Where a setting from the kernel command line is said to come from.
+pub const CMDLINE: &str = "/proc/cmdline";
+
+/// The outcome of [`load`].
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// What holds.
+    pub settings: Settings,
+    /// What was wrong, in the order it was met.
+    pub notes: Vec<Note>,
+    origins: BTreeMap<&'static str, PathBuf>,
+}
+
+impl Loaded {
+    /// The file that decided `key` (as in `boot.when-missing`): a configuration file,
+    /// [`CMDLINE`], or None for the default.
+    pub fn origin(&self, key: &str) -> Option<&Path> {
+        self.origins.get(key).map(PathBuf::as_path)
+    }
+}
+
+/// Reads the configuration of `host`: main file, then drop-ins in the order of their names, then
+/// the kernel command line; the later wins key by key.
+pub fn load(host: &Host) -> Loaded {
+    let mut loaded = Loaded::default();
+    let mut merged = Fragment::default();
+    for file in files::list(host) {
+        let parsed = match file.text {
+            Ok(text) => fragment::parse(&text),
+            Err(problem) => Err(vec![problem]),
+        };
+        match parsed {
+            Ok((fragment, unknown)) => {
+                loaded.notes.extend(unknown.into_iter().map(|p| p.warning(&file.path)));
+                adopt(&mut loaded, &mut merged, fragment, &file.path);
+            }
+            Err(problems) => {
+                loaded.notes.extend(problems.into_iter().map(|p| p.error(&file.path)));
+            }
+        }
+    }
+    let (fragment, problems) = cmdline::parse(&host.cmdline);
+    loaded.notes.extend(problems.into_iter().map(|p| p.warning(Path::new(CMDLINE))));
+    adopt(&mut loaded, &mut merged, fragment, Path::new(CMDLINE));
+    loaded.settings = merged.into_settings();
+    check_backoff(&mut loaded);
+    loaded
+}
+
+fn adopt(loaded: &mut Loaded, merged: &mut Fragment, fragment: Fragment, path: &Path) {
+    for key in fragment.named() {
+        loaded.origins.insert(key, path.to_owned());
+    }
+    merged.overlay(fragment);
+}
+
+/// The two back-off times may come from different files, so no file alone is to blame: the larger
+/// one holds for both.
+fn check_backoff(loaded: &mut Loaded) {
+    let build = &mut loaded.settings.build;
+    if build.backoff <= build.backoff_max {
+        return;
+    }
+    build.backoff_max = build.backoff;
+    let file = loaded.origin("build.backoff").or(loaded.origin("build.backoff-max"));
+    let file = file.unwrap_or(Path::new("")).to_owned();
+    let message = "build.backoff is longer than build.backoff-max: using it for both; \
+                   raise build.backoff-max";
+    loaded.notes.push(Note {
+        severity: Severity::Warning,
+        file,
+        line: None,
+        column: None,
+        message: message.to_owned(),
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,28 @@
 //! The store: published module trees, owned by root, never changed after publishing.
 
+mod check;
 mod digest;
+mod failure;
+mod key;
 mod layout;
+mod lock;
 mod manifest;
+mod publish;
 
+pub use check::{check_tree, entries};
 pub use digest::{Digest, file_digest};
+pub use failure::FailureRecord;
+pub use key::Inputs;
 pub use layout::Layout;
+pub use lock::Lock;
 pub use manifest::{FileEntry, MANIFEST_VERSION, Manifest};
+pub use publish::{
+    Staging, current_key, make_dirs, set_current, switch_link, sync_dir, write_atomic,
+};
+
+/// Now, in seconds since the epoch; 0 on a machine whose clock is before it.
+pub fn unix_now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

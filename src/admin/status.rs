@@ -1,0 +1,186 @@
+//! `zfs-prefix status`: all that the operator wants to know at three in the morning.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::build::command::{Cancel, Run};
+use crate::config::Settings;
+use crate::exit::Exit;
+use crate::host::Host;
+use crate::kernel::running_build_id;
+use crate::store::{self, FailureRecord, Layout};
+
+/// How long zpool(8) may take: a hung pool must not hang this command.
+const ZPOOL_TIME: Duration = Duration::from_secs(10);
+
+/// The state of this machine; the JSON of `status --json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    kernel_release: String,
+    /// null: active. Otherwise why the boot path does nothing.
+    inactive_because: Option<String>,
+    published: Option<Published>,
+    /// Why what is published cannot be used, if so.
+    published_problem: Option<String>,
+    loaded: Option<Loaded>,
+    last_failure: Option<FailureRecord>,
+    failure_problem: Option<String>,
+    /// null: zpool is not installed, or zfs not loaded.
+    pools: Option<Vec<Pool>>,
+    pools_problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Published {
+    key: String,
+    zfs_version: String,
+    recipe: String,
+    created: u64,
+    tree: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Loaded {
+    zfs_version: String,
+    /// The published tree it came from; null when something else loaded it.
+    tree: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Pool {
+    name: String,
+    health: String,
+}
+
+impl Status {
+    /// Looks at the machine.
+    pub fn of(host: &Host, settings: &Settings, layout: &Layout) -> Status {
+        let release = &host.kernel_release;
+        let (published, published_problem) = match published(host, layout) {
+            Ok(found) => (found, None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        let (last_failure, failure_problem) = match FailureRecord::read(layout, release) {
+            Ok(record) => (record, None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        let loaded = loaded(host, layout);
+        let (pools, pools_problem) = match loaded.as_ref().and_then(|_| zpool(host)) {
+            None => (None, None),
+            Some(Ok(pools)) => (Some(pools), None),
+            Some(Err(error)) => (None, Some(format!("{error:#}"))),
+        };
+        Status {
+            kernel_release: release.to_string(),
+            inactive_because: settings.active(host).err().map(str::to_owned),
+            published,
+            published_problem,
+            loaded,
+            last_failure,
+            failure_problem,
+            pools,
+            pools_problem,
+        }
+    }
+
+    /// 0 when ZFS is loaded or can be, [`Exit::NothingPublished`] when not.
+    pub fn exit(&self) -> Exit {
+        match self.loaded.is_some() || self.published.is_some() {
+            true => Exit::Done,
+            false => Exit::NothingPublished,
+        }
+    }
+}
+
+fn published(host: &Host, layout: &Layout) -> anyhow::Result<Option<Published>> {
+    let release = &host.kernel_release;
+    let Some(key) = store::current_key(layout, release) else { return Ok(None) };
+    let tree = layout.tree(release, &key);
+    let manifest = store::check_tree(&tree)?;
+    let running = running_build_id(host)?;
+    if manifest.kernel_build_id != running {
+        anyhow::bail!(
+            "{}: was built for another kernel of the same release (build-id {}, running is {running})",
+            tree.display(),
+            manifest.kernel_build_id
+        );
+    }
+    let (zfs_version, recipe, created) =
+        (manifest.zfs_version, manifest.recipe, manifest.created);
+    Ok(Some(Published { key, zfs_version, recipe, created, tree }))
+}
+
+fn loaded(host: &Host, layout: &Layout) -> Option<Loaded> {
+    let version = fs::read_to_string(host.path("/sys/module/zfs/version")).ok()?;
+    Some(Loaded {
+        zfs_version: version.trim().to_owned(),
+        tree: fs::read_link(layout.active()).ok(),
+    })
+}
+
+/// The pools as zpool(8) lists them; `None` where there is no zpool.
+fn zpool(host: &Host) -> Option<anyhow::Result<Vec<Pool>>> {
+    let places = ["usr/sbin/zpool", "sbin/zpool", "usr/bin/zpool", "usr/local/sbin/zpool"];
+    let program = places.iter().map(|p| host.root.join(p)).find(|p| p.is_file())?;
+    let cancel = Cancel::default();
+    let flag = cancel.0.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(ZPOOL_TIME);
+        flag.store(true, Ordering::Relaxed);
+    });
+    let run = Run::new(program).args(["list", "-H", "-o", "name,health"]);
+    Some(run.output(&cancel).map(|text| {
+        text.lines()
+            .filter_map(|line| line.split_once('\t'))
+            .map(|(name, health)| Pool { name: name.to_owned(), health: health.to_owned() })
+            .collect()
+    }))
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "     kernel: {}", self.kernel_release)?;
+        if let Some(why) = &self.inactive_because {
+            writeln!(f, "   inactive: {why}")?;
+        }
+        match (&self.published, &self.published_problem) {
+            (Some(p), _) => {
+                writeln!(f, "  published: ZFS {} (key {}, {})", p.zfs_version, p.key, p.recipe)?;
+            }
+            (None, Some(problem)) => writeln!(f, "  published: not usable: {problem}")?,
+            (None, None) => writeln!(f, "  published: nothing; build: systemctl start zfs-build")?,
+        }
+        match &self.loaded {
+            Some(Loaded { zfs_version, tree: Some(tree) }) => {
+                writeln!(f, "     loaded: ZFS {zfs_version} from {}", tree.display())?;
+            }
+            Some(l) => writeln!(f, "     loaded: ZFS {}, not from the store", l.zfs_version)?,
+            None => writeln!(f, "     loaded: no")?,
+        }
+        match (&self.last_failure, &self.failure_problem) {
+            (Some(r), _) => {
+                let wait = r.next_try.saturating_sub(store::unix_now());
+                writeln!(f, "last failure: stage {} (attempt {}, next try in {wait} s)", r.stage, r.attempts)?;
+                r.reason.lines().try_for_each(|line| writeln!(f, "             {line}"))?;
+            }
+            (None, Some(problem)) => writeln!(f, "last failure: {problem}")?,
+            (None, None) => {}
+        }
+        for pool in self.pools.iter().flatten() {
+            writeln!(f, "       pool: {} {}", pool.name, pool.health)?;
+        }
+        match &self.pools_problem {
+            Some(problem) => writeln!(f, "      pools: {problem}"),
+            None => Ok(()),
+        }
+    }
+}

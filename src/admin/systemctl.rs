@@ -1,0 +1,126 @@
+//! Builds and loads are started as the units do them, with their limits and their journal;
+//! systemctl(1) is the interface.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::exit::Exit;
+use crate::kernel::Release;
+
+/// Starts the build of `release` (none: the running kernel) and waits, showing its progress.
+/// Returns the builder's exit status.
+///
+/// # Errors
+/// systemctl is not there, or the unit could not be started at all.
+pub fn build(release: Option<&Release>) -> Result<u8> {
+    let unit = match release {
+        Some(release) => format!("zfs-build@{}.service", escape(release.as_str())),
+        None => "zfs-build.service".to_owned(),
+    };
+    let mut start =
+        Command::new("systemctl").args(["start", &unit]).spawn().context("systemctl")?;
+    let mut said = String::new();
+    let status = loop {
+        if let Some(status) = start.try_wait().context("systemctl")? {
+            break status;
+        }
+        let text = show(&unit, "StatusText")?;
+        if text != said && !text.is_empty() {
+            eprintln!("{text}");
+            said = text;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    let code = show(&unit, "ExecMainStatus")?.parse::<u8>().unwrap_or(Exit::Other.code());
+    match (status.success(), code) {
+        (true, _) => {
+            eprintln!("{}", show(&unit, "StatusText")?);
+            Ok(Exit::Done.code())
+        }
+        (false, code) => {
+            eprintln!("{unit} failed; its journal: journalctl -eu '{unit}'");
+            Ok(if code == 0 { Exit::Other.code() } else { code })
+        }
+    }
+}
+
+/// Starts zfs-load.service. Returns its exit status, [`Exit::NothingPublished`] when it was
+/// skipped.
+///
+/// # Errors
+/// As [`build`].
+pub fn load() -> Result<u8> {
+    let unit = "zfs-load.service";
+    let started = Command::new("systemctl").args(["start", unit]).status().context("systemctl")?;
+    if show(unit, "Result")? == "exec-condition" {
+        eprintln!("nothing is published for this kernel; build: systemctl start zfs-build");
+        return Ok(Exit::NothingPublished.code());
+    }
+    if started.success() && show(unit, "ActiveState")? == "active" {
+        return Ok(Exit::Done.code());
+    }
+    eprintln!("{unit} failed; its journal: journalctl -eu {unit}");
+    let code = show(unit, "ExecMainStatus")?.parse::<u8>().unwrap_or(0);
+    Ok(if code == 0 { Exit::Other.code() } else { code })
+}
+
+fn show(unit: &str, property: &str) -> Result<String> {
+    let out = Command::new("systemctl")
+        .args(["show", "--value", "-p", property, unit])
+        .output()
+        .context("systemctl")?;
+    if !out.status.success() {
+        bail!("systemctl show {unit}: {}", String::from_utf8_lossy(&out.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+/// A release as a unit's instance name: what a unit name may not hold becomes `\xNN`, dashes stay
+/// (systemd.unit(5), "String Escaping for Inclusion in Unit Names"; [`unescape`] takes both).
+fn escape(release: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b":_.-".contains(&b);
+    release
+        .bytes()
+        .map(|b| if plain(b) { char::from(b).to_string() } else { format!("\\x{b:02x}") })
+        .collect()
+}
+
+/// The release of an instance name: every `\xNN` decoded, so that both a name as people type it
+/// and one made by systemd-escape(1) are understood.
+pub fn unescape(instance: &str) -> String {
+    let mut out = String::new();
+    let mut rest = instance;
+    while let Some((head, tail)) = rest.split_once("\\x") {
+        out.push_str(head);
+        match tail.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = &tail[2..];
+            }
+            None => {
+                out.push_str("\\x");
+                rest = tail;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_survives_the_way_through_a_unit_name() {
+        for release in ["6.1.0-56-cloud-amd64", "6.1.0+", "6.12.4-flatcar~1"] {
+            let escaped = escape(release);
+            assert!(!escaped.contains(['+', '~', '/']), "{escaped}");
+            assert_eq!(unescape(&escaped), release);
+        }
+        assert_eq!(unescape("6.1.0\\x2d56\\x2b"), "6.1.0-56+", "as systemd-escape writes it");
+        assert_eq!(unescape("a\\xzz"), "a\\xzz");
+    }
+}

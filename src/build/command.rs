@@ -1,0 +1,323 @@
+//! The one way to run a child process of a build: clean environment, own process group, another
+//! user, output line by line to a sink, the whole tree of processes ended on cancellation.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use super::processes;
+
+/// How many of the last lines of output are kept for the error message.
+const TAIL: usize = 400;
+/// One child at a time: what is left of its descendants is found as descendants of this process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// How long processes have between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Set by SIGTERM and SIGINT: whoever waits gives up.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(pub Arc<AtomicBool>);
+
+impl Cancel {
+    /// Whether somebody asked to stop.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whom a command runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id; no supplementary groups.
+    pub gid: u32,
+}
+
+/// A command to run; its environment is exactly what is set here.
+#[derive(Clone, Debug)]
+pub struct Run {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    dir: PathBuf,
+    user: Option<User>,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// The last lines of its output, standard output and standard error together.
+    pub tail: VecDeque<String>,
+    /// It was ended because of [`Cancel`].
+    pub cancelled: bool,
+}
+
+impl Run {
+    /// Runs `program` in `/`, with an empty environment, as the caller's user.
+    pub fn new(program: impl Into<PathBuf>) -> Run {
+        Run {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            dir: PathBuf::from("/"),
+            user: None,
+        }
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Run {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Run {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Run {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs in this directory.
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Run {
+        self.dir = dir.into();
+        self
+    }
+
+    /// Runs as this user; needs root.
+    pub fn user(mut self, user: User) -> Run {
+        self.user = Some(user);
+        self
+    }
+
+    /// The program and its arguments, for messages.
+    pub fn shown(&self) -> String {
+        let mut line = self.program.display().to_string();
+        for arg in &self.args {
+            line.push(' ');
+            line.push_str(&arg.to_string_lossy());
+        }
+        line
+    }
+
+    /// Runs the command to its end, giving each line of its output to `sink`.
+    ///
+    /// # Errors
+    /// It could not be started or waited for. How it ended is not an error here.
+    pub fn lines(&self, cancel: &Cancel, mut sink: impl FnMut(&str)) -> Result<Ended> {
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reader, writer) = std::io::pipe().context("pipe")?;
+        let mut command = std::process::Command::new(&self.program);
+        command
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().context("pipe")?)
+            .stderr(writer)
+            .process_group(0);
+        if let Some(user) = self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        processes::die_with_parent(&mut command);
+        let mut child =
+            command.spawn().with_context(|| format!("{}: cannot be started", self.shown()))?;
+        // The pipe's writing ends now belong to the child alone, so that its end is seen.
+        drop(command);
+        let ended = Reading::new(reader).follow(&mut child, cancel, &mut sink);
+        if ended.is_err() {
+            processes::end_descendants(GRACE);
+            drop(child.wait());
+        }
+        ended
+    }
+
+    /// Runs the command and returns its output.
+    ///
+    /// # Errors
+    /// It could not be run, or did not exit with 0: the message has its last lines.
+    pub fn output(&self, cancel: &Cancel) -> Result<String> {
+        let mut text = String::new();
+        let ended = self.lines(cancel, |line| {
+            text.push_str(line);
+            text.push('\n');
+        })?;
+        if !ended.status.success() {
+            let tail: Vec<_> = ended.tail.iter().rev().take(5).rev().map(String::as_str).collect();
+            anyhow::bail!("{}: {}: {}", self.shown(), describe(ended.status), tail.join(" / "));
+        }
+        Ok(text)
+    }
+}
+
+/// How a process ended, in words.
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(9)) => "killed by signal 9 (out of memory? see journalctl -k)".to_owned(),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// The program, for the path in messages.
+impl AsRef<Path> for Run {
+    fn as_ref(&self) -> &Path {
+        &self.program
+    }
+}
+
+struct Reading {
+    pipe: std::io::PipeReader,
+    partial: Vec<u8>,
+    tail: VecDeque<String>,
+}
+
+impl Reading {
+    fn new(pipe: std::io::PipeReader) -> Reading {
+        Reading { pipe, partial: Vec::new(), tail: VecDeque::new() }
+    }
+
+    /// Reads until the child has ended and nothing is left to read, or [`Cancel`] is set.
+    fn follow(
+        mut self,
+        child: &mut Child,
+        cancel: &Cancel,
+        sink: &mut impl FnMut(&str),
+    ) -> Result<Ended> {
+        let mut ended: Option<(ExitStatus, Instant)> = None;
+        loop {
+            if cancel.is_set() {
+                processes::end_descendants(GRACE);
+                let status = child.wait().context("waiting for a child")?;
+                return Ok(Ended { status, tail: self.tail, cancelled: true });
+            }
+            let open = self.read_some(Duration::from_millis(200), sink)?;
+            if ended.is_none() {
+                ended =
+                    child.try_wait().context("waiting for a child")?.map(|s| (s, Instant::now()));
+            }
+            match ended {
+                // A daemon that a build left behind may keep the pipe open; it is not waited for.
+                Some((status, since)) if !open || since.elapsed() > Duration::from_secs(2) => {
+                    self.flush(sink);
+                    processes::end_descendants(Duration::ZERO);
+                    return Ok(Ended { status, tail: self.tail, cancelled: false });
+                }
+                None if !open => std::thread::sleep(Duration::from_millis(20)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for output and reads what is there; false when every writer is gone.
+    fn read_some(&mut self, wait: Duration, sink: &mut impl FnMut(&str)) -> Result<bool> {
+        let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
+        let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)];
+        match nix::poll::poll(&mut fds, wait) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(true),
+            Ok(_) => {}
+            Err(e) => return Err(e).context("poll"),
+        }
+        let mut buf = [0; 64 * 1024];
+        let n = match self.pipe.read(&mut buf) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => return Ok(true),
+            other => other.context("reading a child's output")?,
+        };
+        self.partial.extend_from_slice(&buf[..n]);
+        while let Some(end) = self.partial.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            self.line(&line[..end], sink);
+        }
+        // A line without end is cut, not collected without bound.
+        if self.partial.len() > 64 * 1024 {
+            self.flush(sink);
+        }
+        Ok(n > 0)
+    }
+
+    fn flush(&mut self, sink: &mut impl FnMut(&str)) {
+        if !self.partial.is_empty() {
+            let line = std::mem::take(&mut self.partial);
+            self.line(&line, sink);
+        }
+    }
+
+    fn line(&mut self, bytes: &[u8], sink: &mut impl FnMut(&str)) {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.trim_end();
+        sink(text);
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(text.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Run {
+        Run::new("/bin/sh").arg("-c").arg(script).env("PATH", "/usr/bin:/bin")
+    }
+
+    #[test]
+    fn output_arrives_line_by_line_with_exactly_the_environment_given() {
+        let mut lines = Vec::new();
+        let ended = sh("echo a; echo b >&2; printf c; env | sort; exit 7")
+            .env("X", "1")
+            .lines(&Cancel::default(), |l| lines.push(l.to_owned()))
+            .unwrap();
+        assert_eq!(ended.status.code(), Some(7));
+        assert_eq!(lines[..2], ["a", "b"]);
+        assert!(lines[2].starts_with('c'), "{lines:?}");
+        let names: Vec<&str> =
+            lines[2..].iter().filter_map(|l| l.trim_start_matches('c').split('=').next()).collect();
+        assert_eq!(names, ["PATH", "PWD", "X"], "sh itself adds PWD, nothing else");
+    }
+
+    #[test]
+    fn cancelling_ends_the_whole_tree_even_what_left_its_group_and_session() {
+        let cancel = Cancel::default();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let script =
+            format!("setsid sh -c 'echo $$ > {0}; echo up; sleep 1000' & wait", file.display());
+        super::super::processes::adopt_orphans().unwrap();
+        let ended =
+            sh(&script).lines(&cancel, |_| cancel.0.store(true, Ordering::Relaxed)).unwrap();
+        assert!(ended.cancelled);
+        let pid = std::fs::read_to_string(&file).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        let gone = stat.as_ref().map_or(true, |s| s.contains(") Z "));
+        assert!(gone, "still there: {stat:?}");
+    }
+
+    #[test]
+    fn a_failing_command_is_reported_with_its_status_and_last_lines() {
+        let error = sh("echo why it failed; exit 3").output(&Cancel::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("exit status 3: why it failed"), "{text}");
+        let error = Run::new("/no/such/program").output(&Cancel::default()).unwrap_err();
+        assert!(format!("{error:#}").contains("/no/such/program: cannot be started"), "{error:#}");
+    }
+}

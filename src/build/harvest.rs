@@ -1,0 +1,149 @@
+//! From the owner's files to root's: modules are found in what the recipe installed, and copied
+//! into the staging tree through descriptors that follow no link.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+use crate::exit::Exit;
+use crate::fail;
+use crate::kernel::Release;
+use crate::store::Staging;
+
+/// No kernel module is larger (zfs.ko with debug information has 94 MB).
+const MAX_MODULE: u64 = 512 * 1024 * 1024;
+/// Deeper than any module directory.
+const MAX_DEPTH: usize = 12;
+
+/// A harvested module: its path in the tree and its bytes, as copied.
+#[derive(Debug)]
+pub struct Harvested {
+    /// Relative to the tree: `lib/modules/<release>/extra/zfs.ko`.
+    pub path: PathBuf,
+    /// The whole file.
+    pub bytes: Vec<u8>,
+}
+
+/// All `*.ko` files below `installed`/lib/modules/`release`, or usr/lib/modules; sorted.
+///
+/// # Errors
+/// [`Exit::Refused`]: there are none.
+pub fn find(installed: &Path, release: &Release) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for base in ["lib/modules", "usr/lib/modules"] {
+        let dir = installed.join(base).join(release.as_str());
+        if fs::symlink_metadata(&dir).is_ok_and(|m| m.is_dir()) {
+            walk(&dir, 0, &mut found)?;
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        fail!(
+            Exit::Refused,
+            "the build installed no module for kernel {release} below {}",
+            installed.display()
+        );
+    }
+    Ok(found)
+}
+
+fn walk(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+    if depth > MAX_DEPTH {
+        bail!("{}: directories nested too deeply", dir.display());
+    }
+    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+        let entry = entry.with_context(|| format!("{}", dir.display()))?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            walk(&entry.path(), depth + 1, found)?;
+        } else if kind.is_file() && entry.path().extension().is_some_and(|e| e == "ko") {
+            found.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Copies `modules`, all below `top`, into `staging` as `lib/modules/<release>/extra/NAME.ko`, each read once: what
+/// is verified afterwards is what was copied, whatever its former owner does meanwhile.
+///
+/// # Errors
+/// A file is not a plain file, too large, cannot be read or written; two have the same name.
+pub fn copy(
+    top: &Path,
+    modules: &[PathBuf],
+    staging: &Staging,
+    release: &Release,
+) -> Result<Vec<Harvested>> {
+    let base = Path::new("lib/modules").join(release.as_str()).join("extra");
+    modules
+        .iter()
+        .map(|module| {
+            let bytes = read_plain(top, module)?;
+            let path = base.join(module.file_name().unwrap_or_default());
+            let mut file = staging.create(&path)?;
+            file.write_all(&bytes)
+                .with_context(|| format!("{}", staging.dir().join(&path).display()))?;
+            Ok(Harvested { path, bytes })
+        })
+        .collect()
+}
+
+/// Reads a plain file below `top` without following any link: not the last component, and none of
+/// the directories on the way, which belong to somebody else (openat2(2), RESOLVE_NO_SYMLINKS).
+fn read_plain(top: &Path, path: &Path) -> Result<Vec<u8>> {
+    let shown = || format!("{}", path.display());
+    let relative = path.strip_prefix(top).with_context(shown)?;
+    let dir = File::open(top).with_context(|| format!("{}", top.display()))?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH);
+    let file = File::from(openat2(&dir, relative, how).with_context(shown)?);
+    let meta = file.metadata().with_context(shown)?;
+    if !meta.is_file() || meta.nlink() != 1 || meta.len() > MAX_MODULE {
+        bail!("{}: not a plain file of at most {MAX_MODULE} bytes with one name", path.display());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0) + 1);
+    file.take(MAX_MODULE + 1).read_to_end(&mut bytes).with_context(shown)?;
+    if bytes.len() as u64 > MAX_MODULE {
+        bail!("{}: grew while it was read", path.display());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Layout;
+
+    #[test]
+    fn modules_are_copied_and_links_on_the_way_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let release: Release = "6.1.0".parse().unwrap();
+        let top = root.path().join("work");
+        let extra = top.join("root/lib/modules/6.1.0/extra");
+        fs::create_dir_all(&extra).unwrap();
+        let none = find(&top.join("root"), &release).unwrap_err();
+        assert_eq!(crate::exit::of(&none), Exit::Refused);
+        fs::write(extra.join("zfs.ko"), "bytes").unwrap();
+        fs::write(extra.join("notes.txt"), "no module").unwrap();
+        let modules = find(&top.join("root"), &release).unwrap();
+        assert_eq!(modules, [extra.join("zfs.ko")]);
+        let layout = Layout::new(root.path());
+        let staging = Staging::new(&layout, &release).unwrap();
+        let got = copy(&top, &modules, &staging, &release).unwrap();
+        assert_eq!(got[0].path, Path::new("lib/modules/6.1.0/extra/zfs.ko"));
+        assert_eq!(fs::read(staging.dir().join(&got[0].path)).unwrap(), b"bytes");
+        drop(staging);
+
+        // The owner swaps a directory for a link to somewhere else after it was looked through.
+        fs::rename(top.join("root"), root.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", top.join("root")).unwrap();
+        let staging = Staging::new(&layout, &release).unwrap();
+        let error = copy(&top, &modules, &staging, &release).unwrap_err();
+        assert!(format!("{error:#}").contains("extra/zfs.ko"), "{error:#}");
+    }
+}

@@ -1,0 +1,223 @@
+//! What is to be built, from which inputs: everything that decides the result, before anything is
+//! compiled.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::command::{Cancel, Run};
+use crate::config::{Recipe, Settings, expand_release};
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+use crate::host::Host;
+use crate::kernel::{Release, Tree, build_id};
+use crate::prefix::{Prefix, portage};
+use crate::store::{Digest, Inputs};
+
+/// Raised when what a recipe does changes in a way its other inputs do not show.
+const RECIPE_VERSION: &str = "1";
+
+/// A build, planned.
+#[derive(Debug)]
+pub struct Plan {
+    /// GNU build-id of that kernel.
+    pub build_id: String,
+    /// Its build tree.
+    pub tree: Tree,
+    /// The prefix it is built in.
+    pub prefix: Prefix,
+    /// What the key is made of.
+    pub inputs: Inputs,
+    /// The key.
+    pub key: String,
+}
+
+impl Plan {
+    /// Looks at the machine and puts the plan together. Nothing is changed by that.
+    ///
+    /// # Errors
+    /// With the exit status of what is missing: the kernel's tree, image or symvers, the prefix.
+    pub fn make(
+        host: &Host,
+        settings: &Settings,
+        release: &Release,
+        exe: &Path,
+        cancel: &Cancel,
+    ) -> Result<Plan> {
+        let tree = Tree::open(&tree_dir(host, settings, release), release)?;
+        let image = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
+        let build_id = build_id(host, image.as_deref(), release)?;
+        let prefix = Prefix::open(&settings.prefix.path)?;
+        let compiler = prefix.compiler(cancel)?;
+        if let Some(kernel) = tree.compiler().filter(|kernel| !same_major(kernel, &compiler)) {
+            tracing::warn!(
+                "kernel {release} was built by {kernel:?}, the prefix has {compiler:?}: another major version may lay out structures differently"
+            );
+        }
+        let mut inputs = Inputs::new();
+        inputs.add("kernel-release", release.as_str());
+        inputs.add("kernel-build-id", &*build_id);
+        inputs.add("kernel-config", Digest::of(&tree.config).as_str());
+        inputs.add("module-symvers", Digest::of(tree.symvers_text.as_bytes()).as_str());
+        inputs.add("compiler", compiler);
+        inputs.add("recipe-version", RECIPE_VERSION);
+        recipe_inputs(settings, &prefix, exe, cancel, &mut inputs)?;
+        let key = inputs.key();
+        Ok(Plan { build_id, tree, prefix, inputs, key })
+    }
+}
+
+fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf {
+    match &settings.kernel.build_dir {
+        Some(template) => host.path(expand_release(template, release)),
+        None => host.path(format!("/usr/lib/modules/{release}/build")),
+    }
+}
+
+fn recipe_inputs(
+    settings: &Settings,
+    prefix: &Prefix,
+    exe: &Path,
+    cancel: &Cancel,
+    inputs: &mut Inputs,
+) -> Result<()> {
+    let digest = |paths: &[PathBuf]| digest_as_owner(prefix, exe, paths, cancel);
+    match settings.build.recipe {
+        Recipe::Portage => {
+            let atoms = atoms(settings);
+            inputs.add("recipe", "portage");
+            inputs.add("packages", digest(&portage::recipe_dirs(&prefix.path, &atoms))?);
+            inputs.add("configure", settings.portage.extra_econf.join(" "));
+            inputs.add("atoms", atoms.join(" "));
+        }
+        Recipe::Make => {
+            inputs.add("recipe", "make");
+            inputs.add("zfs-source", digest(&[make_source(settings)?.to_owned()])?);
+            inputs.add("configure", settings.zfs.configure.join(" "));
+        }
+    }
+    Ok(())
+}
+
+/// The configured atoms; `zfs.version` pins those of sys-fs/zfs-kmod that name no version.
+pub fn atoms(settings: &Settings) -> Vec<String> {
+    let pin = |atom: &String| match &settings.zfs.version {
+        Some(version) if atom == "sys-fs/zfs-kmod" => format!("={atom}-{version}"),
+        _ => atom.clone(),
+    };
+    settings.portage.atoms.iter().map(pin).collect()
+}
+
+/// The tarball of the `make` recipe.
+///
+/// # Errors
+/// None is configured.
+pub fn make_source(settings: &Settings) -> Result<&Path> {
+    match &settings.zfs.source {
+        Some(path) => Ok(path),
+        None => fail!(
+            Exit::Other,
+            "build.recipe = \"make\" needs zfs.source, an OpenZFS release tarball; none is configured"
+        ),
+    }
+}
+
+/// The digest of files that belong to the prefix's owner, read with the owner's rights: this
+/// program runs itself as that user (`zfs-build --digest PATH…`).
+fn digest_as_owner(
+    prefix: &Prefix,
+    exe: &Path,
+    paths: &[PathBuf],
+    cancel: &Cancel,
+) -> Result<String> {
+    let out = Run::new(exe)
+        .arg("--digest")
+        .args(paths)
+        .user(prefix.user)
+        .output(cancel)
+        .context("reading the recipe")
+        .exit(Exit::PrefixIncomplete)?;
+    Ok(out.trim().to_owned())
+}
+
+/// The digest of files and directories: names below each path, and contents, links followed.
+///
+/// # Errors
+/// Something cannot be read.
+pub fn digest_paths(paths: &[PathBuf]) -> Result<Digest> {
+    fn add(path: &Path, name: &Path, depth: usize, all: &mut Vec<u8>) -> Result<()> {
+        let shown = || format!("{}", path.display());
+        anyhow::ensure!(depth < 32, "{}: links in a circle?", path.display());
+        if path.is_dir() {
+            let mut names: Vec<_> = std::fs::read_dir(path)
+                .and_then(|d| d.map(|e| e.map(|e| e.file_name())).collect())
+                .with_context(shown)?;
+            names.sort();
+            for entry in names {
+                add(&path.join(&entry), &name.join(&entry), depth + 1, all)?;
+            }
+            return Ok(());
+        }
+        let (digest, _) =
+            std::fs::File::open(path).and_then(crate::store::file_digest).with_context(shown)?;
+        all.extend_from_slice(name.as_os_str().as_bytes());
+        all.push(0);
+        all.extend_from_slice(digest.as_str().as_bytes());
+        Ok(())
+    }
+    let mut all = Vec::new();
+    for path in paths {
+        add(path, Path::new(path.file_name().unwrap_or_default()), 0, &mut all)?;
+    }
+    Ok(Digest::of(&all))
+}
+
+/// Whether two compiler lines name the same major version: the first number with a dot after it.
+fn same_major(a: &str, b: &str) -> bool {
+    let major = |line: &str| -> Option<u32> {
+        line.split(|c: char| c.is_whitespace() || c == '(' || c == ')')
+            .find(|w| w.contains('.') && w.starts_with(|c: char| c.is_ascii_digit()))?
+            .split('.')
+            .next()?
+            .parse()
+            .ok()
+    };
+    major(a) == major(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compilers_are_compared_by_major_version() {
+        let debian = "gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0";
+        assert!(same_major(debian, "gcc (Debian 12.2.0-14+deb12u1) 12.2.0"));
+        assert!(same_major(debian, "x86_64-pc-linux-gnu-gcc (Gentoo 12.3.1) 12.3.1 2023"));
+        assert!(!same_major(debian, "gcc (GCC) 13.2.1"));
+    }
+
+    #[test]
+    fn the_digest_sees_names_contents_and_what_links_point_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let d = dir.path().join("d");
+        std::fs::create_dir(&d).unwrap();
+        std::fs::write(d.join("a"), "1").unwrap();
+        let seen = || digest_paths(std::slice::from_ref(&d)).unwrap();
+        let mut all = vec![seen()];
+        std::fs::write(d.join("a"), "2").unwrap();
+        all.push(seen());
+        std::fs::rename(d.join("a"), d.join("b")).unwrap();
+        all.push(seen());
+        std::fs::write(dir.path().join("outside"), "3").unwrap();
+        std::os::unix::fs::symlink("../outside", d.join("link")).unwrap();
+        all.push(seen());
+        std::fs::write(dir.path().join("outside"), "4").unwrap();
+        all.push(seen());
+        for i in 1..all.len() {
+            assert!(!all[..i].contains(&all[i]), "change {i} was not seen");
+        }
+        assert!(digest_paths(&[dir.path().join("none")]).is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! The processes below this one: a build forks by the thousand, into process groups and sessions
+//! of its own making, and none of them may outlive the builder.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Makes this process adopt its orphaned descendants (PR_SET_CHILD_SUBREAPER, prctl(2)), so that
+/// [`end_descendants`] finds them all.
+///
+/// # Errors
+/// prctl(2) failed.
+pub fn adopt_orphans() -> std::io::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(Into::into)
+}
+
+/// Has the kernel end the child when this process dies, by whatever cause (PR_SET_PDEATHSIG).
+#[allow(unsafe_code)]
+pub fn die_with_parent(command: &mut std::process::Command) {
+    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe. std runs
+    // this after it changed the user id, a change that would reset the setting.
+    unsafe {
+        command.pre_exec(|| {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)
+        });
+    }
+}
+
+/// Ends every descendant of this process: SIGTERM, and after `grace` SIGKILL until none is left.
+/// Descendants are found by their parents in /proc, so that new sessions do not hide them.
+pub fn end_descendants(grace: Duration) {
+    let begin = Instant::now();
+    let mut asked = false;
+    // Bounded: a process in uninterruptible sleep is left to the service manager.
+    while begin.elapsed() < grace + Duration::from_secs(5) {
+        let pids = descendants(std::process::id());
+        if pids.is_empty() {
+            return;
+        }
+        let signal = match begin.elapsed() < grace {
+            true => Signal::SIGTERM,
+            false => Signal::SIGKILL,
+        };
+        if !asked || signal == Signal::SIGKILL {
+            for pid in pids {
+                // ESRCH: it ended meanwhile.
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+            asked = true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// All living descendants of `root`; zombies do not count: the direct children's statuses belong
+/// to whoever waits for them.
+fn descendants(root: u32) -> Vec<i32> {
+    let table: Vec<(i32, i32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: i32| Some((pid, parent(pid)?)))
+        .collect();
+    let mut found = vec![i32::try_from(root).unwrap_or(0)];
+    let mut next = 0;
+    while next < found.len() {
+        let of = found[next];
+        found.extend(table.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.remove(0);
+    found
+}
+
+/// The parent of a living process, from /proc/PID/stat (proc(5)); the name may hold anything.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.next()?.parse().ok(),
+    }
+}

@@ -1,0 +1,165 @@
+//! What the service manager and the journal are told while a build runs.
+
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+/// How much longer the service manager shall wait each time there was progress.
+const EXTEND: Duration = Duration::from_secs(10 * 60);
+/// At most so often is STATUS= sent.
+const STATUS_EVERY: Duration = Duration::from_millis(1000);
+/// At most so often is EXTEND_TIMEOUT_USEC= sent.
+const EXTEND_EVERY: Duration = Duration::from_secs(30);
+
+/// Lines that OpenZFS 2.3.2 prints (facts: 372 `checking`, 305 `CC|AS|LD [M]`); a first estimate
+/// that the counts of the last build replace.
+pub const ESTIMATE: Counts = Counts { checks: 372, objects: 305 };
+
+/// How many configure checks were made and how many objects compiled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    /// configure's `checking …` lines.
+    pub checks: u32,
+    /// Kbuild's `CC [M]`, `AS [M]` and `LD [M]` lines.
+    pub objects: u32,
+}
+
+/// Reports to the service manager (sd_notify(3)). Without one everything here does nothing.
+#[derive(Debug)]
+pub struct Progress {
+    extend: bool,
+    counts: Counts,
+    expected: Counts,
+    what: String,
+    said: String,
+    status_at: Option<Instant>,
+    extended_at: Option<Instant>,
+}
+
+impl Progress {
+    /// `extend`: ask for more time while there is progress; not for a build that holds up the
+    /// boot, whose time is bounded by the unit.
+    pub fn new(extend: bool) -> Progress {
+        Progress {
+            extend,
+            counts: Counts::default(),
+            expected: ESTIMATE,
+            what: String::new(),
+            said: String::new(),
+            status_at: None,
+            extended_at: None,
+        }
+    }
+
+    /// A stage begins.
+    pub fn stage(&mut self, text: &str) {
+        self.status_at = None;
+        self.status(text.to_owned());
+        self.extend_timeout();
+    }
+
+    /// The compiling of `what` begins; `expected` is what an earlier build of it counted.
+    pub fn compiling(&mut self, what: &str, expected: Option<Counts>) {
+        self.what = what.to_owned();
+        self.counts = Counts::default();
+        self.expected = expected.unwrap_or(ESTIMATE);
+        self.stage(&format!("building {what}"));
+    }
+
+    /// A line of build output was read: that is progress.
+    pub fn line(&mut self, line: &str) {
+        if counts_as_check(line) {
+            self.counts.checks += 1;
+            self.status(format!(
+                "configuring {} {}",
+                self.what,
+                of(self.counts.checks, self.expected.checks)
+            ));
+        } else if counts_as_object(line) {
+            self.counts.objects += 1;
+            self.status(format!(
+                "compiling {} {}",
+                self.what,
+                of(self.counts.objects, self.expected.objects)
+            ));
+        }
+        self.extend_timeout();
+    }
+
+    /// What was counted since [`Progress::compiling`].
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The service is up: READY=1, with a last STATUS.
+    pub fn ready(&mut self, text: &str) {
+        notify(&[NotifyState::Ready, NotifyState::Status(text)]);
+    }
+
+    /// It failed: STATUS= says why.
+    pub fn failed(&mut self, text: &str) {
+        notify(&[NotifyState::Status(text.lines().next().unwrap_or_default())]);
+    }
+
+    fn status(&mut self, text: String) {
+        if text == self.said || self.status_at.is_some_and(|t| t.elapsed() < STATUS_EVERY) {
+            return;
+        }
+        notify(&[NotifyState::Status(&text)]);
+        self.said = text;
+        self.status_at = Some(Instant::now());
+    }
+
+    fn extend_timeout(&mut self) {
+        if !self.extend || self.extended_at.is_some_and(|t| t.elapsed() < EXTEND_EVERY) {
+            return;
+        }
+        let micros = u32::try_from(EXTEND.as_micros()).unwrap_or(u32::MAX);
+        notify(&[NotifyState::ExtendTimeoutUsec(micros)]);
+        self.extended_at = Some(Instant::now());
+    }
+}
+
+/// Tells the service manager. A lost notification must not end a build: the unit's own timeout
+/// stands, and the journal has the same facts.
+fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("sd_notify: {error}");
+    }
+}
+
+fn of(count: u32, expected: u32) -> String {
+    if count <= expected { format!("{count}/{expected}") } else { count.to_string() }
+}
+
+fn counts_as_check(line: &str) -> bool {
+    line.starts_with("checking ")
+}
+
+fn counts_as_object(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    matches!(words.next(), Some("CC" | "AS" | "LD")) && words.next() == Some("[M]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_and_objects_are_counted_and_nothing_else() {
+        let mut progress = Progress::new(false);
+        progress.compiling("sys-fs/zfs-kmod", Some(Counts { checks: 1, objects: 2 }));
+        for line in [
+            "checking for gcc... gcc",
+            "  CC [M]  /var/tmp/zfs/module/zfs/arc.o",
+            "  LD [M]  /var/tmp/zfs/module/zfs.ko",
+            "  AS [M]  /x.o",
+            "  CC      /x.o",
+            "make: checking nothing",
+        ] {
+            progress.line(line);
+        }
+        assert_eq!(progress.counts(), Counts { checks: 1, objects: 3 });
+        assert_eq!((of(1, 2), of(3, 2)), ("1/2".to_owned(), "3".to_owned()));
+    }
+}

@@ -1,0 +1,44 @@
+//! The stages of a build, by their names in the journal and in failure records.
+
+/// One stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Looking at kernel, prefix and recipe.
+    Plan,
+    /// The recipe: configure, compile, install.
+    Build,
+    /// Copying the modules into the staging tree.
+    Harvest,
+    /// Module indexes.
+    Depmod,
+    /// Checking the result.
+    Verify,
+    /// Into the store.
+    Publish,
+}
+
+impl Stage {
+    /// Its name: ZFS_PREFIX_STAGE.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Plan => "plan",
+            Stage::Build => "build",
+            Stage::Harvest => "harvest",
+            Stage::Depmod => "depmod",
+            Stage::Verify => "verify",
+            Stage::Publish => "publish",
+        }
+    }
+
+    /// What STATUS= says while it runs.
+    pub fn doing(self) -> &'static str {
+        match self {
+            Stage::Plan => "planning the build",
+            Stage::Build => "building",
+            Stage::Harvest => "collecting modules",
+            Stage::Depmod => "running depmod",
+            Stage::Verify => "verifying modules",
+            Stage::Publish => "publishing modules",
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The kernel command line: `zfs_prefix=` and `zfs_prefix.when_missing=`.
+
+use super::fragment::Fragment;
+use super::note::Problem;
+use super::settings::Enabled;
+use super::value::when_missing_word;
+
+/// What the command line says, and the words it says wrongly. Of several the last good one wins.
+pub(super) fn parse(cmdline: &str) -> (Fragment, Vec<Problem>) {
+    let mut fragment = Fragment::default();
+    let mut problems = Vec::new();
+    for word in words(cmdline) {
+        let (key, value) = match word.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (word.as_str(), None),
+        };
+        // The kernel takes `-` and `_` for the same in names (kernel-parameters.rst).
+        match key.replace('-', "_").as_str() {
+            "zfs_prefix" => match value.map_or(Some(true), boolean) {
+                Some(true) => fragment.enabled = Some(Enabled::Yes),
+                Some(false) => fragment.enabled = Some(Enabled::No),
+                None => problems.push(complaint(&word, "0 or 1")),
+            },
+            "zfs_prefix.when_missing" => match value.and_then(when_missing_word) {
+                Some(value) => fragment.when_missing = Some(value),
+                None => problems.push(complaint(&word, "late, block or never")),
+            },
+            name if name.starts_with("zfs_prefix.") => {
+                problems.push(Problem::whole(format!("unknown parameter {word:?}")));
+            }
+            _ => {}
+        }
+    }
+    (fragment, problems)
+}
+
+fn complaint(word: &str, expected: &str) -> Problem {
+    Problem::whole(format!("found {word:?}, expected {expected}"))
+}
+
+/// The words systemd's parse_boolean takes.
+fn boolean(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
+        "0" | "no" | "n" | "false" | "f" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// Splits at white space outside quotes and drops the quotes; an unclosed one goes to the end.
+/// Both kinds of quotes, as systemd reads the line (the kernel itself knows only `"`).
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for c in line.chars() {
+        if quote == Some(c) {
+            quote = None;
+        } else if quote.is_none() && (c == '"' || c == '\'') {
+            quote = Some(c);
+            word.get_or_insert_default();
+        } else if quote.is_none() && c.is_whitespace() {
+            words.extend(word.take());
+        } else {
+            word.get_or_insert_default().push(c);
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::WhenMissing;
+    use super::*;
+
+    #[test]
+    fn words_are_split_as_the_kernel_and_systemd_split_them() {
+        for (line, expected) in [
+            ("", &[][..]),
+            ("  a  b\tc\n", &["a", "b", "c"]),
+            ("dyndbg=\"file x +p\" quiet", &["dyndbg=file x +p", "quiet"]),
+            ("\"a=b c\" 'd e'", &["a=b c", "d e"]),
+            ("a=\"it's\" b", &["a=it's", "b"]),
+            ("a=\"open end", &["a=open end"]),
+        ] {
+            assert_eq!(words(line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_good_word_wins_and_a_bad_one_is_named() {
+        use Enabled::{No, Yes};
+        use WhenMissing::{Block, Late, Never};
+        for (line, enabled, when_missing, complaints) in [
+            ("quiet root=/dev/vda", None, None, 0),
+            ("zfs_prefix=0", Some(No), None, 0),
+            ("zfs_prefix=0 zfs_prefix=1", Some(Yes), None, 0),
+            ("zfs-prefix=off", Some(No), None, 0),
+            ("zfs_prefix", Some(Yes), None, 0),
+            ("zfs_prefix=True zfs_prefix=maybe", Some(Yes), None, 1),
+            ("zfs_prefix.when_missing=block", None, Some(Block), 0),
+            ("zfs-prefix.when-missing=never", None, Some(Never), 0),
+            ("zfs_prefix.when_missing=\"late\"", None, Some(Late), 0),
+            ("zfs_prefix.when_missing", None, None, 1),
+            ("zfs_prefix.when_missing=LATE", None, None, 1),
+            ("zfs_prefix.whenmissing=late", None, None, 1),
+            ("x=\" zfs_prefix=0 \"", None, None, 0),
+            ("zfs_prefix_other=0 zfs.zfs_arc_max=1", None, None, 0),
+        ] {
+            let (fragment, problems) = parse(line);
+            assert_eq!(fragment.enabled, enabled, "{line:?}");
+            assert_eq!(fragment.when_missing, when_missing, "{line:?}");
+            assert_eq!(problems.len(), complaints, "{line:?}: {problems:?}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One file's worth of configuration: every key optional, each value already validated.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::note::{Bad, Problem};
+use super::settings::{
+    Boot, Build, Enabled, Kernel, Portage, Prefix, Recipe, Settings, WhenMissing, Zfs,
+};
+use super::value;
+
+/// What one file or the command line says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fragment {
+    pub(super) enabled: Option<Enabled>,
+    pub(super) when_missing: Option<WhenMissing>,
+    timeout: Option<Duration>,
+    build_dir: Option<String>,
+    image: Option<String>,
+    prefix: Option<PathBuf>,
+    recipe: Option<Recipe>,
+    jobs: Option<u32>,
+    backoff: Option<Duration>,
+    backoff_max: Option<Duration>,
+    atoms: Option<Vec<String>>,
+    extra_econf: Option<Vec<String>>,
+    source: Option<PathBuf>,
+    version: Option<String>,
+    configure: Option<Vec<String>>,
+}
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// A key, how its value gets into a fragment, and whether a fragment has it.
+struct Key {
+    name: &'static str,
+    read: fn(&mut Fragment, &Value<'_>) -> Result<(), Bad>,
+    is_set: fn(&Fragment) -> bool,
+}
+
+/// One row of [`KEYS`]: name, field, parser.
+macro_rules! key {
+    ($name:literal, $field:ident, $parse:path) => {
+        Key {
+            name: $name,
+            read: |fragment, value| {
+                fragment.$field = Some($parse(value)?);
+                Ok(())
+            },
+            is_set: |fragment| fragment.$field.is_some(),
+        }
+    };
+}
+
+/// Every key there is.
+const KEYS: &[Key] = &[
+    key!("boot.enabled", enabled, value::enabled),
+    key!("boot.when-missing", when_missing, value::when_missing),
+    key!("boot.timeout", timeout, value::timeout),
+    key!("kernel.build-dir", build_dir, value::template),
+    key!("kernel.image", image, value::template),
+    key!("prefix.path", prefix, value::path),
+    key!("build.recipe", recipe, value::recipe),
+    key!("build.jobs", jobs, value::jobs),
+    key!("build.backoff", backoff, value::backoff),
+    key!("build.backoff-max", backoff_max, value::backoff),
+    key!("portage.atoms", atoms, value::atoms),
+    key!("portage.extra-econf", extra_econf, value::configure_arguments),
+    key!("zfs.source", source, value::path),
+    key!("zfs.version", version, value::version),
+    key!("zfs.configure", configure, value::configure_arguments),
+];
+
+/// The names of all keys, as in `boot.when-missing`.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|key| key.name)
+}
+
+/// Parses one file. `Ok` carries the unknown keys, `Err` everything that makes the file unusable.
+pub(super) fn parse(text: &str) -> Result<(Fragment, Vec<Problem>), Vec<Problem>> {
+    let document = DeTable::parse(text).map_err(|e| {
+        let offset = e.span().map_or(0, |span| span.start);
+        vec![Problem::at(text.as_bytes(), offset, e.message().replace('\n', ", "))]
+    })?;
+    let mut fragment = Fragment::default();
+    let (mut unknown, mut bad) = (Vec::new(), Vec::new());
+    let at = |offset, message| Problem::at(text.as_bytes(), offset, message);
+    for (section, content) in document.get_ref() {
+        let prefix = format!("{}.", section.get_ref());
+        let known_section = KEYS.iter().any(|key| key.name.starts_with(&prefix));
+        let Some(table) = content.get_ref().as_table().filter(|_| known_section) else {
+            let message = format!("unknown key or section {:?}", section.get_ref());
+            unknown.push(at(section.span().start, message));
+            continue;
+        };
+        for (name, value) in table {
+            let name_in_full = format!("{prefix}{}", name.get_ref());
+            let Some(key) = KEYS.iter().find(|key| key.name == name_in_full) else {
+                unknown.push(at(name.span().start, format!("unknown key {name_in_full:?}")));
+                continue;
+            };
+            if let Err(e) = (key.read)(&mut fragment, value) {
+                let found: String = text[e.span.clone()].chars().take(60).collect();
+                let message = format!("{}: found {found}, expected {}", key.name, e.message);
+                bad.push(at(e.span.start, message));
+            }
+        }
+    }
+    if bad.is_empty() { Ok((fragment, unknown)) } else { Err(bad) }
+}
+
+impl Fragment {
+    /// The keys this fragment has.
+    pub(super) fn named(&self) -> Vec<&'static str> {
+        KEYS.iter().filter(|key| (key.is_set)(self)).map(|key| key.name).collect()
+    }
+
+    /// Takes over what `later` says.
+    pub(super) fn overlay(&mut self, later: Fragment) {
+        fn take<T>(mine: &mut Option<T>, theirs: Option<T>) {
+            if theirs.is_some() {
+                *mine = theirs;
+            }
+        }
+        take(&mut self.enabled, later.enabled);
+        take(&mut self.when_missing, later.when_missing);
+        take(&mut self.timeout, later.timeout);
+        take(&mut self.build_dir, later.build_dir);
+        take(&mut self.image, later.image);
+        take(&mut self.prefix, later.prefix);
+        take(&mut self.recipe, later.recipe);
+        take(&mut self.jobs, later.jobs);
+        take(&mut self.backoff, later.backoff);
+        take(&mut self.backoff_max, later.backoff_max);
+        take(&mut self.atoms, later.atoms);
+        take(&mut self.extra_econf, later.extra_econf);
+        take(&mut self.source, later.source);
+        take(&mut self.version, later.version);
+        take(&mut self.configure, later.configure);
+    }
+
+    /// Fills the gaps with the defaults.
+    pub(super) fn into_settings(self) -> Settings {
+        let d = Settings::default();
+        Settings {
+            boot: Boot {
+                enabled: self.enabled.unwrap_or(d.boot.enabled),
+                when_missing: self.when_missing.unwrap_or(d.boot.when_missing),
+                timeout: self.timeout.unwrap_or(d.boot.timeout),
+            },
+            kernel: Kernel { build_dir: self.build_dir, image: self.image },
+            prefix: Prefix { path: self.prefix.unwrap_or(d.prefix.path) },
+            build: Build {
+                recipe: self.recipe.unwrap_or(d.build.recipe),
+                jobs: self.jobs,
+                backoff: self.backoff.unwrap_or(d.build.backoff),
+                backoff_max: self.backoff_max.unwrap_or(d.build.backoff_max),
+            },
+            portage: Portage {
+                atoms: self.atoms.unwrap_or(d.portage.atoms),
+                extra_econf: self.extra_econf.unwrap_or_default(),
+            },
+            zfs: Zfs {
+                source: self.source,
+                version: self.version,
+                configure: self.configure.unwrap_or_default(),
+            },
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The validated configuration that the programs work with.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::host::Host;
+use crate::kernel::Release;
+
+/// `boot.enabled`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enabled {
+    /// Everywhere but in containers.
+    #[default]
+    Auto,
+    /// Also in a container.
+    Yes,
+    /// Nowhere.
+    No,
+}
+
+/// `boot.when-missing`: what happens when no modules are published for the running kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenMissing {
+    /// Build after multi-user.target.
+    #[default]
+    Late,
+    /// Build before the pool import, offline, for at most `boot.timeout`.
+    Block,
+    /// Only say so.
+    Never,
+}
+
+/// `build.recipe`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recipe {
+    /// emerge in the prefix.
+    #[default]
+    Portage,
+    /// `./configure && make` of a release tarball.
+    Make,
+}
+
+/// `[boot]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// Whether the boot is touched at all.
+    pub enabled: Enabled,
+    /// What to do without modules.
+    pub when_missing: WhenMissing,
+    /// How long a blocking build may take; 1 s to 24 h.
+    pub timeout: Duration,
+}
+
+/// `[kernel]`; templates are for [`expand_release`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kernel {
+    /// Template of the kernel build tree.
+    pub build_dir: Option<String>,
+    /// Template of the kernel image.
+    pub image: Option<String>,
+}
+
+/// `[prefix]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// EPREFIX; absolute, without `.`, `..` or doubled slashes.
+    pub path: PathBuf,
+}
+
+/// `[build]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// How the modules are built.
+    pub recipe: Recipe,
+    /// Parallel jobs, 1 to 512; chosen by the builder when absent.
+    pub jobs: Option<u32>,
+    /// Pause after the first failure.
+    pub backoff: Duration,
+    /// Longest pause; at least `backoff`.
+    pub backoff_max: Duration,
+}
+
+/// `[portage]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Portage {
+    /// What is emerged: Portage atoms, at least one.
+    pub atoms: Vec<String>,
+    /// Arguments for EXTRA_ECONF, free of characters the shell would interpret.
+    pub extra_econf: Vec<String>,
+}
+
+/// `[zfs]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zfs {
+    /// Release tarball for the recipe `make`.
+    pub source: Option<PathBuf>,
+    /// A Portage version, as in `=sys-fs/zfs-kmod-VERSION`.
+    pub version: Option<String>,
+    /// Arguments of configure for the recipe `make`.
+    pub configure: Vec<String>,
+}
+
+/// The validated configuration; keys and defaults are documented in zfs-prefix.toml(5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `[boot]`
+    pub boot: Boot,
+    /// `[kernel]`
+    pub kernel: Kernel,
+    /// `[prefix]`
+    pub prefix: Prefix,
+    /// `[build]`
+    pub build: Build,
+    /// `[portage]`
+    pub portage: Portage,
+    /// `[zfs]`
+    pub zfs: Zfs,
+}
+
+impl Default for Boot {
+    fn default() -> Boot {
+        Boot {
+            enabled: Enabled::Auto,
+            when_missing: WhenMissing::Late,
+            timeout: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+impl Default for Prefix {
+    fn default() -> Prefix {
+        Prefix { path: PathBuf::from("/home/core/gentoo") }
+    }
+}
+
+impl Default for Build {
+    fn default() -> Build {
+        Build {
+            recipe: Recipe::Portage,
+            jobs: None,
+            backoff: Duration::from_secs(30 * 60),
+            backoff_max: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+impl Default for Portage {
+    fn default() -> Portage {
+        Portage { atoms: vec!["sys-fs/zfs-kmod".to_owned()], extra_econf: Vec::new() }
+    }
+}
+
+impl Settings {
+    /// Whether the boot of `host` is to be touched.
+    ///
+    /// # Errors
+    /// Why it is not, for a log line.
+    pub fn active(&self, host: &Host) -> Result<(), &'static str> {
+        match self.boot.enabled {
+            Enabled::Yes => Ok(()),
+            Enabled::No => Err("switched off"),
+            Enabled::Auto if host.container => {
+                Err("in a container, and neither zfs_prefix=1 nor boot.enabled = true")
+            }
+            Enabled::Auto => Ok(()),
+        }
+    }
+}
+
+/// Puts `release` in place of every `${release}` of `template` (`kernel.build-dir`,
+/// `kernel.image`).
+pub fn expand_release(template: &str, release: &Release) -> PathBuf {
+    Path::new(&template.replace(RELEASE, release.as_str())).to_owned()
+}
+
+/// The one placeholder of a template.
+pub(super) const RELEASE: &str = "${release}";

@@ -1,0 +1,138 @@
+//! A kernel build tree that is there: what the distribution's headers package or
+//! `modules_prepare` left (Documentation/kbuild/modules.rst).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{Release, Symvers};
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+
+/// A kernel build tree, checked to be for the release it was asked for.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// The output directory: `.config`, `include/generated`, Module.symvers (KV_OUT_DIR).
+    pub output: PathBuf,
+    /// The source directory, the same as `output` where one tree has both (KERNEL_DIR).
+    pub source: PathBuf,
+    /// The bytes of `.config`.
+    pub config: Vec<u8>,
+    /// The text of Module.symvers.
+    pub symvers_text: String,
+    /// Module.symvers, parsed.
+    pub symvers: Symvers,
+}
+
+impl Tree {
+    /// Opens the tree in `dir` for kernel `release`. The release is taken from
+    /// `include/generated/utsrelease.h`: Debian's `kernel.release` has another name in it.
+    ///
+    /// # Errors
+    /// [`Exit::NoKernelSource`]: no tree there, or one for another kernel.
+    /// [`Exit::NoSymvers`]: no Module.symvers in it, or one that cannot be read.
+    pub fn open(dir: &Path, release: &Release) -> Result<Tree> {
+        let output = fs::canonicalize(dir)
+            .with_context(|| {
+                format!(
+                    "kernel {release}: no build tree in {}; install the kernel's headers or set kernel.build-dir",
+                    dir.display()
+                )
+            })
+            .exit(Exit::NoKernelSource)?;
+        let found = uts_release(&output).exit(Exit::NoKernelSource)?;
+        if found != release.as_str() {
+            fail!(
+                Exit::NoKernelSource,
+                "kernel {release}: the build tree {} is for kernel {found}; set kernel.build-dir to the right one",
+                output.display()
+            );
+        }
+        let config = output.join(".config");
+        let config = fs::read(&config)
+            .with_context(|| format!("kernel {release}: {}", config.display()))
+            .exit(Exit::NoKernelSource)?;
+        let path = output.join("Module.symvers");
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("kernel {release}: {}", path.display()))
+            .exit(Exit::NoSymvers)?;
+        let symvers = Symvers::parse(&text)
+            .with_context(|| format!("kernel {release}: {}", path.display()))
+            .exit(Exit::NoSymvers)?;
+        let source = source_of(dir, &output);
+        Ok(Tree { output, source, config, symvers_text: text, symvers })
+    }
+
+    /// `CONFIG_CC_VERSION_TEXT`: the compiler line the kernel was configured with, if it says.
+    pub fn compiler(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.config);
+        let value = text.lines().find_map(|l| l.strip_prefix("CONFIG_CC_VERSION_TEXT="))?;
+        Some(value.trim_matches('"').to_owned())
+    }
+}
+
+fn uts_release(output: &Path) -> Result<String> {
+    let path = output.join("include/generated/utsrelease.h");
+    let text = fs::read_to_string(&path).with_context(|| {
+        format!("{}: not a prepared kernel tree (modules_prepare was not run)", path.display())
+    })?;
+    let value = text.lines().find_map(|l| l.strip_prefix("#define UTS_RELEASE "));
+    let value = value.with_context(|| format!("{}: no UTS_RELEASE in it", path.display()))?;
+    Ok(value.trim().trim_matches('"').to_owned())
+}
+
+/// The sources of a tree: where `source` beside a `build` link, or in the output directory,
+/// points to; otherwise the output directory itself.
+fn source_of(dir: &Path, output: &Path) -> PathBuf {
+    let beside = dir.parent().map(|p| p.join("source"));
+    let inside = Some(output.join("source"));
+    [beside, inside]
+        .into_iter()
+        .flatten()
+        .filter_map(|p| fs::canonicalize(p).ok())
+        .find(|p| p.join("include/linux/module.h").exists())
+        .unwrap_or_else(|| output.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit;
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn each_lack_of_a_tree_has_its_exit_status_and_names_the_path() {
+        let uts = ("include/generated/utsrelease.h", "#define UTS_RELEASE \"6.1.0-x\"\n");
+        let config = (".config", "CONFIG_CC_VERSION_TEXT=\"gcc-12 (Debian) 12.2.0\"\n");
+        let symvers = ("Module.symvers", "0x1\tf\tvmlinux\tEXPORT_SYMBOL\t\n");
+        let release: Release = "6.1.0-x".parse().unwrap();
+        for (case, files, want, name) in [
+            ("empty", vec![], Exit::NoKernelSource, "utsrelease.h"),
+            ("no config", vec![uts], Exit::NoKernelSource, ".config"),
+            ("no symvers", vec![uts, config], Exit::NoSymvers, "Module.symvers"),
+            ("bad", vec![uts, config, ("Module.symvers", "x")], Exit::NoSymvers, "line 1"),
+        ] {
+            let dir = tree(&files);
+            let error = Tree::open(dir.path(), &release).unwrap_err();
+            assert_eq!(exit::of(&error), want, "{case}: {error:#}");
+            assert!(format!("{error:#}").contains(name), "{case}: {error:#}");
+        }
+        let dir = tree(&[uts, config, symvers]);
+        let open = Tree::open(dir.path(), &release).unwrap();
+        assert_eq!(open.compiler().as_deref(), Some("gcc-12 (Debian) 12.2.0"));
+        assert_eq!(open.source, open.output);
+        let error = Tree::open(dir.path(), &"6.1.0-y".parse().unwrap()).unwrap_err();
+        assert_eq!(exit::of(&error), Exit::NoKernelSource);
+        assert!(format!("{error:#}").contains("is for kernel 6.1.0-x"), "{error:#}");
+    }
+}

@@ -1,0 +1,99 @@
+//! Portage in the prefix: which files decide what it builds, and how it is called.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// `category/name` of a package atom: without operator, version, slot and repository (PMS,
+/// "Package dependency specifications").
+pub fn package_of(atom: &str) -> &str {
+    let plain = atom.trim_start_matches(['<', '>', '=', '~', '!']);
+    let versioned = plain.len() != atom.len();
+    let plain = plain.split([':', '[']).next().unwrap_or(plain);
+    if !versioned {
+        return plain;
+    }
+    // The version begins at the last dash before a digit that the rest is a version of; a
+    // revision (-r1) follows it.
+    let plain = match plain.rsplit_once("-r") {
+        Some((head, rev)) if rev.bytes().all(|b| b.is_ascii_digit()) && !rev.is_empty() => head,
+        _ => plain,
+    };
+    match plain.rsplit_once('-') {
+        Some((head, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => head,
+        _ => plain,
+    }
+}
+
+/// The directories whose content decides what `atoms` build to: Portage's configuration, and the
+/// packages' directories in every repository of the prefix.
+pub fn recipe_dirs(prefix: &Path, atoms: &[String]) -> Vec<PathBuf> {
+    let mut dirs = vec![prefix.join("etc/portage")];
+    for repository in repositories(prefix) {
+        for atom in atoms {
+            let package = repository.join(package_of(atom));
+            if package.is_dir() {
+                dirs.push(package);
+            }
+        }
+    }
+    dirs
+}
+
+/// The repositories of `etc/portage/repos.conf` (portage(5)), a file or a directory of files.
+fn repositories(prefix: &Path) -> Vec<PathBuf> {
+    let conf = prefix.join("etc/portage/repos.conf");
+    let mut files: Vec<PathBuf> = match fs::read_dir(&conf) {
+        Ok(dir) => dir.flatten().map(|e| e.path()).collect(),
+        Err(_) => vec![conf],
+    };
+    files.sort();
+    let mut found = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        for line in text.lines() {
+            let Some((name, value)) = line.split_once('=') else { continue };
+            if name.trim() == "location" {
+                let value = value.trim().replace("${EPREFIX}", &prefix.to_string_lossy());
+                found.push(PathBuf::from(value));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_package_of_an_atom_is_category_and_name() {
+        for (atom, want) in [
+            ("sys-fs/zfs-kmod", "sys-fs/zfs-kmod"),
+            ("=sys-fs/zfs-kmod-2.3.2", "sys-fs/zfs-kmod"),
+            ("=sys-fs/zfs-kmod-2.3.2-r1", "sys-fs/zfs-kmod"),
+            ("~sys-fs/zfs-kmod-2.3.2_rc1:0/2.3.2::zfs-prefix", "sys-fs/zfs-kmod"),
+            (">=sys-kernel/spl-0.7.13", "sys-kernel/spl"),
+            ("sys-fs/zfs-kmod::zfs-prefix", "sys-fs/zfs-kmod"),
+            ("sys-fs/zfs-kmod:0", "sys-fs/zfs-kmod"),
+        ] {
+            assert_eq!(package_of(atom), want, "{atom}");
+        }
+    }
+
+    #[test]
+    fn the_repositories_are_those_of_repos_conf_file_or_directory() {
+        let prefix = tempfile::tempdir().unwrap();
+        let p = prefix.path();
+        fs::create_dir_all(p.join("etc/portage")).unwrap();
+        fs::create_dir_all(p.join("repo/sys-fs/zfs-kmod")).unwrap();
+        let text = "[DEFAULT]\nmain-repo = x\n[x]\nlocation = ${EPREFIX}/repo\n";
+        let atoms = ["=sys-fs/zfs-kmod-2.3.2".to_owned()];
+        let want = vec![p.join("etc/portage"), p.join("repo/sys-fs/zfs-kmod")];
+        fs::write(p.join("etc/portage/repos.conf"), text).unwrap();
+        assert_eq!(recipe_dirs(p, &atoms), want);
+        fs::remove_file(p.join("etc/portage/repos.conf")).unwrap();
+        fs::create_dir(p.join("etc/portage/repos.conf")).unwrap();
+        fs::write(p.join("etc/portage/repos.conf/x.conf"), text).unwrap();
+        assert_eq!(recipe_dirs(p, &atoms), want);
+    }
+}

@@ -1,0 +1,73 @@
+//! One build at a time.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{Layout, make_dirs};
+use crate::exit::Exit;
+use crate::fail;
+
+/// The build lock, flock(2) on `/run/zfs-prefix/lock`; ends with the process, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+impl Lock {
+    /// Takes the lock without waiting; `what` is written into the file for whoever finds it held.
+    ///
+    /// # Errors
+    /// [`Exit::Locked`] when another process holds it; or the file cannot be made.
+    pub fn take(layout: &Layout, what: &str) -> Result<Lock> {
+        make_dirs(&layout.run())?;
+        let path = layout.lock();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .with_context(|| format!("{}", path.display()))?;
+        let mut holder = String::new();
+        // Only for the message: what cannot be read is not named.
+        drop(Read::by_ref(&mut file).take(200).read_to_string(&mut holder));
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                file.set_len(0)?;
+                file.rewind()?;
+                writeln!(file, "{} {what}", std::process::id())?;
+                Ok(Lock { _file: file })
+            }
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => fail!(
+                Exit::Locked,
+                "another build is running (process {}, from {}); wait for it: journalctl -fu 'zfs-build*'",
+                holder.trim(),
+                path.display()
+            ),
+            Err((_, e)) => Err(e).with_context(|| format!("{}: flock", path.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_and_told_who_holds_it() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path());
+        let first = Lock::take(&layout, "6.1.0").unwrap();
+        let error = Lock::take(&layout, "6.2.0").unwrap_err();
+        assert_eq!(crate::exit::of(&error), Exit::Locked);
+        assert!(error.to_string().contains(&format!("{} 6.1.0", std::process::id())), "{error}");
+        drop(first);
+        Lock::take(&layout, "6.2.0").unwrap();
+    }
+}

@@ -1,0 +1,214 @@
+//! Publishing: a staging tree beside its future place becomes `store/<release>/<key>` by one
+//! rename(2), and `current/<release>` is switched to it by another. Everything is on disk before
+//! it gets its name, so that power may fail at any point.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{Layout, Manifest, check_tree};
+use crate::kernel::Release;
+
+/// How staging directories begin; what is left of one after a crash is removed by the next build.
+const STAGING: &str = ".staging-";
+/// How damaged trees are named when a sound one takes their place.
+const DAMAGED: &str = ".damaged-";
+
+/// Makes `dir` and its parents, mode 0755, below the store's root.
+///
+/// # Errors
+/// A directory cannot be made, or something else has its name.
+pub fn make_dirs(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(dir)
+        .with_context(|| format!("{}: cannot make the directory", dir.display()))
+}
+
+/// Flushes a directory's entries to disk (fsync(2) on the directory).
+///
+/// # Errors
+/// The directory cannot be opened or flushed.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|d| d.sync_all())
+        .with_context(|| format!("{}: cannot flush the directory", dir.display()))
+}
+
+/// Writes a file that others read: to a temporary name in the same directory, flushed, renamed,
+/// the directory flushed. Mode 0644.
+///
+/// # Errors
+/// Any step failed; `path` is then as it was before.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().context("a file path without a directory")?;
+    let write = || -> std::io::Result<()> {
+        let mut tmp = tempfile::Builder::new()
+            .prefix(".tmp-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(dir)?;
+        tmp.write_all(bytes)?;
+        tmp.as_file().sync_all()?;
+        tmp.persist(path).map_err(|e| e.error)?;
+        File::open(dir)?.sync_all()
+    };
+    write().with_context(|| format!("{}: cannot write the file", path.display()))
+}
+
+/// Makes or switches a symlink in one step, so that a reader sees the old or the new target.
+///
+/// # Errors
+/// Any step failed; `link` is then as it was before.
+pub fn switch_link(link: &Path, target: &Path) -> Result<()> {
+    let dir = link.parent().context("a link path without a directory")?;
+    let name = link.file_name().context("a link path without a name")?.to_string_lossy();
+    let tmp = dir.join(format!(".tmp-{name}-{}", std::process::id()));
+    let switch = || -> std::io::Result<()> {
+        match fs::remove_file(&tmp) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        symlink(target, &tmp)?;
+        fs::rename(&tmp, link).inspect_err(|_| drop(fs::remove_file(&tmp)))?;
+        File::open(dir)?.sync_all()
+    };
+    switch().with_context(|| format!("{}: cannot point it to {}", link.display(), target.display()))
+}
+
+/// A tree being put together in `store/<release>/.staging-…`. Dropped without
+/// [`Staging::publish`], it is removed.
+#[derive(Debug)]
+pub struct Staging {
+    dir: PathBuf,
+    release: Release,
+    layout: Layout,
+}
+
+impl Staging {
+    /// A new, empty staging tree for `release`. Leftovers of earlier, killed builds are removed:
+    /// the caller holds the build lock.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn new(layout: &Layout, release: &Release) -> Result<Staging> {
+        let trees = layout.trees(release);
+        make_dirs(&trees)?;
+        remove_leftovers(&trees)?;
+        let dir = trees.join(format!("{STAGING}{}", std::process::id()));
+        fs::DirBuilder::new()
+            .mode(0o755)
+            .create(&dir)
+            .with_context(|| format!("{}: cannot make the directory", dir.display()))?;
+        Ok(Staging { dir, release: release.clone(), layout: layout.clone() })
+    }
+
+    /// The tree's directory while it is being made.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A new file in the staging tree (O_EXCL, mode 0644), its directories made.
+    ///
+    /// # Errors
+    /// It exists already or cannot be made.
+    pub fn create(&self, relative: &Path) -> Result<File> {
+        let path = self.dir.join(relative);
+        make_dirs(path.parent().unwrap_or(&self.dir))?;
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&path)
+            .with_context(|| format!("{}: cannot create the file", path.display()))
+    }
+
+    /// Writes `manifest.json`, flushes everything, gives the tree its name `<key>` and switches
+    /// `current/<release>` to it. A damaged tree of the same key is moved out of the way.
+    ///
+    /// # Errors
+    /// Any step failed: the store is as it was before, or (only the last step missing) the tree is
+    /// published and `current` still points to the old one, which a next build finishes.
+    pub fn publish(self, manifest: &Manifest) -> Result<PathBuf> {
+        let json = serde_json::to_vec_pretty(manifest)?;
+        self.create(Path::new("manifest.json"))?
+            .write_all(&json)
+            .with_context(|| format!("{}/manifest.json", self.dir.display()))?;
+        sync_tree(&self.dir)?;
+        check_tree(&self.dir).context("the staged tree does not read back as written")?;
+        let target = self.layout.tree(&self.release, &manifest.key);
+        set_aside(&target)?;
+        fs::rename(&self.dir, &target).with_context(|| {
+            format!("{}: cannot be renamed to {}", self.dir.display(), target.display())
+        })?;
+        sync_dir(&self.layout.trees(&self.release))?;
+        set_current(&self.layout, &self.release, &manifest.key)?;
+        Ok(target)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After a successful rename there is nothing here; what cannot be removed now is removed
+        // by the next build.
+        drop(fs::remove_dir_all(&self.dir));
+    }
+}
+
+/// Points `current/<release>` to the published tree `key` (a relative link).
+///
+/// # Errors
+/// The link cannot be switched.
+pub fn set_current(layout: &Layout, release: &Release, key: &str) -> Result<()> {
+    make_dirs(&layout.current_dir())?;
+    switch_link(&layout.current(release), &Path::new("../store").join(release.as_str()).join(key))
+}
+
+/// The key `current/<release>` points to, if it is a link into the store.
+pub fn current_key(layout: &Layout, release: &Release) -> Option<String> {
+    let target = fs::read_link(layout.current(release)).ok()?;
+    let key = target.file_name()?.to_str()?.to_owned();
+    target.parent()?.ends_with(Path::new("store").join(release.as_str())).then_some(key)
+}
+
+fn set_aside(tree: &Path) -> Result<()> {
+    if fs::symlink_metadata(tree).is_err() {
+        return Ok(());
+    }
+    let name = tree.file_name().unwrap_or_default().to_string_lossy();
+    let now = crate::store::unix_now();
+    let aside = tree.with_file_name(format!("{DAMAGED}{name}-{now}"));
+    fs::rename(tree, &aside)
+        .with_context(|| format!("{}: cannot be moved to {}", tree.display(), aside.display()))
+}
+
+fn remove_leftovers(trees: &Path) -> Result<()> {
+    let entries = fs::read_dir(trees).with_context(|| format!("{}", trees.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("{}", trees.display()))?;
+        if entry.file_name().to_string_lossy().starts_with(STAGING) {
+            let path = entry.path();
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("{}: cannot be removed", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn sync_tree(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            File::open(&path)
+                .and_then(|f| f.sync_all())
+                .with_context(|| format!("{}: cannot flush the file", path.display()))?;
+        }
+    }
+    sync_dir(dir)
+}

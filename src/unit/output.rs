@@ -1,0 +1,80 @@
+//! Writing a plan: links and drop-ins that are either whole or not there.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use super::Directories;
+
+/// Which of the output directories an entry goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Precedence {
+    /// Below /etc/systemd/system and /run/systemd/system, above /usr.
+    Normal,
+    /// Above all.
+    Early,
+}
+
+/// One thing to write.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) precedence: Precedence,
+    /// Below the output directory.
+    pub(super) path: PathBuf,
+    pub(super) what: What,
+}
+
+/// What an entry is.
+#[derive(Debug)]
+pub(super) enum What {
+    Link(PathBuf),
+    File(String),
+}
+
+/// Writes `entry`; the same one already there is fine, anything else there is an error.
+pub(super) fn write(directories: &Directories, entry: &Entry) -> anyhow::Result<()> {
+    let directory = match entry.precedence {
+        Precedence::Normal => &directories.normal,
+        Precedence::Early => &directories.early,
+    };
+    let path = directory.join(&entry.path);
+    if let Some(parent) = path.parent() {
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(parent);
+        made.with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    match &entry.what {
+        What::Link(target) => link(&path, target),
+        What::File(text) => file(&path, text),
+    }
+}
+
+fn link(path: &Path, target: &Path) -> anyhow::Result<()> {
+    match symlink(target, path) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => match std::fs::read_link(path) {
+            Ok(present) if present == target => Ok(()),
+            _ => bail!("{} is there already and no link to {}", path.display(), target.display()),
+        },
+        other => other.with_context(|| format!("cannot create the link {}", path.display())),
+    }
+}
+
+fn file(path: &Path, text: &str) -> anyhow::Result<()> {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
+    let mut file = match opened {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            if std::fs::read(path).is_ok_and(|present| present == text.as_bytes()) {
+                return Ok(());
+            }
+            bail!("{} is there already with other content", path.display());
+        }
+        other => other.with_context(|| format!("cannot create {}", path.display()))?,
+    };
+    file.write_all(text.as_bytes()).map_err(|e| {
+        // Half a line can be a valid setting: TimeoutStartSec=18 for 1800.
+        let _ = std::fs::remove_file(path);
+        anyhow::Error::from(e).context(format!("cannot write {}", path.display()))
+    })
+}

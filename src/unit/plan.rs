@@ -1,0 +1,186 @@
+//! What a boot with these settings needs: a list of links and drop-ins, decided without writing.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+
+use super::mounts::Mounts;
+use super::output::{Entry, Precedence, What};
+use crate::config::{Loaded, Settings, WhenMissing};
+use crate::host::Host;
+
+/// Where the static units may be, first choice first.
+pub(super) const UNIT_DIRECTORIES: [&str; 2] = ["/usr/lib/systemd/system", "/etc/systemd/system"];
+
+/// The units of OpenZFS that have to find the module loaded. The order between them and the
+/// loader is in zfs-load.service; here each of them only pulls it in.
+const CONSUMERS: [&str; 6] = [
+    "zfs-import-cache.service",
+    "zfs-import-scan.service",
+    "zfs-import.target",
+    "zfs-mount.service",
+    "zfs-zed.service",
+    "zfs-volume-wait.service",
+];
+
+const LOAD: &str = "zfs-load.service";
+const BUILD: &str = "zfs-build.service";
+const EARLY: &str = "zfs-build-early.service";
+const STORE: &str = "/var/lib/zfs-prefix";
+const MASKABLE: &str = "zfs-load.service.d/10-var.conf";
+const MODPROBE: &str = "zfs-load-module.service.d/50-zfs-prefix.conf";
+/// Old Flatcar has a read-only /usr and takes the package in /opt.
+const DROP_IN_DIRECTORIES: [&str; 2] = ["/usr/lib/zfs-prefix/dropins", "/opt/zfs-prefix/dropins"];
+
+/// What to write, in an order in which each beginning of it is harmless: drop-ins before the
+/// links that put their units into the boot.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) entries: Vec<Entry>,
+    pub(super) warnings: Vec<String>,
+    /// Static files that should be there and are not.
+    pub(super) missing: Vec<&'static str>,
+    pub(super) summary: String,
+}
+
+impl Plan {
+    fn add(&mut self, precedence: Precedence, path: impl Into<PathBuf>, what: What) {
+        self.entries.push(Entry { precedence, path: path.into(), what });
+    }
+
+    fn want(&mut self, by: &str, unit: &str, directory: &str) {
+        let target = Path::new(directory).join(unit);
+        self.add(Precedence::Normal, format!("{by}.wants/{unit}"), What::Link(target));
+    }
+}
+
+/// Decides.
+///
+/// # Errors
+/// zfs-load.service is not installed: then nothing may be written.
+pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
+    let mut plan = Plan::default();
+    let Some(load_directory) = directory_of(host, LOAD) else {
+        bail!("no {LOAD} in {}: install zfs-prefix again", UNIT_DIRECTORIES.join(" or "));
+    };
+    let mounts = Mounts::read(host);
+    let settings = &loaded.settings;
+    let store_on_pool = mounts.on_pool(Path::new(STORE));
+    if store_on_pool {
+        mask_var(host, &mut plan);
+    }
+    match present(host, &DROP_IN_DIRECTORIES, MODPROBE) {
+        Some(directory) => {
+            let target = Path::new(directory).join(MODPROBE);
+            plan.add(Precedence::Normal, MODPROBE, What::Link(target));
+        }
+        None => plan.missing.push(MODPROBE),
+    }
+    let when_missing = settings.boot.when_missing;
+    plan.summary = format!("{LOAD} before the pool import; modules missing: {when_missing:?}");
+    if when_missing == WhenMissing::Block {
+        if store_on_pool || mounts.on_pool(&settings.prefix.path) {
+            plan.warnings.push(format!(
+                "boot.when-missing = \"block\" cannot be had: {STORE} or {} is on a pool itself; \
+                 building after the boot",
+                settings.prefix.path.display()
+            ));
+        } else {
+            early_build(host, loaded, &mut plan);
+        }
+    }
+    if when_missing != WhenMissing::Never {
+        // Also with "block": a no-op after a good early build, a second chance after a bad one.
+        match directory_of(host, BUILD) {
+            Some(directory) => plan.want("multi-user.target", BUILD, directory),
+            None => plan.missing.push(BUILD),
+        }
+    }
+    for consumer in CONSUMERS {
+        plan.want(consumer, LOAD, load_directory);
+    }
+    Ok(plan)
+}
+
+/// Takes the dependency on /var from zfs-load.service: with /var on a pool it waits for itself.
+fn mask_var(host: &Host, plan: &mut Plan) {
+    // A mask has to precede what it masks; only the early directory precedes /etc. But a file in
+    // /etc that stands above ours in /usr is the operator's word.
+    let in_usr = is_there(host, &Path::new(UNIT_DIRECTORIES[0]).join(MASKABLE));
+    let in_etc = is_there(host, &Path::new(UNIT_DIRECTORIES[1]).join(MASKABLE));
+    let precedence = if in_etc && !in_usr { Precedence::Early } else { Precedence::Normal };
+    plan.add(precedence, MASKABLE, What::Link(PathBuf::from("/dev/null")));
+}
+
+fn early_build(host: &Host, loaded: &Loaded, plan: &mut Plan) {
+    let Some(directory) = directory_of(host, EARLY) else {
+        plan.missing.push(EARLY);
+        return;
+    };
+    let path = format!("{EARLY}.d/50-zfs-prefix.conf");
+    let source = loaded.origin("boot.when-missing");
+    plan.add(Precedence::Normal, path, What::File(drop_in(&loaded.settings, source)));
+    plan.want(LOAD, EARLY, directory);
+}
+
+fn drop_in(settings: &Settings, source: Option<&Path>) -> String {
+    let source = source.map(|s| format!("SourcePath={}\n", unit_path(s))).unwrap_or_default();
+    format!(
+        "# Automatically generated by zfs-prefix-generator\n\
+         \n\
+         [Unit]\n\
+         {source}\
+         # The prefix may be on a file system of its own.\n\
+         RequiresMountsFor={}\n\
+         \n\
+         [Service]\n\
+         # boot.timeout\n\
+         TimeoutStartSec={}s\n",
+        quoted(&unit_path(&settings.prefix.path)),
+        settings.boot.timeout.as_secs(),
+    )
+}
+
+/// A path with its specifiers escaped (systemd.unit(5), "Specifiers").
+fn unit_path(path: &Path) -> String {
+    path.to_string_lossy().replace('%', "%%")
+}
+
+/// One word of a list (systemd.syntax(7), "Quoting").
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&b);
+    if word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn directory_of(host: &Host, unit: &str) -> Option<&'static str> {
+    present(host, &UNIT_DIRECTORIES, unit)
+}
+
+fn present(host: &Host, directories: &[&'static str], name: &str) -> Option<&'static str> {
+    directories.iter().copied().find(|d| is_there(host, &Path::new(d).join(name)))
+}
+
+fn is_there(host: &Host, path: &Path) -> bool {
+    std::fs::symlink_metadata(host.path(path)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_written_into_a_unit_so_that_systemd_reads_it_back() {
+        for (path, expected) in [
+            ("/home/core/gentoo", "/home/core/gentoo"),
+            ("/100%/x", "/100%%/x"),
+            ("/a b", "\"/a b\""),
+            ("/a\"b\\c", "\"/a\\\"b\\\\c\""),
+            ("/é'", "\"/é'\""),
+        ] {
+            assert_eq!(quoted(&unit_path(Path::new(path))), expected);
+        }
+    }
+}
