@@ -77,7 +77,8 @@ impl Apt {
     fn command(&self, program: &str) -> Command {
         let mut c = Command::new(program);
         c.env("APT_CONFIG", self.dir.join("apt.conf")).env("LC_ALL", "C");
-        c.current_dir(self.dir.join("files"));
+        // Not where the files are: apt-get prints no URI for a file that it finds there.
+        c.current_dir(&self.dir);
         c
     }
 
@@ -133,8 +134,10 @@ impl Apt {
     fn fetch(&self, remote: &Remote) -> Result<PathBuf> {
         let path = self.dir.join("files").join(&remote.file);
         if !path.exists() {
-            let args = ["download-file", &remote.uri, &remote.file, &remote.hash];
-            run(self.command("/usr/lib/apt/apt-helper").args(args))?;
+            let partial = path.with_added_extension("partial");
+            let mut helper = self.command("/usr/lib/apt/apt-helper");
+            run(helper.args(["download-file", &remote.uri]).arg(&partial).arg(&remote.hash))?;
+            fs::rename(partial, &path)?;
         }
         Ok(path)
     }

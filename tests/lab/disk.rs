@@ -28,7 +28,9 @@ impl State {
                 run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(e.path()).arg(dir))?;
             }
         }
-        fs::create_dir(dir.join("usr"))?;
+        // nspawn refuses a directory without it, before it mounts the real /usr over this.
+        fs::create_dir_all(dir.join("usr/lib"))?;
+        fs::copy(root.dir.join("usr/lib/os-release"), dir.join("usr/lib/os-release"))?;
         Ok(State { dir: dir.to_owned() })
     }
 
@@ -39,7 +41,7 @@ impl State {
         Ok(State { dir: dir.to_owned() })
     }
 
-    /// Where it is: its root directory, with an empty /usr.
+    /// Where it is: its root directory; the real /usr is mounted over the one in it.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -94,7 +94,7 @@ impl Machine {
     /// The command that [`Machine::exec`] runs, for those who want its pipes.
     pub fn command(&self, line: &str) -> Command {
         let mut c = Command::new("nsenter");
-        c.args(["-t", &self.leader.to_string(), "-a", "--wd=/"]);
+        c.args(["-t", &self.leader.to_string(), "-a", "--wdns=/"]);
         c.args(["/usr/bin/env", "-i", PATH, "HOME=/root", "LC_ALL=C.UTF-8"]);
         c.args(["SYSTEMD_COLORS=0", "SYSTEMD_PAGER="]);
         // The machine's cgroup too: systemd's limits are for what it started, not for this.
