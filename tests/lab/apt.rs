@@ -117,8 +117,7 @@ impl Apt {
     pub fn orig(&self, name: &str, version: &str) -> Result<PathBuf> {
         let _lock = super::cache::lock("apt")?;
         let args = ["source", "--print-uris", "--download-only"];
-        let uris =
-            run(self.command("apt-get").args(args).arg(format!("{name}={version}")))?;
+        let uris = run(self.command("apt-get").args(args).arg(format!("{name}={version}")))?;
         self.fetch(&remote(&uris, ".orig.tar.gz")?)
     }
 
@@ -169,13 +168,12 @@ fn sources() -> Result<String> {
         targets.lines().find_map(|l| l.split_once(' ').filter(|(_, c)| *c == suite)).map(|l| l.0)
     };
     let main = uri(SUITE).with_context(|| {
-        format!("apt has no lists of {SUITE}: run `apt-get update` on a Debian 12 machine\n{targets}")
+        format!(
+            "apt has no lists of {SUITE}: run `apt-get update` on a Debian 12 machine\n{targets}"
+        )
     })?;
-    let by = if Path::new(KEYRING).exists() {
-        format!("[signed-by={KEYRING}]")
-    } else {
-        String::new()
-    };
+    let by =
+        if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}]") } else { String::new() };
     let mut list = format!(
         "deb {by} {main} {SUITE} main contrib\n\
          deb {by} {main} {SUITE}-updates main contrib\n\

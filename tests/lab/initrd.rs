@@ -24,7 +24,8 @@ const MODULES: &[&str] = &[
 /// The initrd for `root`'s kernel.
 pub fn initrd(root: &Root) -> Result<PathBuf> {
     let init = include_str!("guest/init");
-    let inputs = [root.dir.as_os_str().as_encoded_bytes(), init.as_bytes(), include_bytes!("initrd.rs")];
+    let inputs =
+        [root.dir.as_os_str().as_encoded_bytes(), init.as_bytes(), include_bytes!("initrd.rs")];
     cache::artifact("initrd", &inputs, |to| {
         let tree = tempfile::tempdir_in(super::dir())?;
         fill(root, init, tree.path())?;

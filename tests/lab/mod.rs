@@ -8,6 +8,7 @@
 pub mod apt;
 pub mod cache;
 pub mod disk;
+pub mod emerge;
 pub mod initrd;
 pub mod nspawn;
 pub mod root;

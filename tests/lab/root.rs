@@ -25,11 +25,22 @@ const PACKAGES: &str = "systemd systemd-sysv udev dbus kmod procps zfsutils-linu
 
 /// Not what is tested here, and each costs a virtual machine up to seconds.
 const MASKED: &[&str] = &[
-    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
-    "e2scrub_reap.service", "fstrim.timer", "getty@tty1.service", "serial-getty@ttyS0.service",
-    "console-getty.service", "systemd-binfmt.service", "systemd-firstboot.service",
-    "systemd-journal-flush.service", "systemd-pstore.service", "systemd-random-seed.service",
-    "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service",
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty@tty1.service",
+    "serial-getty@ttyS0.service",
+    "console-getty.service",
+    "systemd-binfmt.service",
+    "systemd-firstboot.service",
+    "systemd-journal-flush.service",
+    "systemd-pstore.service",
+    "systemd-random-seed.service",
+    "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service",
 ];
 
 /// The tree and what is in it.
@@ -155,7 +166,8 @@ fn kernel(parts: &Parts, to: &Path) -> Result<()> {
     fs::create_dir_all(&modules)?;
     let from = unpacked.path().join(format!("lib/modules/{release}/."));
     run(Command::new("cp").arg("-a").arg(from).arg(&modules))?;
-    for (name, short) in [("vmlinuz", "vmlinuz"), ("config", "config"), ("System.map", "System.map")]
+    for (name, short) in
+        [("vmlinuz", "vmlinuz"), ("config", "config"), ("System.map", "System.map")]
     {
         let from = unpacked.path().join(format!("boot/{name}-{release}"));
         fs::copy(&from, to.join(format!("boot/{name}-{release}")))?;
@@ -205,7 +217,8 @@ fn prefix(parts: &Parts, to: &Path) -> Result<()> {
         run(Command::new("cp").arg(file).arg(&inside))?;
     }
     run(Command::new("cp").arg("-r").arg(packaging.join("overlay")).arg(&inside))?;
-    let at = |p: &Path| format!("/tmp/prefix-inputs/{}", p.file_name().unwrap_or_default().display());
+    let at =
+        |p: &Path| format!("/tmp/prefix-inputs/{}", p.file_name().unwrap_or_default().display());
     run(Command::new("chroot")
         .arg(to)
         .args(["/tmp/prefix-inputs/make-prefix", EPREFIX, "core"])

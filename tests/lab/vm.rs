@@ -78,7 +78,9 @@ impl Boot {
     /// Seconds from the kernel's start to the script's, that is to multi-user.target.
     pub fn uptime(&self) -> Result<f64> {
         let value = self.console.lines().find_map(|l| l.strip_prefix("@@uptime "));
-        Ok(value.with_context(|| format!("multi-user.target not reached: {}", self.log.display()))?.parse()?)
+        Ok(value
+            .with_context(|| format!("multi-user.target not reached: {}", self.log.display()))?
+            .parse()?)
     }
 }
 
@@ -95,9 +97,10 @@ pub fn boot(root: &Root, spec: &VmSpec) -> Result<Boot> {
     fs::create_dir_all(&logs)?;
     let log = logs.join(format!("{}.log", spec.name));
     let script = script_disk(&spec.script)?;
-    let mut qemu = Killed(command(root, spec, script.path())?.spawn().context(
-        "starting qemu-system-x86_64 under setpriv (is it installed? `make setup`)",
-    )?);
+    let mut qemu =
+        Killed(command(root, spec, script.path())?.spawn().context(
+            "starting qemu-system-x86_64 under setpriv (is it installed? `make setup`)",
+        )?);
     let lines = reader(&mut qemu.0)?;
     let (console, ended) = follow(&lines, &log, spec)?;
     let boot = Boot { console, log };
@@ -124,10 +127,8 @@ fn command(root: &Root, spec: &VmSpec, script: &Path) -> Result<Command> {
     c.args(["-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot"]);
     c.arg("-kernel").arg(root.vmlinuz()).arg("-initrd").arg(initrd(root)?);
     // Status lines of systemd would stand in the middle of a probe's output.
-    c.arg("-append").arg(format!(
-        "console=ttyS0 quiet panic=-1 systemd.show_status=false {}",
-        spec.cmdline
-    ));
+    c.arg("-append")
+        .arg(format!("console=ttyS0 quiet panic=-1 systemd.show_status=false {}", spec.cmdline));
     let disk = |image: &Path, serial: &str, keep| Disk {
         image: image.to_owned(),
         serial: serial.to_owned(),

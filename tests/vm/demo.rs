@@ -16,7 +16,8 @@ fn main() -> Result<()> {
     let staged = std::env::args_os().nth(1).map(std::path::PathBuf::from);
     let state = State::fresh(&root, &work.join("state"))?;
 
-    let machine = Machine::boot("demo-native", &root, &state, staged.as_deref(), Duration::from_secs(60))?;
+    let machine =
+        Machine::boot("demo-native", &root, &state, staged.as_deref(), Duration::from_secs(60))?;
     ensure!(machine.exec("touch /usr/x")?.status != 0, "/usr can be written to");
     machine.exec_live("systemctl --failed; findmnt /usr; journalctl -b -n 5")?;
     machine.power_off(Duration::from_secs(60))?;
@@ -30,7 +31,9 @@ fn main() -> Result<()> {
         state: state.disks(&work)?,
         keep_state: true,
         disks: vec![Disk { image: pool, serial: "pool".into(), keep: true }],
-        script: "probe kernel uname -r\nprobe failed systemctl --failed\nprobe mounts findmnt -t ext4".into(),
+        script:
+            "probe kernel uname -r\nprobe failed systemctl --failed\nprobe mounts findmnt -t ext4"
+                .into(),
         timeout: Duration::from_secs(300),
         live: true,
     };
