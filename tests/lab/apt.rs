@@ -133,7 +133,7 @@ impl Apt {
     fn fetch(&self, remote: &Remote) -> Result<PathBuf> {
         let path = self.dir.join("files").join(&remote.file);
         if !path.exists() {
-            let partial = path.with_added_extension("partial");
+            let partial = self.dir.join(format!("{}.partial", remote.file));
             let mut helper = self.command("/usr/lib/apt/apt-helper");
             run(helper.args(["download-file", &remote.uri]).arg(&partial).arg(&remote.hash))?;
             fs::rename(partial, &path)?;

@@ -20,8 +20,8 @@ const ZFS: &str = "2.3.2";
 pub const EPREFIX: &str = "/home/core/gentoo";
 
 /// What the machine has, and what the prefix borrows from it until it is self-contained.
-const PACKAGES: &str = "systemd systemd-sysv udev dbus kmod procps zfsutils-linux zfs-zed gcc libc6-dev \
-    make python3 python3-venv xz-utils bzip2 file patch util-linux e2fsprogs";
+const PACKAGES: &str = "systemd systemd-sysv udev dbus kmod procps zfsutils-linux zfs-zed \
+    gcc libc6-dev make python3 python3-venv xz-utils bzip2 file patch util-linux e2fsprogs";
 
 /// Not what is tested here, and each costs a virtual machine up to seconds.
 const MASKED: &[&str] = &[
