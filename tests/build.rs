@@ -255,6 +255,23 @@ fn assert_damage_is_seen(lab: &Native, module: &str) {
 }
 
 #[test]
+fn a_failed_configure_ends_with_14_and_its_reason_is_in_the_last_error() {
+    let lab = Native::boot("build-failed");
+    let config = "[portage]\nextra-econf = [\"--with-linux-obj=/nonexistent\"]\n";
+    lab.state.write("/etc/zfs-prefix/config.toml", config).unwrap();
+    let (status, journal) = lab.build();
+    assert_eq!(status, "14", "{journal}");
+    let reason = &lab.failure().expect("a failure record").reason;
+    assert!(reason.contains("exit status 1; the failing lines:"), "{reason}");
+    assert!(reason.contains("configure: error:"), "{reason}");
+    let last = journal.split("stage build: ").last().unwrap();
+    assert!(last.contains("configure: error:"), "repeated in the last error: {journal}");
+    lab.assert_store_untouched("failed configure");
+    let shown = lab.exec("zfs-prefix status").output;
+    assert!(shown.contains("published: nothing"), "{shown}");
+}
+
+#[test]
 fn what_is_missing_has_its_exit_status_and_the_message_says_what_to_do() {
     let lab = Native::boot("build-missing");
     let build = "/usr/lib/zfs-prefix/zfs-build";
