@@ -83,7 +83,14 @@ pub fn run(host: &Host, settings: &Settings, options: &Options, cancel: &Cancel)
         stage: Stage::Plan,
         progress: Progress::new(!options.early),
     };
-    build.run().inspect_err(|error| build.record(error))
+    // Whatever a command said when it was ended by our signal, the signal is the reason.
+    let result = build.run().map_err(|error| {
+        match cancel.is_set() && !error.chain().any(|cause| cause.is::<Interrupted>()) {
+            true => error.context("the build was stopped by a signal"),
+            false => error,
+        }
+    });
+    result.inspect_err(|error| build.record(error))
 }
 
 struct Build<'a> {
@@ -266,10 +273,7 @@ impl Build<'_> {
         let exit = exit::of(error);
         let text = format!("{error:#}");
         self.progress.failed(&text);
-        if error.chain().any(|c| c.is::<Interrupted>()) {
-            return;
-        }
-        if matches!(exit, Exit::Locked | Exit::BackingOff) {
+        if self.cancel.is_set() || matches!(exit, Exit::Locked | Exit::BackingOff) {
             return;
         }
         let previous = FailureRecord::read(&self.layout, &self.release).unwrap_or_default();

@@ -68,7 +68,8 @@ impl Job<'_> {
             .env("EXTRA_ECONF", econf.join(" "))
             .env("KERNEL_DIR", &self.tree.source)
             .env("KV_OUT_DIR", &self.tree.output)
-            .env("MAKEOPTS", format!("-j{}", self.jobs));
+            .env("MAKEOPTS", format!("-j{}", self.jobs))
+            .env("TEST_JOBS", self.jobs.to_string());
         self.progress.compiling(&atoms.join(" "), self.expected);
         self.build_step(&run)?;
         let prefix = self.prefix.path.strip_prefix("/").unwrap_or(&self.prefix.path);
@@ -93,7 +94,9 @@ impl Job<'_> {
                 .args(["./configure", "--with-config=kernel"])
                 .arg(format!("--with-linux={}", self.tree.source.display()))
                 .arg(format!("--with-linux-obj={}", self.tree.output.display()))
-                .args(&self.settings.zfs.configure),
+                .args(&self.settings.zfs.configure)
+                // configure compiles its kernel checks with as many jobs as this says.
+                .env("TEST_JOBS", self.jobs.to_string()),
             run("make")?.arg(format!("-j{}", self.jobs)).args(NO_DEBUG_INFO),
             run("make")?
                 .args(["-C", "module", "modules_install", "DEPMOD=:", "INSTALL_MOD_DIR=extra"])

@@ -30,7 +30,8 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o644)
+            // Not readable by others: whoever can open it can hold the lock.
+            .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .with_context(|| format!("{}", path.display()))?;

@@ -17,7 +17,7 @@ probe create zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-pool
 probe write sh -c 'echo written by the first boot > /tank/file && sync'
 ";
 const LOOK: &str = "
-probe journal journalctl -b --no-hostname -o short-monotonic -t zfs-load -t zfs-build -t zpool -u zfs-import-cache -u zfs-mount
+probe journal journalctl -b --no-hostname -o short-monotonic -u zfs-load -u zfs-import-cache -u zfs-mount -u zfs-build
 probe status zfs-prefix status
 probe health zpool list -H -o name,health tank
 probe file cat /tank/file

@@ -1,0 +1,329 @@
+//! The builder under systemd, natively: real Portage, real OpenZFS, the stock kernel's headers,
+//! /usr read-only. What comes after a build (loading) is in tests/boot.rs.
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+
+#[path = "lab/mod.rs"]
+mod lab;
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lab::disk::State;
+use lab::nspawn::{Machine, Ran};
+use lab::root::Root;
+use zfs_prefix::store::{FailureRecord, Layout, check_tree, current_key};
+
+/// Builds use all cores: one after the other.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A machine of its own for one test.
+struct Native {
+    machine: Machine,
+    state: State,
+    release: String,
+    _work: tempfile::TempDir,
+    _one: MutexGuard<'static, ()>,
+}
+
+impl Native {
+    fn boot(name: &str) -> Native {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let stage = std::env::var_os("ZFS_PREFIX_STAGE");
+        let stage = PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"));
+        let root: Root = lab::root::root().unwrap();
+        let work = tempfile::tempdir_in(lab::dir()).unwrap();
+        let state = State::fresh(&root, &work.path().join("state")).unwrap();
+        let minute = Duration::from_secs(60);
+        let machine = Machine::boot(name, &root, &state, Some(&stage), minute).unwrap();
+        Native { machine, state, release: root.release, _work: work, _one: one }
+    }
+
+    fn exec(&self, line: &str) -> Ran {
+        self.machine.exec(&line.replace("UNIT", &self.unit())).unwrap()
+    }
+
+    fn check(&self, line: &str) -> String {
+        self.machine.check(&line.replace("UNIT", &self.unit())).unwrap().trim().to_owned()
+    }
+
+    fn unit(&self) -> String {
+        format!("zfs-build@{}.service", self.release)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::new(self.state.dir())
+    }
+
+    fn failure(&self) -> Option<FailureRecord> {
+        FailureRecord::read(&self.layout(), &self.release.parse().unwrap()).unwrap()
+    }
+
+    /// The builder's exit status after `systemctl start`, and its journal of that start.
+    fn build(&self) -> (String, String) {
+        let mark = self.check("journalctl -n 0 --show-cursor | sed -n 's/^-- cursor: //p'");
+        self.exec("systemctl start UNIT");
+        let journal = format!("journalctl -o cat -t zfs-build -u UNIT --after-cursor='{mark}'");
+        (self.check("systemctl show --value -p ExecMainStatus UNIT"), self.check(&journal))
+    }
+
+    /// Starts a build and waits until its STATUS begins with `word`.
+    fn start_until(&self, word: &str) {
+        self.check("systemctl start --no-block UNIT");
+        let begin = Instant::now();
+        loop {
+            let text = self.check("systemctl show --value -p StatusText UNIT");
+            if text.starts_with(word) {
+                return;
+            }
+            let state = self.check("systemctl show --value -p ActiveState UNIT");
+            let log = || self.exec("journalctl -o cat -u UNIT -n 30").output;
+            assert!(state == "activating", "the build ended before {word:?}: {state}\n{}", log());
+            assert!(begin.elapsed() < Duration::from_secs(900), "no {word:?}: {text:?}\n{}", log());
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// Nothing was published, nothing is left over.
+    fn assert_store_untouched(&self, case: &str) {
+        let found = self
+            .exec("find /var/lib/zfs-prefix/store /var/lib/zfs-prefix/current -type f -o -type l");
+        let published: Vec<&str> =
+            found.output.lines().filter(|l| !l.starts_with("find: ")).collect();
+        assert!(published.is_empty(), "{case}: {published:?}");
+    }
+
+    fn assert_no_process_of_the_build(&self, case: &str) {
+        let left = self.exec("ps -u core -o pid,args --no-headers");
+        assert_eq!(left.output.trim(), "", "{case}: processes of the build are left");
+    }
+}
+
+#[test]
+fn a_stopped_or_killed_build_leaves_no_process_and_no_trace_in_the_store() {
+    let lab = Native::boot("build-killed");
+    lab.start_until("configuring");
+    assert_ne!(lab.exec("ps -u core -o pid --no-headers").output.trim(), "", "it does run as core");
+    lab.check("systemctl stop UNIT");
+    // "timeout" would mean that systemd had to kill what the builder did not end.
+    assert_ne!(lab.check("systemctl show --value -p Result UNIT"), "timeout");
+    lab.assert_no_process_of_the_build("stopped");
+    lab.assert_store_untouched("stopped");
+    assert_eq!(lab.failure(), None, "being stopped is no failure of the inputs");
+    let journal = lab.check("journalctl -o cat -u UNIT");
+    assert!(
+        journal.contains("the build was stopped by a signal; nothing was published"),
+        "{journal}"
+    );
+
+    lab.start_until("configuring");
+    lab.check("systemctl kill --kill-whom=main -s KILL UNIT");
+    lab.exec("while systemctl -q is-active UNIT || [ $(systemctl show --value -p ActiveState UNIT) = deactivating ]; do sleep 0.2; done");
+    assert_eq!(lab.check("systemctl show --value -p Result UNIT"), "signal");
+    lab.assert_no_process_of_the_build("killed");
+    lab.assert_store_untouched("killed");
+    assert_eq!(lab.failure(), None);
+    // Neither lock nor leftovers hold the next build back.
+    lab.start_until("configuring");
+    lab.check("systemctl stop UNIT");
+}
+
+#[test]
+fn a_full_disk_ends_the_build_with_17_then_it_backs_off_until_the_inputs_change() {
+    let lab = Native::boot("build-full-disk");
+    lab.check(
+        "mkdir -p /var/cache/zfs-prefix && mount -t tmpfs -o size=90M full /var/cache/zfs-prefix",
+    );
+    let (status, journal) = lab.build();
+    assert_eq!(status, "17", "{journal}");
+    assert!(journal.contains("no space left: free some below /var/cache/zfs-prefix"), "{journal}");
+    lab.assert_store_untouched("full disk");
+    lab.assert_no_process_of_the_build("full disk");
+    assert_eq!(lab.check("ls -A /var/cache/zfs-prefix/build"), "", "the full disk was cleared");
+    let record = lab.failure().expect("a failure record");
+    assert_eq!((record.stage.as_str(), record.attempts), ("build", 1));
+    assert_eq!(record.exit.code(), 17);
+    let timer = format!("zfs-build-retry@{}.timer", lab.release);
+    assert_eq!(
+        lab.check(&format!("systemctl is-active '{timer}'")),
+        "active",
+        "tried again by itself"
+    );
+
+    let (status, journal) = lab.build();
+    assert_eq!(status, "21", "{journal}");
+    assert!(journal.contains("next try in") && journal.contains("--force"), "{journal}");
+    assert_eq!(lab.failure(), Some(record), "backing off is no new failure");
+
+    let forced = lab.exec(&format!("zfs-prefix build --force --kernel-release {}", lab.release));
+    assert_eq!(forced.status, 17, "{}", forced.output);
+
+    lab.state
+        .write(
+            "/etc/zfs-prefix/config.d/50-debug.toml",
+            "[portage]\nextra-econf = [\"--enable-debug\"]\n",
+        )
+        .unwrap();
+    let (status, journal) = lab.build();
+    assert_eq!(status, "17", "changed inputs are tried at once: {journal}");
+}
+
+#[test]
+fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root() {
+    let lab = Native::boot("build-publish");
+    lab.state.write("/etc/zfs-prefix/config.d/50-bad.toml", "[build]\njobs = \"many\"\n").unwrap();
+    lab.start_until("compiling");
+    let cc1 = lab.exec("ps -o user= -C cc1 | sort -u").output;
+    assert_eq!(cc1.trim(), "core", "the compiler's user");
+    let second =
+        lab.exec(&format!("/usr/lib/zfs-prefix/zfs-build --kernel-release {}", lab.release));
+    assert_eq!(second.status, 18, "{}", second.output);
+    assert!(second.output.contains("another build is running"), "{}", second.output);
+    assert_eq!(
+        lab.exec("systemctl start UNIT").status,
+        0,
+        "{}",
+        lab.exec("journalctl -o cat -n 60 -u UNIT").output
+    );
+
+    let release = lab.release.parse().unwrap();
+    let key = current_key(&lab.layout(), &release).expect("current points into the store");
+    let tree = lab.layout().tree(&release, &key);
+    let manifest = check_tree(&tree).unwrap();
+    assert_eq!(
+        (manifest.zfs_version.split('-').next(), manifest.recipe.as_str()),
+        (Some("2.3.2"), "portage")
+    );
+    assert!(manifest.vermagic.starts_with(&format!("{release} ")), "{}", manifest.vermagic);
+    let foreign = lab.check("find /var/lib/zfs-prefix ! -user root -o -perm /022 ! -type l");
+    assert_eq!(foreign, "", "files that others own or may write to");
+    let dep = lab.check(&format!(
+        "modprobe -d /var/lib/zfs-prefix/current/{release} -S {release} --show-depends zfs"
+    ));
+    assert!(dep.contains("/extra/spl.ko") && dep.contains("/extra/zfs.ko"), "{dep}");
+    let link = format!("/home/core/gentoo/lib/modules/{release}");
+    assert_eq!(
+        lab.check(&format!("stat -c %U {link}; readlink -f {link}/extra/zfs.ko")),
+        format!(
+            "core\n/var/lib/zfs-prefix/store/{release}/{key}/lib/modules/{release}/extra/zfs.ko"
+        )
+    );
+    assert_eq!(
+        lab.exec("ls /var/cache/zfs-prefix/build").output.trim(),
+        "",
+        "no build directory is left"
+    );
+    assert_journal(&lab, &key);
+
+    let (status, journal) = lab.build();
+    assert_eq!(status, "0", "{journal}");
+    assert!(journal.contains("are published already") && !journal.contains("emerge"), "{journal}");
+    assert_damage_is_seen(
+        &lab,
+        &format!("/var/lib/zfs-prefix/current/{release}/lib/modules/{release}/extra/spl.ko"),
+    );
+}
+
+fn assert_journal(lab: &Native, key: &str) {
+    let stages =
+        lab.check("journalctl -o json -u UNIT MESSAGE_ID=6c3a0cf5e2a04a3f8d7b7c1f3a5e0b10");
+    let entries: Vec<serde_json::Value> =
+        stages.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let names: Vec<_> = entries.iter().map(|e| e["ZFS_PREFIX_STAGE"].as_str().unwrap()).collect();
+    assert_eq!(names, ["plan", "build", "harvest", "depmod", "verify", "publish"]);
+    for entry in &entries[1..] {
+        assert_eq!(entry["ZFS_PREFIX_KERNEL"], lab.release.as_str(), "{entry}");
+        assert_eq!(entry["ZFS_PREFIX_KEY"], key, "{entry}");
+        let usec: u64 = entry["ZFS_PREFIX_DURATION_USEC"].as_str().unwrap().parse().unwrap();
+        assert!(usec > 0, "{entry}");
+    }
+    let journal = lab.check("journalctl -o cat -u UNIT");
+    let bad = "/etc/zfs-prefix/config.d/50-bad.toml:2:8: ";
+    assert!(journal.contains(bad), "the bad file is named with line and column\n{journal}");
+    assert!(journal.contains("CC [M]"), "build output is in the journal");
+}
+
+fn assert_damage_is_seen(lab: &Native, module: &str) {
+    lab.check(&format!("printf X | dd of={module} bs=1 seek=4096 conv=notrunc status=none"));
+    let list = lab.exec("zfs-prefix list");
+    assert_eq!(list.status, 15, "{}", list.output);
+    assert!(list.output.contains("spl.ko: is not what was published"), "{}", list.output);
+    lab.start_until("building");
+    let journal = lab.check("journalctl -o cat -u UNIT");
+    assert!(journal.contains("is damaged and will be built again"), "{journal}");
+    lab.check("systemctl stop UNIT");
+}
+
+#[test]
+fn a_failed_configure_ends_with_14_and_its_reason_is_in_the_last_error() {
+    let lab = Native::boot("build-failed");
+    let config = "[portage]\nextra-econf = [\"--with-linux-obj=/nonexistent\"]\n";
+    lab.state.write("/etc/zfs-prefix/config.toml", config).unwrap();
+    let (status, journal) = lab.build();
+    assert_eq!(status, "14", "{journal}");
+    let reason = &lab.failure().expect("a failure record").reason;
+    assert!(reason.contains("exit status 1; the failing lines:"), "{reason}");
+    assert!(reason.contains("configure: error:"), "{reason}");
+    let last = journal.split("stage build: ").last().unwrap();
+    assert!(last.contains("configure: error:"), "repeated in the last error: {journal}");
+    lab.assert_store_untouched("failed configure");
+    let shown = lab.exec("zfs-prefix status").output;
+    assert!(shown.contains("published: nothing"), "{shown}");
+}
+
+#[test]
+fn what_is_missing_has_its_exit_status_and_the_message_says_what_to_do() {
+    let lab = Native::boot("build-missing");
+    let build = "/usr/lib/zfs-prefix/zfs-build";
+    let release = lab.release.clone();
+    for (case, command, status, message) in [
+        ("no tree", format!("{build} --kernel-release 9.9.9"), 10, "no build tree in"),
+        ("no such option", format!("{build} --frobnicate"), 2, "--frobnicate"),
+        ("no release", format!("{build} --kernel-release ../etc"), 2, "is not a kernel release"),
+        ("status", "zfs-prefix status".to_owned(), 3, "published: nothing"),
+    ] {
+        let ran = lab.exec(&command);
+        assert_eq!(ran.status, status, "{case}: {}", ran.output);
+        assert!(ran.output.contains(message), "{case}: {}", ran.output);
+    }
+    let config = "/etc/zfs-prefix/config.toml";
+    for (case, text, status, message) in [
+        ("no prefix", "[prefix]\npath = \"/home/nobody\"\n", 11, "no prefix at /home/nobody"),
+        ("root's prefix", "[prefix]\npath = \"/var\"\n", 11, "belongs to root"),
+        ("no image", "[kernel]\nimage = \"/none-${release}\"\n", 10, "no kernel image in /none-"),
+        ("make without source", "[build]\nrecipe = \"make\"\n", 1, "needs zfs.source"),
+    ] {
+        lab.state.write(config, text).unwrap();
+        let ran = lab.exec(&format!("{build} --kernel-release {release}"));
+        assert_eq!(ran.status, status, "{case}: {}", ran.output);
+        assert!(ran.output.contains(message), "{case}: {}", ran.output);
+        lab.assert_store_untouched(case);
+    }
+}
+
+#[test]
+#[ignore = "compiles OpenZFS once more: make check-all"]
+fn the_make_recipe_publishes_the_same_modules_as_emerge() {
+    let lab = Native::boot("build-make");
+    let distfile = lab.check("ls /home/core/gentoo/var/cache/distfiles/zfs-linux_*.orig.tar.gz");
+    let text = format!("[build]\nrecipe = \"make\"\n[zfs]\nsource = \"{distfile}\"\n");
+    lab.state.write("/etc/zfs-prefix/config.toml", text).unwrap();
+    let (status, journal) = lab.build();
+    assert_eq!(status, "0", "{journal}");
+    let release = lab.release.parse().unwrap();
+    let key = current_key(&lab.layout(), &release).unwrap();
+    let manifest = check_tree(&lab.layout().tree(&release, &key)).unwrap();
+    assert_eq!(manifest.recipe, "make");
+    let modules = lab::emerge::modules(&lab::root::root().unwrap()).unwrap();
+    for name in ["spl.ko", "zfs.ko"] {
+        let extra = format!("lib/modules/{release}/extra/{name}");
+        let parse = |path: PathBuf| {
+            zfs_prefix::module::Module::parse(&std::fs::read(path).unwrap()).unwrap()
+        };
+        let made = parse(lab.layout().tree(&release, &key).join(extra));
+        let merged = parse(modules.join(name));
+        assert_eq!(made.vermagic(), merged.vermagic(), "{name}");
+        assert_eq!(made.imports(), merged.imports(), "{name}: imports and their CRCs");
+        assert_eq!(made.exports(), merged.exports(), "{name}: exports and their CRCs");
+    }
+}
