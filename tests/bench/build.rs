@@ -120,7 +120,7 @@ fn bare(
     for (name, command) in [("unpack", unpack), ("configure", configure), ("make", make)] {
         let line = format!(
             "cd /var/cache/bare && setpriv --reuid=core --regid=core --clear-groups env -i \
-             HOME=/var/cache/bare TMPDIR=/var/cache/bare LC_ALL=C TERM=dumb \
+             HOME=/var/cache/bare TMPDIR=/var/cache/bare LC_ALL=C TERM=dumb TEST_JOBS={jobs} \
              PATH={EPREFIX}/usr/bin:{EPREFIX}/bin:/usr/sbin:/usr/bin:/sbin:/bin {command}"
         );
         let ran = timed(machine, &line)?;
