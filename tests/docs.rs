@@ -105,7 +105,8 @@ fn what_the_readme_tells_to_type_or_to_follow_is_there() {
     }
     assert!(found >= 10, "{found} commands");
     for link in README.split("](").skip(1).filter_map(|rest| rest.split_once(')')) {
-        assert!(repository().join(link.0).exists(), "{}", link.0);
+        let there = link.0.starts_with('#') || repository().join(link.0).exists();
+        assert!(there, "{}", link.0);
     }
 }
 
