@@ -6,12 +6,13 @@ RELEASE := target/release
 STAGE := $(CURDIR)/target/stage
 UNITS := $(filter-out %.preset,$(wildcard units/*.service units/*.slice units/*.timer units/*.path units/*.target))
 
-.PHONY: help setup build install stage demo lint check check-all
+.PHONY: help setup build install stage demo lint check check-all bench
 help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
 	@echo 'make check      the tests that every change passes (root, under 45 minutes)'
 	@echo 'make check-all  all tests (root, hours)'
+	@echo 'make bench      times of generator, loader and builder; asserts nothing (root, 20 minutes)'
 	@echo 'make install DESTDIR=…'
 
 setup:
@@ -55,3 +56,7 @@ check: setup lint stage
 
 check-all: setup lint stage
 	ZFS_PREFIX_STAGE='$(STAGE)' cargo test --locked -- --include-ignored
+
+# On a machine with nothing else to do; otherwise the figures mean little.
+bench: setup stage
+	for b in generator load build; do cargo run --locked -q --example bench-$$b -- --stage '$(STAGE)' || exit; done
