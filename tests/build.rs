@@ -116,6 +116,10 @@ fn a_stopped_or_killed_build_leaves_no_process_and_no_trace_in_the_store() {
         "{journal}"
     );
 
+    assert_eq!(lab.check("systemctl show --value -p ActiveState UNIT"), "inactive", "not failed");
+    let timer = format!("zfs-build-retry@{}.timer", lab.release);
+    assert_ne!(lab.exec(&format!("systemctl is-active '{timer}'")).output.trim(), "active");
+
     lab.start_until("configuring");
     lab.check("systemctl kill --kill-whom=main -s KILL UNIT");
     lab.exec("while systemctl -q is-active UNIT || [ $(systemctl show --value -p ActiveState UNIT) = deactivating ]; do sleep 0.2; done");
@@ -244,14 +248,21 @@ fn assert_journal(lab: &Native, key: &str) {
 }
 
 fn assert_damage_is_seen(lab: &Native, module: &str) {
+    let noticed = |lab: &Native, case: &str| {
+        let since = lab.check("journalctl -n 0 --show-cursor | sed -n 's/^-- cursor: //p'");
+        lab.start_until("building");
+        let journal = lab.check(&format!("journalctl -o cat -u UNIT --after-cursor='{since}'"));
+        assert!(journal.contains("is damaged and will be built again"), "{case}: {journal}");
+        lab.check("systemctl stop UNIT");
+    };
+    lab.check(&format!("chmod g+w {module}"));
+    noticed(lab, "what the loader refuses, the builder does not call published");
+    lab.check(&format!("chmod g-w {module}"));
     lab.check(&format!("printf X | dd of={module} bs=1 seek=4096 conv=notrunc status=none"));
     let list = lab.exec("zfs-prefix list");
     assert_eq!(list.status, 15, "{}", list.output);
     assert!(list.output.contains("spl.ko: is not what was published"), "{}", list.output);
-    lab.start_until("building");
-    let journal = lab.check("journalctl -o cat -u UNIT");
-    assert!(journal.contains("is damaged and will be built again"), "{journal}");
-    lab.check("systemctl stop UNIT");
+    noticed(lab, "a flipped byte");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use zfs_prefix::kernel::Release;
 use zfs_prefix::store::{Layout, check_tree, current_key};
 
 /// The system calls that change the store, as x86-64 and strace name them.
-const CALLS: [&str; 8] =
-    ["mkdir", "openat", "write", "fsync", "rename", "symlink", "unlink", "chmod"];
+const CALLS: [&str; 9] =
+    ["mkdir", "openat", "write", "fsync", "rename", "renameat2", "symlink", "unlink", "chmod"];
 
 /// tests/store/publish.rs, built once.
 fn program() -> &'static Path {
@@ -49,11 +49,11 @@ fn seen(root: &Path, case: &str) -> (String, String) {
     (key, manifest.zfs_version)
 }
 
-/// Publishes `new` over `old` with `fault` at the first, second, … call of each kind, until that
+/// Publishes `key` over `old` (the same key: one tree takes the other's place) with `fault` at the first, second, … call of each kind, until that
 /// kind has no more calls; each time the store must show the old tree or the new one, and a next
 /// publication must succeed. Returns how many faults hit.
-fn at_every_call(fault: &str, verify: impl Fn(&Output, &str)) -> usize {
-    let (before, after) = (("old".to_owned(), "1".to_owned()), ("new".to_owned(), "2".to_owned()));
+fn at_every_call(key: &str, fault: &str, verify: impl Fn(&Output, &str)) -> usize {
+    let (before, after) = (("old".to_owned(), "1".to_owned()), (key.to_owned(), "2".to_owned()));
     let mut hits = 0;
     for call in CALLS {
         for when in 1.. {
@@ -61,7 +61,7 @@ fn at_every_call(fault: &str, verify: impl Fn(&Output, &str)) -> usize {
             let case = format!("{call} number {when}: {fault}");
             assert!(publish(root.path(), "old", "1", None).status.success(), "{case}");
             let inject = format!("{call}:{fault}:when={when}");
-            let out = publish(root.path(), "new", "2", Some(&inject));
+            let out = publish(root.path(), key, "2", Some(&inject));
             if out.status.success() {
                 assert_eq!(seen(root.path(), &case), after, "{case}: success was claimed");
                 break;
@@ -71,7 +71,7 @@ fn at_every_call(fault: &str, verify: impl Fn(&Output, &str)) -> usize {
             let found = seen(root.path(), &case);
             assert!(found == before || found == after, "{case}: {found:?}");
             verify(&out, &case);
-            let next = publish(root.path(), "new", "2", None);
+            let next = publish(root.path(), key, "2", None);
             assert!(next.status.success(), "{case}: the next one: {next:?}");
             assert_eq!(seen(root.path(), &case), after, "{case}");
             let left: Vec<_> =
@@ -88,13 +88,15 @@ fn at_every_call(fault: &str, verify: impl Fn(&Output, &str)) -> usize {
 
 #[test]
 fn killed_at_any_system_call_the_store_is_as_before_or_as_after() {
-    let hits = at_every_call("signal=KILL", |_, _| {});
-    assert!(hits > 40, "only {hits} calls were hit");
+    for key in ["new", "old"] {
+        let hits = at_every_call(key, "signal=KILL", |_, _| {});
+        assert!(hits > 40, "{key}: only {hits} calls were hit");
+    }
 }
 
 #[test]
 fn a_full_disk_at_any_write_is_reported_as_17_and_the_store_is_as_before_or_as_after() {
-    let hits = at_every_call("error=ENOSPC", |out, case| {
+    let hits = at_every_call("new", "error=ENOSPC", |out, case| {
         let text = String::from_utf8_lossy(&out.stderr);
         // Calls before main belong to the run-time linker, which has its own words and status.
         if case.starts_with("openat") || case.starts_with("write") && text.is_empty() {

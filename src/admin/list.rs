@@ -23,7 +23,7 @@ pub fn list(layout: &Layout) -> Result<(String, bool)> {
                 continue;
             }
             let mark = if current.as_ref() == Some(&key) { '*' } else { ' ' };
-            match store::check_tree(&layout.tree(&release, &key)) {
+            match store::check_published(layout, &release, &key, 0) {
                 Ok(m) => {
                     let zfs = m.zfs_version;
                     writeln!(text, "{mark} {:<32} {zfs:<10} {key}", release.as_str())?;

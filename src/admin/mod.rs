@@ -15,7 +15,7 @@ use crate::config;
 use crate::exit::{self, Exit};
 use crate::host::Host;
 use crate::kernel::Release;
-use crate::store::{FailureRecord, Layout};
+use crate::store::{Layout, make_dirs, write_atomic};
 
 /// ZFS kernel modules for a system that ships none.
 #[derive(Debug, Parser)]
@@ -40,7 +40,7 @@ enum Command {
         /// For this kernel instead of the running one
         #[arg(long, value_name = "RELEASE")]
         kernel_release: Option<Release>,
-        /// Do not wait out the pause after a failure
+        /// Build although the same inputs are published, or failed a while ago
         #[arg(long)]
         force: bool,
     },
@@ -97,11 +97,12 @@ fn run(host: &Host, command: Command) -> Result<u8> {
         Command::Build { kernel_release, force } => {
             if force {
                 let release = kernel_release.as_ref().unwrap_or(&host.kernel_release);
-                FailureRecord::clear(&layout, release)?;
+                make_dirs(&layout.run())?;
+                write_atomic(&layout.force(release), b"")?;
             }
             systemctl::build(kernel_release.as_ref())
         }
-        Command::Load => systemctl::load(),
+        Command::Load => systemctl::load(host),
     }
 }
 

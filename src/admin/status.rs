@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -105,7 +104,7 @@ fn published(host: &Host, layout: &Layout) -> anyhow::Result<Option<Published>> 
     let release = &host.kernel_release;
     let Some(key) = store::current_key(layout, release) else { return Ok(None) };
     let tree = layout.tree(release, &key);
-    let manifest = store::check_tree(&tree)?;
+    let manifest = store::check_published(layout, release, &key, 0)?;
     let running = running_build_id(host)?;
     if manifest.kernel_build_id != running {
         anyhow::bail!(
@@ -130,14 +129,8 @@ fn loaded(host: &Host, layout: &Layout) -> Option<Loaded> {
 fn zpool(host: &Host) -> Option<anyhow::Result<Vec<Pool>>> {
     let places = ["usr/sbin/zpool", "sbin/zpool", "usr/bin/zpool", "usr/local/sbin/zpool"];
     let program = places.iter().map(|p| host.root.join(p)).find(|p| p.is_file())?;
-    let cancel = Cancel::default();
-    let flag = cancel.0.clone();
-    std::thread::spawn(move || {
-        std::thread::sleep(ZPOOL_TIME);
-        flag.store(true, Ordering::Relaxed);
-    });
     let run = Run::new(program).args(["list", "-H", "-o", "name,health"]);
-    Some(run.output(&cancel).map(|text| {
+    Some(run.output(&Cancel::after(ZPOOL_TIME)).map(|text| {
         text.lines()
             .filter_map(|line| line.split_once('\t'))
             .map(|(name, health)| Pool { name: name.to_owned(), health: health.to_owned() })

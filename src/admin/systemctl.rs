@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::exit::Exit;
+use crate::host::Host;
 use crate::kernel::Release;
 
 /// Starts the build of `release` (none: the running kernel) and waits, showing its progress.
@@ -51,15 +52,23 @@ pub fn build(release: Option<&Release>) -> Result<u8> {
 ///
 /// # Errors
 /// As [`build`].
-pub fn load() -> Result<u8> {
+pub fn load(host: &Host) -> Result<u8> {
+    let loaded = || host.path("/sys/module/zfs").exists();
     let unit = "zfs-load.service";
     let started = Command::new("systemctl").args(["start", unit]).status().context("systemctl")?;
-    if show(unit, "Result")? == "exec-condition" {
-        eprintln!("nothing is published for this kernel; build: systemctl start zfs-build");
-        return Ok(Exit::NothingPublished.code());
-    }
-    if started.success() && show(unit, "ActiveState")? == "active" {
+    if started.success() && loaded() {
         return Ok(Exit::Done.code());
+    }
+    if show(unit, "ActiveState")? == "active" {
+        // From an earlier load: zfs was taken out again since.
+        let again = Command::new("systemctl").args(["restart", unit]).status();
+        if again.context("systemctl")?.success() && loaded() {
+            return Ok(Exit::Done.code());
+        }
+    }
+    if show(unit, "Result")? == "exec-condition" && started.success() {
+        eprintln!("{unit} was skipped; its reason: journalctl -eu {unit}");
+        return Ok(Exit::NothingPublished.code());
     }
     eprintln!("{unit} failed; its journal: journalctl -eu {unit}");
     let code = show(unit, "ExecMainStatus")?.parse::<u8>().unwrap_or(0);

@@ -1,6 +1,6 @@
 //! The command line of `zfs-build`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -14,6 +14,7 @@ use crate::exit;
 use crate::host::Host;
 use crate::kernel::Release;
 use crate::log::id;
+use crate::prefix::portage::recipe_dirs;
 
 /// Build and publish ZFS modules for a kernel; see zfs-prefix(8).
 #[derive(Debug, Parser)]
@@ -22,7 +23,7 @@ struct Cli {
     /// The kernel to build for instead of the running one; `\xNN` as in unit names is decoded
     #[arg(long, value_name = "RELEASE", value_parser = parse_release)]
     kernel_release: Option<Release>,
-    /// Do not wait out the pause after a failure
+    /// Build although the same inputs are published, or failed a while ago
     #[arg(long)]
     force: bool,
     /// Compiler jobs at once
@@ -34,6 +35,10 @@ struct Cli {
     /// Print the digest of these files and directories, and end (used by zfs-build itself)
     #[arg(long, hide = true, num_args = 1.., value_name = "PATH")]
     digest: Vec<PathBuf>,
+    /// Print the digest of what decides these packages in a prefix, and end (used by zfs-build
+    /// itself)
+    #[arg(long, hide = true, num_args = 2.., value_names = ["EPREFIX", "ATOM"])]
+    packages: Vec<String>,
 }
 
 fn parse_release(text: &str) -> Result<Release> {
@@ -46,12 +51,25 @@ pub fn main(host: Result<Host>, args: impl IntoIterator<Item = std::ffi::OsStrin
         Ok(cli) => cli,
         Err(error) => return crate::admin::usage(&error),
     };
-    let result = match cli.digest.is_empty() {
-        true => host.and_then(|host| build(&host, cli)),
-        false => digest_paths(&cli.digest).map(|digest| println!("{}", digest.as_str())),
+    let print = |digest: crate::store::Digest| println!("{}", digest.as_str());
+    let cancel = Cancel::default();
+    let result = match (&cli.digest[..], &cli.packages[..]) {
+        ([], []) => host.and_then(|host| build(&host, cli, &cancel)),
+        ([], [prefix, atoms @ ..]) => {
+            recipe_dirs(Path::new(prefix), atoms).and_then(|d| digest_paths(&d)).map(print)
+        }
+        (paths, _) => digest_paths(paths).map(print),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if cancel.is_set() => {
+            tracing::warn!("{error:#}");
+            // As if the signal had not been caught: for the service manager a stop is no failure.
+            match signal_hook::low_level::emulate_default_handler(libc::SIGTERM) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => exit::Exit::Other.into(),
+            }
+        }
         Err(error) => {
             let exit = exit::of(&error);
             let message_id = match exit {
@@ -64,7 +82,9 @@ pub fn main(host: Result<Host>, args: impl IntoIterator<Item = std::ffi::OsStrin
     }
 }
 
-fn build(host: &Host, cli: Cli) -> Result<()> {
+fn build(host: &Host, cli: Cli, cancel: &Cancel) -> Result<()> {
+    // What is made for the prefix's owner has to be open to it, whatever root's shell says.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let loaded = config::load(host);
     for note in &loaded.notes {
         match note.severity {
@@ -73,7 +93,6 @@ fn build(host: &Host, cli: Cli) -> Result<()> {
         }
     }
     processes::adopt_orphans().context("prctl(PR_SET_CHILD_SUBREAPER)")?;
-    let cancel = Cancel::default();
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         signal_hook::flag::register(signal, cancel.0.clone()).context("sigaction")?;
     }
@@ -85,5 +104,5 @@ fn build(host: &Host, cli: Cli) -> Result<()> {
         // The file itself, not /proc/self/exe: it is run again with another user's rights.
         exe: std::env::current_exe().context("where this program is")?,
     };
-    run(host, &loaded.settings, &options, &cancel)
+    run(host, &loaded.settings, &options, cancel)
 }

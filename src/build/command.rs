@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::processes;
+use crate::exit::{Exit, Failure};
 
 /// How many of the last lines of output are kept for the error message.
 const TAIL: usize = 400;
@@ -29,6 +30,17 @@ const GRACE: Duration = Duration::from_secs(3);
 pub struct Cancel(pub Arc<AtomicBool>);
 
 impl Cancel {
+    /// One that sets itself after this long, for a command that must not take longer.
+    pub fn after(time: Duration) -> Cancel {
+        let cancel = Cancel::default();
+        let flag = cancel.0.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            flag.store(true, Ordering::Relaxed);
+        });
+        cancel
+    }
+
     /// Whether somebody asked to stop.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -52,6 +64,7 @@ pub struct Run {
     env: Vec<(OsString, OsString)>,
     dir: PathBuf,
     user: Option<User>,
+    idle: Option<Duration>,
 }
 
 /// How a command ended.
@@ -63,6 +76,8 @@ pub struct Ended {
     pub tail: VecDeque<String>,
     /// It was ended because of [`Cancel`].
     pub cancelled: bool,
+    /// It was ended because it said nothing for too long ([`Run::idle`]).
+    pub stalled: bool,
 }
 
 impl Run {
@@ -74,6 +89,7 @@ impl Run {
             env: Vec::new(),
             dir: PathBuf::from("/"),
             user: None,
+            idle: None,
         }
     }
 
@@ -107,6 +123,12 @@ impl Run {
         self
     }
 
+    /// Ends the command when it has printed nothing for this long.
+    pub fn idle(mut self, limit: Duration) -> Run {
+        self.idle = Some(limit);
+        self
+    }
+
     /// The program and its arguments, for messages.
     pub fn shown(&self) -> String {
         let mut line = self.program.display().to_string();
@@ -132,20 +154,19 @@ impl Run {
             .current_dir(&self.dir)
             .stdin(Stdio::null())
             .stdout(writer.try_clone().context("pipe")?)
-            .stderr(writer)
-            .process_group(0);
+            .stderr(writer);
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
         }
-        processes::die_with_parent(&mut command);
+        processes::detach(&mut command);
         let mut child =
             command.spawn().with_context(|| format!("{}: cannot be started", self.shown()))?;
         // The pipe's writing ends now belong to the child alone, so that its end is seen.
         drop(command);
-        let ended = Reading::new(reader).follow(&mut child, cancel, &mut sink);
+        let ended = Reading::new(reader).follow(&mut child, cancel, self.idle, &mut sink);
         if ended.is_err() {
             processes::end_descendants(GRACE);
-            drop(child.wait());
+            drop(child.try_wait());
         }
         ended
     }
@@ -162,7 +183,12 @@ impl Run {
         })?;
         if !ended.status.success() {
             let tail: Vec<_> = ended.tail.iter().rev().take(5).rev().map(String::as_str).collect();
-            anyhow::bail!("{}: {}: {}", self.shown(), describe(ended.status), tail.join(" / "));
+            let message =
+                format!("{}: {}: {}", self.shown(), describe(ended.status), tail.join(" / "));
+            return match super::output::reason_of(&ended.tail).0 {
+                Exit::NoSpace => Err(Failure::new(Exit::NoSpace, message).into()),
+                _ => Err(anyhow::anyhow!(message)),
+            };
         }
         Ok(text)
     }
@@ -189,11 +215,12 @@ struct Reading {
     pipe: std::io::PipeReader,
     partial: Vec<u8>,
     tail: VecDeque<String>,
+    heard: Instant,
 }
 
 impl Reading {
     fn new(pipe: std::io::PipeReader) -> Reading {
-        Reading { pipe, partial: Vec::new(), tail: VecDeque::new() }
+        Reading { pipe, partial: Vec::new(), tail: VecDeque::new(), heard: Instant::now() }
     }
 
     /// Reads until the child has ended and nothing is left to read, or [`Cancel`] is set.
@@ -201,14 +228,20 @@ impl Reading {
         mut self,
         child: &mut Child,
         cancel: &Cancel,
+        idle: Option<Duration>,
         sink: &mut impl FnMut(&str),
     ) -> Result<Ended> {
         let mut ended: Option<(ExitStatus, Instant)> = None;
         loop {
             if cancel.is_set() {
                 processes::end_descendants(GRACE);
-                let status = child.wait().context("waiting for a child")?;
-                return Ok(Ended { status, tail: self.tail, cancelled: true });
+                let status = self.ended(child)?;
+                return Ok(Ended { status, tail: self.tail, cancelled: true, stalled: false });
+            }
+            if idle.is_some_and(|idle| self.heard.elapsed() > idle) {
+                processes::end_descendants(GRACE);
+                let status = self.ended(child)?;
+                return Ok(Ended { status, tail: self.tail, cancelled: false, stalled: true });
             }
             let open = self.read_some(Duration::from_millis(200), sink)?;
             if ended.is_none() {
@@ -220,12 +253,24 @@ impl Reading {
                 Some((status, since)) if !open || since.elapsed() > Duration::from_secs(2) => {
                     self.flush(sink);
                     processes::end_descendants(Duration::ZERO);
-                    return Ok(Ended { status, tail: self.tail, cancelled: false });
+                    return Ok(Ended { status, tail: self.tail, cancelled: false, stalled: false });
                 }
                 None if !open => std::thread::sleep(Duration::from_millis(20)),
                 _ => {}
             }
         }
+    }
+
+    /// The status of a child that was told to end. One in uninterruptible sleep does not, and is
+    /// not waited for.
+    fn ended(&self, child: &mut Child) -> Result<ExitStatus> {
+        for _ in 0..50 {
+            if let Some(status) = child.try_wait().context("waiting for a child")? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        anyhow::bail!("process {} cannot be ended: it hangs in the kernel", child.id())
     }
 
     /// Waits for output and reads what is there; false when every writer is gone.
@@ -238,6 +283,7 @@ impl Reading {
             Err(e) => return Err(e).context("poll"),
         }
         let mut buf = [0; 64 * 1024];
+        self.heard = Instant::now();
         let n = match self.pipe.read(&mut buf) {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => return Ok(true),
             other => other.context("reading a child's output")?,
@@ -262,13 +308,14 @@ impl Reading {
     }
 
     fn line(&mut self, bytes: &[u8], sink: &mut impl FnMut(&str)) {
-        let text = String::from_utf8_lossy(bytes);
-        let text = text.trim_end();
-        sink(text);
+        // Not raw: the line may reach root's terminal.
+        let control = |c: char| c.is_control() && c != '\t';
+        let text = String::from_utf8_lossy(bytes).trim_end().replace(control, "?");
+        sink(&text);
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }
-        self.tail.push_back(text.to_owned());
+        self.tail.push_back(text);
     }
 }
 

@@ -41,7 +41,7 @@ use workdir::WorkDir;
 pub struct Options {
     /// The kernel to build for; the running one if none.
     pub release: Option<Release>,
-    /// Do not wait out the pause after a failure.
+    /// Build although the same inputs are published, or failed a while ago.
     pub force: bool,
     /// Compiler jobs at once, instead of the configuration's or our own choice.
     pub jobs: Option<u32>,
@@ -75,7 +75,7 @@ pub fn run(host: &Host, settings: &Settings, options: &Options, cancel: &Cancel)
     let mut build = Build {
         host,
         settings,
-        options,
+        options: options.clone(),
         cancel,
         layout: Layout::new(&host.root),
         release,
@@ -96,7 +96,7 @@ pub fn run(host: &Host, settings: &Settings, options: &Options, cancel: &Cancel)
 struct Build<'a> {
     host: &'a Host,
     settings: &'a Settings,
-    options: &'a Options,
+    options: Options,
     cancel: &'a Cancel,
     layout: Layout,
     release: Release,
@@ -108,6 +108,15 @@ struct Build<'a> {
 impl Build<'_> {
     fn run(&mut self) -> Result<()> {
         let _lock = Lock::take(&self.layout, self.release.as_str())?;
+        self.take_force()?;
+        if !self.options.force
+            && let Some(path) = crate::load::shipped(self.host, &self.release)?
+        {
+            let text = format!("the system ships {}: nothing to build", path.display());
+            info!(message_id = id::STAND_ASIDE, "{text}");
+            self.progress.ready(&text);
+            return Ok(());
+        }
         let plan = self.staged(Stage::Plan, |b| {
             Plan::make(b.host, b.settings, &b.release, &b.options.exe, b.cancel)
         })?;
@@ -128,13 +137,27 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// `zfs-prefix build --force` leaves a file for the build that it starts.
+    fn take_force(&mut self) -> Result<()> {
+        let path = self.layout.force(&self.release);
+        match std::fs::remove_file(&path) {
+            Ok(()) => self.options.force = true,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e).with_context(|| format!("{}", path.display())),
+        }
+        Ok(())
+    }
+
     /// Whether a sound tree of this key is there; makes sure that `current` points to it.
     fn published(&self, plan: &Plan) -> Result<bool> {
         let tree = self.layout.tree(&self.release, &plan.key);
-        if !tree.exists() {
+        let owner = nix::unistd::geteuid().as_raw();
+        store::check_directories(&self.layout, &self.release, owner)?;
+        if !tree.exists() || self.options.force {
             return Ok(false);
         }
-        if let Err(error) = store::check_tree(&tree) {
+        let sound = store::check_published(&self.layout, &self.release, &plan.key, owner);
+        if let Err(error) = sound {
             warn!(
                 message_id = id::TREE_DAMAGED,
                 "the published tree is damaged and will be built again: {error:#}"
@@ -171,12 +194,14 @@ impl Build<'_> {
             }
         };
         match record {
+            // A late build is a second chance after one that held up the boot.
+            Some(r) if r.early && !self.options.early => Ok(()),
             Some(r) if !self.options.force && r.holds(&self.key, store::unix_now()) => fail!(
                 Exit::BackingOff,
                 "not tried: the same inputs failed {} time(s), last in stage {} ({}); next try in {} s, at once with --force",
                 r.attempts,
                 r.stage,
-                r.reason.lines().next().unwrap_or_default(),
+                r.reason.lines().last().unwrap_or_default().trim(),
                 r.next_try.saturating_sub(store::unix_now())
             ),
             _ => Ok(()),
@@ -276,16 +301,18 @@ impl Build<'_> {
         if self.cancel.is_set() || matches!(exit, Exit::Locked | Exit::BackingOff) {
             return;
         }
+        // First room, then the record: they may share the full disk.
+        if exit == Exit::NoSpace {
+            self.make_room();
+        }
         let previous = FailureRecord::read(&self.layout, &self.release).unwrap_or_default();
         let stage = self.stage.name();
-        let record = FailureRecord::new(&self.release, &self.key, stage, exit, text);
+        let mut record = FailureRecord::new(&self.release, &self.key, stage, exit, text);
+        record.early = self.options.early;
         let pause = &self.settings.build;
         let record = record.following(previous.as_ref(), pause.backoff, pause.backoff_max);
         if let Err(error) = record.write(&self.layout) {
             warn!("the failure record cannot be written: {error:#}");
-        }
-        if exit == Exit::NoSpace {
-            self.make_room();
         }
     }
 

@@ -12,7 +12,7 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::{Release, Tree, build_id};
-use crate::prefix::{Prefix, portage};
+use crate::prefix::Prefix;
 use crate::store::{Digest, Inputs};
 
 /// Raised when what a recipe does changes in a way its other inputs do not show.
@@ -82,18 +82,22 @@ fn recipe_inputs(
     cancel: &Cancel,
     inputs: &mut Inputs,
 ) -> Result<()> {
-    let digest = |paths: &[PathBuf]| digest_as_owner(prefix, exe, paths, cancel);
+    let digest = |args: &[&str]| digest_as_owner(prefix, exe, args, cancel);
     match settings.build.recipe {
         Recipe::Portage => {
             let atoms = atoms(settings);
             inputs.add("recipe", "portage");
-            inputs.add("packages", digest(&portage::recipe_dirs(&prefix.path, &atoms))?);
+            let eprefix = prefix.path.to_string_lossy();
+            let mut args = vec!["--packages", &eprefix];
+            args.extend(atoms.iter().map(String::as_str));
+            inputs.add("packages", digest(&args)?);
             inputs.add("configure", settings.portage.extra_econf.join(" "));
             inputs.add("atoms", atoms.join(" "));
         }
         Recipe::Make => {
             inputs.add("recipe", "make");
-            inputs.add("zfs-source", digest(&[make_source(settings)?.to_owned()])?);
+            let source = make_source(settings)?.to_string_lossy();
+            inputs.add("zfs-source", digest(&["--digest", &source])?);
             inputs.add("configure", settings.zfs.configure.join(" "));
         }
     }
@@ -124,16 +128,10 @@ pub fn make_source(settings: &Settings) -> Result<&Path> {
 }
 
 /// The digest of files that belong to the prefix's owner, read with the owner's rights: this
-/// program runs itself as that user (`zfs-build --digest PATH…`).
-fn digest_as_owner(
-    prefix: &Prefix,
-    exe: &Path,
-    paths: &[PathBuf],
-    cancel: &Cancel,
-) -> Result<String> {
+/// program runs itself as that user (`zfs-build --digest PATH…`, `zfs-build --packages …`).
+fn digest_as_owner(prefix: &Prefix, exe: &Path, args: &[&str], cancel: &Cancel) -> Result<String> {
     let out = Run::new(exe)
-        .arg("--digest")
-        .args(paths)
+        .args(args)
         .user(prefix.user)
         .output(cancel)
         .context("reading the recipe")

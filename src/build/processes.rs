@@ -17,13 +17,16 @@ pub fn adopt_orphans() -> std::io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true).map_err(Into::into)
 }
 
-/// Has the kernel end the child when this process dies, by whatever cause (PR_SET_PDEATHSIG).
+/// Puts the child into a session of its own, so that it has no terminal of root's to write into
+/// (TIOCSTI), and has the kernel end it when this process dies, by whatever cause
+/// (PR_SET_PDEATHSIG).
 #[allow(unsafe_code)]
-pub fn die_with_parent(command: &mut std::process::Command) {
-    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe. std runs
+pub fn detach(command: &mut std::process::Command) {
+    // SAFETY: between fork and exec only setsid(2) and prctl(2) are called, both async-signal-safe. std runs
     // this after it changed the user id, a change that would reset the setting.
     unsafe {
         command.pre_exec(|| {
+            nix::unistd::setsid()?;
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)
         });
     }

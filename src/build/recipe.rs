@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tracing::info;
@@ -23,6 +24,20 @@ use crate::prefix::Prefix;
 /// 9.1 MB instead of 93.6 MB).
 const NO_DEBUG_INFO: [&str; 3] =
     ["CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_BTF=", "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT="];
+
+/// modules_install compresses and signs as the kernel's configuration says; both belong to whoever
+/// publishes the tree.
+const PLAIN_MODULES: [&str; 5] = [
+    "CONFIG_MODULE_COMPRESS=",
+    "CONFIG_MODULE_COMPRESS_GZIP=",
+    "CONFIG_MODULE_COMPRESS_XZ=",
+    "CONFIG_MODULE_COMPRESS_ZSTD=",
+    "CONFIG_MODULE_SIG_ALL=",
+];
+
+/// A step that says nothing for so long hangs: less than TimeoutStartSec= of the unit, so that it
+/// is recorded as a failure of its inputs.
+const STALLED: Duration = Duration::from_secs(9 * 60);
 
 /// What a recipe gets.
 pub struct Job<'a> {
@@ -101,7 +116,8 @@ impl Job<'_> {
             run("make")?
                 .args(["-C", "module", "modules_install", "DEPMOD=:", "INSTALL_MOD_DIR=extra"])
                 .arg(format!("INSTALL_MOD_PATH={}", self.work.root.display()))
-                .args(NO_DEBUG_INFO),
+                .args(NO_DEBUG_INFO)
+                .args(PLAIN_MODULES),
         ];
         self.progress.compiling(&source.to_string_lossy(), self.expected);
         for step in &steps {
@@ -114,12 +130,22 @@ impl Job<'_> {
     fn build_step(&mut self, run: &Run) -> Result<()> {
         info!("running {}", run.shown());
         let progress = &mut *self.progress;
+        let run = &run.clone().idle(STALLED);
         let ended = run.lines(self.cancel, |line| {
             progress.line(line);
             info!(message_id = id::BUILD_OUTPUT, "{line}");
         })?;
         if ended.cancelled {
             return Err(Interrupted.into());
+        }
+        if ended.stalled {
+            let last = ended.tail.back().map_or("", String::as_str);
+            fail!(
+                Exit::BuildFailed,
+                "{}: ended: no output for {} s; the last line was: {last}",
+                run.shown(),
+                STALLED.as_secs()
+            );
         }
         match ended.status.success() {
             true => Ok(()),

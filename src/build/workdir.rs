@@ -2,7 +2,7 @@
 //! prefix's owner, removed by the next build.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -31,6 +31,11 @@ impl WorkDir {
     pub fn make(layout: &Layout, release: &Release, owner: User) -> Result<WorkDir> {
         let parent = layout.cache().join("build");
         make_dirs(&parent)?;
+        for dir in [layout.cache(), parent.clone()] {
+            // Made by an older version or by hand: the owner has to get through.
+            fs::set_permissions(&dir, PermissionsExt::from_mode(0o755))
+                .with_context(|| format!("{}", dir.display()))?;
+        }
         let top = parent.join(release.as_str());
         match fs::remove_dir_all(&top) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

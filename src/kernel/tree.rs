@@ -2,6 +2,7 @@
 //! `modules_prepare` left (Documentation/kbuild/modules.rst).
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -41,6 +42,7 @@ impl Tree {
                 )
             })
             .exit(Exit::NoKernelSource)?;
+        roots_own(&output).exit(Exit::NoKernelSource)?;
         let found = uts_release(&output).exit(Exit::NoKernelSource)?;
         if found != release.as_str() {
             fail!(
@@ -70,6 +72,26 @@ impl Tree {
         let value = text.lines().find_map(|l| l.strip_prefix("CONFIG_CC_VERSION_TEXT="))?;
         Some(value.trim_matches('"').to_owned())
     }
+}
+
+/// What is read from the tree goes into the journal and the store, and decides what root publishes:
+/// the tree is root's (or, in tests, ours), and no link leads out of what is read of it.
+fn roots_own(output: &Path) -> Result<()> {
+    let us = nix::unistd::geteuid().as_raw();
+    let read = ["", ".config", "Module.symvers", "include/generated/utsrelease.h"];
+    for path in read.iter().map(|name| output.join(name)) {
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        if meta.is_symlink() || ![0, us].contains(&meta.uid()) {
+            anyhow::bail!(
+                "kernel build tree: {} belongs to uid {}{}; a tree that root builds for has to be root's own: chown -R root:root {}",
+                path.display(),
+                meta.uid(),
+                if meta.is_symlink() { " and is a symlink" } else { "" },
+                output.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn uts_release(output: &Path) -> Result<String> {

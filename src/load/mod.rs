@@ -5,7 +5,6 @@ pub mod cli;
 mod state;
 mod system;
 mod tree;
-mod trust;
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -75,6 +74,14 @@ struct Ready {
     file: File,
     /// The decompressed bytes, when the file itself is compressed.
     bytes: Option<Vec<u8>>,
+}
+
+/// The operating system's own zfs.ko for kernel `release`, where it ships one.
+///
+/// # Errors
+/// Its module directories cannot be read.
+pub fn shipped(host: &Host, release: &Release) -> Result<Option<PathBuf>> {
+    Ok(System::of(host, release)?.shipped("zfs")?.map(|(path, _)| path))
 }
 
 impl<'a> Loader<'a> {
@@ -173,9 +180,11 @@ impl<'a> Loader<'a> {
     fn options(&self) -> Result<Options> {
         let mut options = Options::default();
         for path in system::modprobe_files(self.host)? {
-            let bytes = fs::read(&path)
-                .with_context(|| format!("reading module options from {}", path.display()))?;
-            options.add_file(&String::from_utf8_lossy(&bytes));
+            // As modprobe does: pools are worth more than one file of options.
+            match fs::read(&path) {
+                Ok(bytes) => options.add_file(&String::from_utf8_lossy(&bytes)),
+                Err(e) => tracing::warn!("module options in {} are not read: {e}", path.display()),
+            }
         }
         options.add_cmdline(&self.host.cmdline);
         Ok(options)

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::Ready;
 use crate::host::Host;
+use crate::kernel::Release;
 use crate::module::{Found, decompress, name_of_path, options, read_info};
 
 /// Where out-of-tree modules stand (depmod.d(5)'s usual search order; DKMS, akmods, weak-modules).
@@ -22,9 +23,14 @@ pub(super) struct System {
 
 impl System {
     pub(super) fn open(host: &Host) -> Result<System> {
+        System::of(host, &host.kernel_release)
+    }
+
+    /// The module directories of kernel `release`.
+    pub(super) fn of(host: &Host, release: &Release) -> Result<System> {
         let mut dirs: Vec<(PathBuf, String)> = Vec::new();
         for base in ["/usr/lib/modules", "/lib/modules"] {
-            let dir = host.path(base).join(host.kernel_release.as_str());
+            let dir = host.path(base).join(release.as_str());
             // /lib is a link to usr/lib on most systems.
             let known = |d: &Path| dirs.iter().any(|(k, _)| same(k, d));
             if dir.is_dir() && !known(&dir) {

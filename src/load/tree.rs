@@ -9,14 +9,14 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Ready, trust};
+use super::Ready;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::{Release, gnu_build_id};
 use crate::module::compress::Compression;
 use crate::module::{Found, Info, decompress, name_of_path, read_info, read_info_of_file};
-use crate::store::{FileEntry, Layout, Manifest, file_digest};
+use crate::store::{FileEntry, Layout, Manifest, file_digest, trust};
 
 /// No manifest is larger: 100 bytes a file, some thousand files of userland.
 const MANIFEST_MOST: u64 = 16 << 20;
@@ -114,7 +114,7 @@ impl Tree {
         if built_for != self.release.as_str() {
             fail!(
                 Exit::Refused,
-                "{} was built for kernel {built_for}, this is {}; nothing was loaded; build anew: systemctl start zfs-build",
+                "{} was built for kernel {built_for}, this is {}; nothing was loaded; build anew: zfs-prefix build --force",
                 path.display(),
                 self.release
             );

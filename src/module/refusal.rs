@@ -74,7 +74,7 @@ fn reason(errno: Errno, policy: &Policy, words: &[&str]) -> (Exit, String) {
 }
 
 fn mismatch<'a>(errno: Errno, says: &dyn Fn(&str) -> Option<&'a &'a str>) -> (Exit, String) {
-    let rebuild = "it was built against another kernel; build it anew: systemctl start zfs-build";
+    let rebuild = "it was built against another kernel; build it anew: zfs-prefix build --force";
     let reason = if let Some(line) = says("disagrees about version of symbol ") {
         format!("symbol {} has another version here: {rebuild}", last_word(line))
     } else if says("version magic").is_some() {

@@ -6,12 +6,16 @@ pub mod portage;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::build::command::{Cancel, Run, User};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+
+/// How long making one symlink may take: the owner's `sh` is not trusted to end.
+const LINK_TIME: Duration = Duration::from_secs(10);
 
 /// A prefix and its owner.
 #[derive(Clone, Debug)]
@@ -25,31 +29,34 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The prefix at `path`.
+    /// The prefix at `path`; its owner is who builds.
     ///
     /// # Errors
-    /// [`Exit::PrefixIncomplete`]: no directory there, or it belongs to root.
+    /// [`Exit::PrefixIncomplete`]: no directory there; it belongs to root or to root's group; or
+    /// the way to it is somebody else's, who could put another directory in its place.
     pub fn open(path: &Path) -> Result<Prefix> {
-        let meta = fs::metadata(path)
+        let uid = owner_on_the_way(path)
             .with_context(|| {
                 format!("no prefix at {}; provision one or set prefix.path", path.display())
             })
             .exit(Exit::PrefixIncomplete)?;
+        let meta = fs::symlink_metadata(path).exit(Exit::PrefixIncomplete)?;
         if !meta.is_dir() {
             fail!(Exit::PrefixIncomplete, "the prefix {} is not a directory", path.display());
         }
-        if meta.uid() == 0 {
+        let known = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+        let gid = known.as_ref().map_or(meta.gid(), |user| user.gid.as_raw());
+        if uid == 0 || gid == 0 {
             fail!(
                 Exit::PrefixIncomplete,
-                "the prefix {0} belongs to root; builds do not run as root: chown -R it to an unprivileged user",
+                "the prefix {0} belongs to root (uid {uid}, group {gid}); builds do not run as root: chown -R USER:GROUP {0} to an unprivileged user",
                 path.display()
             );
         }
-        let name = nix::unistd::User::from_uid(meta.uid().into()).ok().flatten().map(|u| u.name);
         Ok(Prefix {
             path: path.to_owned(),
-            user: User { uid: meta.uid(), gid: meta.gid() },
-            user_name: name.unwrap_or_else(|| meta.uid().to_string()),
+            user: User { uid, gid },
+            user_name: known.map_or_else(|| uid.to_string(), |user| user.name),
         })
     }
 
@@ -127,8 +134,72 @@ impl Prefix {
             .arg(&dir)
             .arg(&target)
             .arg(release.as_str())
-            .output(&Cancel::default())
+            .output(&Cancel::after(LINK_TIME))
             .with_context(|| format!("{}/{release}: cannot be linked to the store", dir.display()))
             .map(drop)
+    }
+}
+
+/// The owner of the last component of `path`. Directories and links on the way may be root's up to
+/// a point and then one user's: otherwise that user could lead us to what belongs to another one,
+/// and have the build run with that one's rights.
+fn owner_on_the_way(path: &Path) -> Result<u32> {
+    let mut owner = 0;
+    // Root's own links (/home -> var/home) are followed, and what they lead to is looked at too.
+    for way in [path.to_owned(), fs::canonicalize(path)?] {
+        owner = 0;
+        let ancestors: Vec<&Path> = way.ancestors().collect();
+        for step in ancestors.into_iter().rev() {
+            let meta = fs::symlink_metadata(step)?;
+            let other_owner = owner != 0 && meta.uid() != owner;
+            let link = meta.is_symlink() && meta.uid() != 0;
+            if other_owner || link {
+                anyhow::bail!(
+                    "{} belongs to uid {}{}: directories above it are uid {owner}'s",
+                    step.display(),
+                    meta.uid(),
+                    if link { " and is a symlink" } else { "" }
+                );
+            }
+            owner = meta.uid();
+        }
+    }
+    Ok(owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{chown, symlink};
+
+    #[test]
+    fn the_way_to_the_prefix_is_roots_and_then_one_users() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = |name: &str, uid: u32| {
+            let path = root.path().join(name);
+            fs::create_dir(&path).unwrap();
+            chown(&path, Some(uid), Some(uid)).expect("these tests run as root");
+            path
+        };
+        dir("core", 2000);
+        let good = dir("core/gentoo", 2000);
+        assert_eq!(Prefix::open(&good).unwrap().user, User { uid: 2000, gid: 2000 });
+        dir("alice", 2001);
+        let others = dir("alice/evil", 2001);
+        symlink(&others, root.path().join("core/link")).unwrap();
+        chown(dir("core/other", 2001), Some(2001), Some(2001)).unwrap();
+        let group = dir("group", 2002);
+        chown(&group, Some(2002), Some(0)).unwrap();
+        let dir_of_root = dir("root", 0);
+        for (case, path) in [
+            ("a link to another user's", root.path().join("core/link")),
+            ("another user's below", root.path().join("core/other")),
+            ("root's", dir_of_root),
+            ("root's group", group),
+            ("none", root.path().join("none")),
+        ] {
+            let error = Prefix::open(&path).expect_err(case);
+            assert_eq!(crate::exit::of(&error), Exit::PrefixIncomplete, "{case}: {error:#}");
+        }
     }
 }

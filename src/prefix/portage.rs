@@ -3,6 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+
 /// `category/name` of a package atom: without operator, version, slot and repository (PMS,
 /// "Package dependency specifications").
 pub fn package_of(atom: &str) -> &str {
@@ -25,31 +30,42 @@ pub fn package_of(atom: &str) -> &str {
 }
 
 /// The directories whose content decides what `atoms` build to: Portage's configuration, and the
-/// packages' directories in every repository of the prefix.
-pub fn recipe_dirs(prefix: &Path, atoms: &[String]) -> Vec<PathBuf> {
+/// packages' directories in every repository of the prefix. To be called with the rights of the
+/// prefix's owner: it follows whatever is there.
+///
+/// # Errors
+/// [`Exit::PrefixIncomplete`]: repos.conf cannot be read, or no repository has a package.
+pub fn recipe_dirs(prefix: &Path, atoms: &[String]) -> Result<Vec<PathBuf>> {
     let mut dirs = vec![prefix.join("etc/portage")];
-    for repository in repositories(prefix) {
-        for atom in atoms {
-            let package = repository.join(package_of(atom));
-            if package.is_dir() {
-                dirs.push(package);
-            }
+    let repositories = repositories(prefix).exit(Exit::PrefixIncomplete)?;
+    for atom in atoms {
+        let packages = repositories.iter().map(|r| r.join(package_of(atom)));
+        let found: Vec<PathBuf> = packages.filter(|p| p.is_dir()).collect();
+        if found.is_empty() {
+            fail!(
+                Exit::PrefixIncomplete,
+                "no repository of {}/etc/portage/repos.conf has {atom}: {repositories:?}",
+                prefix.display()
+            );
         }
+        dirs.extend(found);
     }
-    dirs
+    Ok(dirs)
 }
 
 /// The repositories of `etc/portage/repos.conf` (portage(5)), a file or a directory of files.
-fn repositories(prefix: &Path) -> Vec<PathBuf> {
+fn repositories(prefix: &Path) -> Result<Vec<PathBuf>> {
     let conf = prefix.join("etc/portage/repos.conf");
-    let mut files: Vec<PathBuf> = match fs::read_dir(&conf) {
-        Ok(dir) => dir.flatten().map(|e| e.path()).collect(),
-        Err(_) => vec![conf],
+    let mut files: Vec<PathBuf> = match conf.is_dir() {
+        true => fs::read_dir(&conf)
+            .and_then(|dir| dir.map(|e| e.map(|e| e.path())).collect())
+            .with_context(|| format!("{}", conf.display()))?,
+        false => vec![conf],
     };
     files.sort();
     let mut found = Vec::new();
     for file in files {
-        let text = fs::read_to_string(&file).unwrap_or_default();
+        let text = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
         for line in text.lines() {
             let Some((name, value)) = line.split_once('=') else { continue };
             if name.trim() == "location" {
@@ -58,7 +74,7 @@ fn repositories(prefix: &Path) -> Vec<PathBuf> {
             }
         }
     }
-    found
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -90,10 +106,14 @@ mod tests {
         let atoms = ["=sys-fs/zfs-kmod-2.3.2".to_owned()];
         let want = vec![p.join("etc/portage"), p.join("repo/sys-fs/zfs-kmod")];
         fs::write(p.join("etc/portage/repos.conf"), text).unwrap();
-        assert_eq!(recipe_dirs(p, &atoms), want);
+        assert_eq!(recipe_dirs(p, &atoms).unwrap(), want);
         fs::remove_file(p.join("etc/portage/repos.conf")).unwrap();
         fs::create_dir(p.join("etc/portage/repos.conf")).unwrap();
         fs::write(p.join("etc/portage/repos.conf/x.conf"), text).unwrap();
-        assert_eq!(recipe_dirs(p, &atoms), want);
+        assert_eq!(recipe_dirs(p, &atoms).unwrap(), want);
+        for (case, atom) in [("no such package", "sys-fs/zfs"), ("no such category", "a/b")] {
+            let error = recipe_dirs(p, &[atom.to_owned()]).unwrap_err();
+            assert_eq!(crate::exit::of(&error), Exit::PrefixIncomplete, "{case}: {error:#}");
+        }
     }
 }

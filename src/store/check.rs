@@ -7,7 +7,57 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{FileEntry, Manifest, file_digest};
+use super::{FileEntry, Layout, Manifest, file_digest, trust};
+use crate::kernel::Release;
+
+/// Checks the directories that lead to the trees of `release`: each is `owner`'s, and nobody else
+/// can write to it. One that does not exist yet is fine.
+///
+/// # Errors
+/// Names the first that is not so; no build cures that.
+pub fn check_directories(layout: &Layout, release: &Release, owner: u32) -> Result<()> {
+    let dirs = [layout.state(), layout.store(), layout.trees(release), layout.current_dir()];
+    for dir in dirs.iter().filter(|d| d.symlink_metadata().is_ok()) {
+        trust::directory(dir, owner)?;
+    }
+    Ok(())
+}
+
+/// [`check_tree`] for the published tree `key`, and all that the loader asks besides: it says of
+/// itself what its place says, and everything in it is `owner`'s and written by nobody else.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check_published(
+    layout: &Layout,
+    release: &Release,
+    key: &str,
+    owner: u32,
+) -> Result<Manifest> {
+    fn walk(dir: &Path, owner: u32) -> Result<()> {
+        trust::directory(dir, owner)?;
+        for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+            let path = entry.with_context(|| format!("{}", dir.display()))?.path();
+            match path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
+                true => walk(&path, owner)?,
+                false => trust::file(&path, owner).map(drop)?,
+            }
+        }
+        Ok(())
+    }
+    let dir = layout.tree(release, key);
+    walk(&dir, owner)?;
+    let manifest = check_tree(&dir)?;
+    if manifest.kernel_release != *release || manifest.key != key {
+        bail!(
+            "{}/manifest.json: is of kernel {} and key {}, not of the directory it stands in",
+            dir.display(),
+            manifest.kernel_release,
+            manifest.key
+        );
+    }
+    Ok(manifest)
+}
 
 /// Reads the manifest of the tree in `dir` and compares every file with it, both ways.
 ///

@@ -28,6 +28,9 @@ pub struct FailureRecord {
     pub stage: String,
     /// What the builder exited with.
     pub exit: Exit,
+    /// The build held up the boot (`--early`): a late one does not wait out its pause.
+    #[serde(default)]
+    pub early: bool,
     /// The error message.
     pub reason: String,
     /// When, seconds since the epoch.
@@ -48,6 +51,7 @@ impl FailureRecord {
             key: key.to_owned(),
             stage: stage.to_owned(),
             exit,
+            early: false,
             reason,
             when: now,
             attempts: 1,

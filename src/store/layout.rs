@@ -66,6 +66,11 @@ impl Layout {
         self.run().join("lock")
     }
 
+    /// `/run/zfs-prefix/force-<release>`: the next build of it is to be forced.
+    pub fn force(&self, release: &Release) -> PathBuf {
+        self.run().join(format!("force-{release}"))
+    }
+
     /// `/run/zfs-prefix/active`, a symlink to the tree whose modules are loaded.
     pub fn active(&self) -> PathBuf {
         self.run().join("active")

@@ -8,8 +8,9 @@ mod layout;
 mod lock;
 mod manifest;
 mod publish;
+pub(crate) mod trust;
 
-pub use check::{check_tree, entries};
+pub use check::{check_directories, check_published, check_tree, entries};
 pub use digest::{Digest, file_digest};
 pub use failure::FailureRecord;
 pub use key::Inputs;

@@ -14,8 +14,6 @@ use crate::kernel::Release;
 
 /// How staging directories begin; what is left of one after a crash is removed by the next build.
 const STAGING: &str = ".staging-";
-/// How damaged trees are named when a sound one takes their place.
-const DAMAGED: &str = ".damaged-";
 
 /// Makes `dir` and its parents, mode 0755, below the store's root.
 ///
@@ -127,7 +125,8 @@ impl Staging {
     }
 
     /// Writes `manifest.json`, flushes everything, gives the tree its name `<key>` and switches
-    /// `current/<release>` to it. A damaged tree of the same key is moved out of the way.
+    /// `current/<release>` to it. A tree of the same key (a
+    /// damaged one, or one built anew by force) changes places with it and is removed.
     ///
     /// # Errors
     /// Any step failed: the store is as it was before, or (only the last step missing) the tree is
@@ -140,11 +139,13 @@ impl Staging {
         sync_tree(&self.dir)?;
         check_tree(&self.dir).context("the staged tree does not read back as written")?;
         let target = self.layout.tree(&self.release, &manifest.key);
-        set_aside(&target)?;
-        fs::rename(&self.dir, &target).with_context(|| {
+        put_in_place(&self.dir, &target).with_context(|| {
             format!("{}: cannot be renamed to {}", self.dir.display(), target.display())
         })?;
-        sync_dir(&self.layout.trees(&self.release))?;
+        // The tree's own name, and those of directories made for it on the way.
+        for dir in [self.layout.trees(&self.release), self.layout.store(), self.layout.state()] {
+            sync_dir(&dir)?;
+        }
         set_current(&self.layout, &self.release, &manifest.key)?;
         Ok(target)
     }
@@ -171,18 +172,36 @@ pub fn set_current(layout: &Layout, release: &Release, key: &str) -> Result<()> 
 pub fn current_key(layout: &Layout, release: &Release) -> Option<String> {
     let target = fs::read_link(layout.current(release)).ok()?;
     let key = target.file_name()?.to_str()?.to_owned();
-    target.parent()?.ends_with(Path::new("store").join(release.as_str())).then_some(key)
+    // The loader takes these two forms and no other.
+    let relative = Path::new("../store").join(release.as_str()).join(&key);
+    let absolute = Layout::new(Path::new("/")).tree(release, &key);
+    (target == relative || target == absolute).then_some(key)
 }
 
-fn set_aside(tree: &Path) -> Result<()> {
-    if fs::symlink_metadata(tree).is_err() {
-        return Ok(());
+/// Gives `staged` the name `target`. What has that name already gets the other one in the same
+/// step (RENAME_EXCHANGE, renameat2(2)), so that at no time there is neither.
+#[allow(unsafe_code)]
+fn put_in_place(staged: &Path, target: &Path) -> std::io::Result<()> {
+    if fs::symlink_metadata(target).is_err() {
+        return fs::rename(staged, target);
     }
-    let name = tree.file_name().unwrap_or_default().to_string_lossy();
-    let now = crate::store::unix_now();
-    let aside = tree.with_file_name(format!("{DAMAGED}{name}-{now}"));
-    fs::rename(tree, &aside)
-        .with_context(|| format!("{}: cannot be moved to {}", tree.display(), aside.display()))
+    let name = |p: &Path| std::ffi::CString::new(p.as_os_str().as_encoded_bytes());
+    let (from, to) = (name(staged)?, name(target)?);
+    // SAFETY: two NUL-terminated strings that live until the call returns; nothing is written.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 fn remove_leftovers(trees: &Path) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::fail;
 const ADVICE: &str = "nothing is loaded from it; find out who changed it, then build anew: systemctl start zfs-build";
 
 /// Checks that `path` is a directory that only `owner` can write to.
-pub(super) fn directory(path: &Path, owner: u32) -> Result<()> {
+pub(crate) fn directory(path: &Path, owner: u32) -> Result<()> {
     let meta = fs::symlink_metadata(path)
         .with_context(|| format!("the store is damaged: {}", path.display()))
         .exit(Exit::Refused)?;
@@ -23,7 +23,7 @@ pub(super) fn directory(path: &Path, owner: u32) -> Result<()> {
 }
 
 /// Opens a regular file that only `owner` can write to; the file and its size.
-pub(super) fn file(path: &Path, owner: u32) -> Result<(File, u64)> {
+pub(crate) fn file(path: &Path, owner: u32) -> Result<(File, u64)> {
     let file = File::options()
         .read(true)
         // NONBLOCK: a FIFO in its place must not stop the boot.
@@ -40,7 +40,7 @@ pub(super) fn file(path: &Path, owner: u32) -> Result<(File, u64)> {
 }
 
 /// Checks the owner of a symlink (its mode means nothing).
-pub(super) fn link(path: &Path, owner: u32) -> Result<()> {
+pub(crate) fn link(path: &Path, owner: u32) -> Result<()> {
     let meta = fs::symlink_metadata(path).with_context(|| format!("{}", path.display()))?;
     if meta.uid() != owner {
         fail!(
