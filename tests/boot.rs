@@ -63,7 +63,8 @@ fn without_a_published_tree_the_loader_is_skipped_and_runs_once_there_is_one() {
 probe status zfs-prefix status
 rmdir {current} && mv {hidden} {current}
 probe start systemctl start zfs-load.service
-probe import systemctl start zfs-import-cache.service zfs-mount.service
+probe import systemctl start zfs-import-cache.service
+probe mount systemctl start zfs-mount.service
 probe load-late systemctl show zfs-load.service -p ActiveState,Result
 probe pool-late zpool list -H -o name,health
 probe file-late cat /tank/file
@@ -77,7 +78,9 @@ probe file-late cat /tank/file
     assert_eq!(seen.status("start"), 0, "{}", seen.output("start"));
     let load = seen.properties("load-late");
     assert_eq!((&*load["ActiveState"], &*load["Result"]), ("active", "success"), "{load:?}");
+    // One after the other: what orders them, zfs-import.target, is active already.
     assert_eq!(seen.status("import"), 0, "{}", seen.output("import"));
+    assert_eq!(seen.status("mount"), 0, "{}", seen.output("mount"));
     assert_eq!(seen.output("pool-late"), "tank\tONLINE");
     assert_eq!(seen.output("file-late"), scene::FILE);
 }
