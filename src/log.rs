@@ -37,6 +37,11 @@ pub mod id {
 pub fn init(identifier: &str, journal: bool) {
     if journal && let Ok(layer) = tracing_journald::layer() {
         let layer = layer.with_field_prefix(None).with_syslog_identifier(identifier.to_owned());
+        // journald looks up the unit of a message's process; that of a program that ended with
+        // the message may be gone, and `journalctl -u` would not show the reason.
+        let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let unit = unit_of(&cgroup).map(|unit| ("OBJECT_SYSTEMD_UNIT", unit));
+        let layer = layer.with_custom_fields(unit);
         tracing_subscriber::registry().with(layer).init();
         return;
     }
@@ -50,6 +55,17 @@ pub fn init(identifier: &str, journal: bool) {
         .with(tracing_subscriber::filter::LevelFilter::INFO)
         .with(plain)
         .init();
+}
+
+/// The service that systemd started, from `/proc/PID/cgroup` (cgroups(7)): version 2, or the
+/// hierarchy of systemd in version 1.
+fn unit_of(cgroup: &str) -> Option<&str> {
+    let path =
+        cgroup.lines().find_map(|line| match line.split_once(':')?.1.split_once(':')? {
+            ("" | "name=systemd", path) => path.rsplit('/').find(|p| p.ends_with(".service")),
+            _ => None,
+        })?;
+    (path.len() > ".service".len()).then_some(path)
 }
 
 /// On a terminal only the message is of interest; the fields are for the journal.
@@ -81,4 +97,25 @@ pub fn stderr_is_journal(journal_stream: Option<&str>, stderr: &Path) -> bool {
     let Some((dev, ino)) = journal_stream.and_then(|s| s.split_once(':')) else { return false };
     std::fs::metadata(stderr)
         .is_ok_and(|m| dev.parse() == Ok(m.dev()) && ino.parse() == Ok(m.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_is_the_innermost_service_of_the_control_group() {
+        for (cgroup, want) in [
+            ("0::/system.slice/zfs-load.service\n", Some("zfs-load.service")),
+            ("0::/a.slice/zfs-build@6.1.0-56.service\n", Some("zfs-build@6.1.0-56.service")),
+            ("0::/system.slice/zfs-build.service/child\n", Some("zfs-build.service")),
+            ("2:cpu:/x.service\n1:name=systemd:/y.service\n", Some("y.service")),
+            ("0::/user.slice/session-1.scope\n", None),
+            ("0::/.service\n", None),
+            ("junk\n", None),
+            ("", None),
+        ] {
+            assert_eq!(unit_of(cgroup), want, "{cgroup:?}");
+        }
+    }
 }

@@ -1,0 +1,280 @@
+//! Boots of the stock kernel in QEMU, with a pool: the good one, and everything that may be wrong
+//! with the store, the kernel or the configuration. In each the boot comes up whole.
+
+#![allow(clippy::unwrap_used)] // helpers of tests too: their panics are failed tests
+
+#[path = "lab/mod.rs"]
+mod lab;
+#[path = "boot/scene.rs"]
+mod scene;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use scene::{NEVER, Scene, contains_all, shown};
+use serde_json::Value;
+use zfs_prefix::log::id;
+
+/// What to do about a tree that is refused.
+const REBUILD: &str = "systemctl start zfs-build";
+
+#[test]
+fn published_modules_are_loaded_with_their_options_and_the_pool_is_there_in_every_boot() {
+    let scene = Scene::get();
+    let state = scene.state();
+    state.write("/etc/modprobe.d/zfs.conf", "options zfs zfs_arc_max=268435456\n").unwrap();
+    let script = "
+probe arc cat /sys/module/zfs/parameters/zfs_arc_max
+probe txg cat /sys/module/zfs/parameters/zfs_txg_timeout
+probe system systemctl is-system-running
+probe status zfs-prefix status --json
+";
+    let cmdline = format!("{NEVER} zfs.zfs_txg_timeout=7");
+    for seen in scene.boots("published", &state, &cmdline, &[script, script]) {
+        seen.imported();
+        assert_eq!(seen.failed(), [""; 0]);
+        // "starting": the script is a part of the boot.
+        contains_all("starting running", &[&seen.output("system")]);
+        let load = seen.properties("load");
+        assert_eq!((&*load["ActiveState"], &*load["ExecMainStatus"]), ("active", "0"), "{load:?}");
+        let said = seen.said(id::LOADED, &scene.root.release);
+        contains_all(&said, &["loaded ZFS 2.", &scene.root.release, "spl, zfs"]);
+        assert_eq!(seen.journal("said")[0]["ZFS_PREFIX_KEY"], scene.tree.key);
+        assert_eq!(seen.output("active"), shown(&scene.tree.path()));
+        assert_eq!(seen.output("arc"), "268435456", "from modprobe.d");
+        assert_eq!(seen.output("txg"), "7", "from the kernel command line");
+        assert_eq!(seen.status("status"), 0);
+        let status: Value = serde_json::from_str(&seen.output("status")).unwrap();
+        assert_eq!(status["loaded"]["tree"], shown(&scene.tree.path()), "{status:#}");
+        assert_eq!(status["published"]["key"], scene.tree.key, "{status:#}");
+        assert_eq!(status["pools"][0]["health"], "ONLINE", "{status:#}");
+    }
+}
+
+#[test]
+fn without_a_published_tree_the_loader_is_skipped_and_runs_once_there_is_one() {
+    let scene = Scene::get();
+    let state = scene.state();
+    let (current, hidden) = ("/var/lib/zfs-prefix/current", "/var/lib/zfs-prefix/current.hidden");
+    fs::rename(state.path(current), state.path(hidden)).unwrap();
+    let script = format!(
+        "
+probe status zfs-prefix status
+rmdir {current} && mv {hidden} {current}
+probe start systemctl start zfs-load.service
+probe import systemctl start zfs-import-cache.service
+probe mount systemctl start zfs-mount.service
+probe load-late systemctl show zfs-load.service -p ActiveState,Result
+probe pool-late zpool list -H -o name,health
+probe file-late cat /tank/file
+"
+    );
+    let seen = scene.boot("nothing", &state, NEVER, &script);
+    let said = seen.skipped(&scene.root.release);
+    contains_all(&said, &["no ZFS modules are published", &scene.root.release, REBUILD]);
+    assert_eq!(seen.status("status"), 3);
+    contains_all(&seen.output("status"), &["published: nothing", REBUILD, "loaded: no"]);
+    assert_eq!(seen.status("start"), 0, "{}", seen.output("start"));
+    let load = seen.properties("load-late");
+    assert_eq!((&*load["ActiveState"], &*load["Result"]), ("active", "success"), "{load:?}");
+    // One after the other: what orders them, zfs-import.target, is active already.
+    assert_eq!(seen.status("import"), 0, "{}", seen.output("import"));
+    assert_eq!(seen.status("mount"), 0, "{}", seen.output("mount"));
+    assert_eq!(seen.output("pool-late"), "tank\tONLINE");
+    assert_eq!(seen.output("file-late"), scene::FILE);
+}
+
+#[test]
+fn a_module_with_one_flipped_byte_is_refused_before_anything_is_loaded() {
+    let scene = Scene::get();
+    let state = scene.state();
+    scene.tree.damage(&state, "zfs", |bytes| bytes[bytes.len() / 2] ^= 1).unwrap();
+    let seen = scene.boot("flipped", &state, NEVER, "probe status zfs-prefix status");
+    let said = seen.refused(15, &scene.root.release);
+    contains_all(&said, &[&shown(&scene.tree.module("zfs")), "is damaged", REBUILD]);
+    assert_eq!(seen.status("status"), 3, "nothing usable is published");
+    contains_all(&seen.output("status"), &["not usable", "zfs.ko"]);
+}
+
+#[test]
+fn modules_of_another_kernel_release_are_refused_before_anything_is_loaded() {
+    let scene = Scene::get();
+    let state = scene.state();
+    let release = &scene.root.release;
+    let other = format!("9{}", &release[1..]);
+    let (from, to) = (format!("vermagic={release} "), format!("vermagic={other} "));
+    let change = |bytes: &mut [u8]| {
+        let mut windows = bytes.windows(from.len());
+        let at = windows.position(|w| w == from.as_bytes()).expect("zfs.ko has a vermagic");
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    };
+    scene.tree.damage(&state, "zfs", change).unwrap();
+    scene.tree.edit(&state, |_| {}).unwrap();
+    let seen = scene.boot("other-release", &state, NEVER, "");
+    let said = seen.refused(15, release);
+    let zfs = shown(&scene.tree.module("zfs"));
+    contains_all(
+        &said,
+        &[&zfs, &format!("was built for kernel {other}, this is {release}"), REBUILD],
+    );
+}
+
+#[test]
+fn modules_of_another_kernel_of_the_same_release_are_as_good_as_none() {
+    let scene = Scene::get();
+    let state = scene.state();
+    let mut ids = (String::new(), "0123456789abcdef".to_owned());
+    let (right, wrong) = (&mut ids.0, &ids.1);
+    scene.tree.edit(&state, |m| m.kernel_build_id.clone_from(wrong)).unwrap();
+    let seen =
+        scene.boot("other-build", &state, NEVER, "probe notes od -An -tx1 -v /sys/kernel/notes");
+    right.extend(seen.output("notes").split_whitespace());
+    let said = seen.skipped(&scene.root.release);
+    contains_all(&said, &[wrong, REBUILD]);
+    let running = said.split("build-id ").nth(1).unwrap().split(',').next().unwrap();
+    assert!(running.len() == 40 && right.contains(running), "{running} in {right}");
+}
+
+#[test]
+fn lockdown_is_named_as_the_reason_why_unsigned_modules_are_refused() {
+    let scene = Scene::get();
+    let state = scene.state();
+    let seen = scene.boot("lockdown", &state, &format!("{NEVER} lockdown=integrity"), "");
+    let said = seen.refused(16, &scene.root.release);
+    let spl = shown(&scene.tree.module("spl"));
+    contains_all(&said, &[&spl, "lockdown is integrity", "sign the modules with an enrolled key"]);
+}
+
+#[test]
+fn a_store_that_others_than_root_can_write_to_is_not_loaded_from() {
+    let scene = Scene::get();
+    let state = scene.state();
+    let dir = scene.tree.module("zfs").parent().unwrap().to_owned();
+    let writable = fs::Permissions::from_mode(0o775);
+    fs::set_permissions(state.path(&shown(&dir)), writable).unwrap();
+    let seen = scene.boot("writable", &state, NEVER, "");
+    let said = seen.refused(15, &scene.root.release);
+    contains_all(&said, &[&shown(&dir), "has mode 0775", "find out who changed it", REBUILD]);
+}
+
+#[test]
+fn a_bad_configuration_file_is_named_with_line_and_column_and_costs_nothing_else() {
+    let scene = Scene::get();
+    let state = scene.state();
+    let bad = "/etc/zfs-prefix/config.d/50-bad.toml";
+    state.write(bad, "[boot]\nenabled = false\nwhen-missing = \"soon\"\n").unwrap();
+    let script =
+        "probe generator journalctl -b -q -o json _TRANSPORT=kernel -t zfs-prefix-generator";
+    let seen = scene.boot("bad-config", &state, NEVER, script);
+    seen.imported();
+    assert_eq!(seen.failed(), [""; 0]);
+    let entries = seen.journal("generator");
+    let errors: Vec<&Value> = entries.iter().filter(|e| e["PRIORITY"] == "3").collect();
+    assert_eq!(errors.len(), 1, "{entries:#?}");
+    let message = errors[0]["MESSAGE"].as_str().unwrap();
+    contains_all(message, &[&format!("{bad}:3:16: "), "\"soon\"", "late"]);
+}
+
+#[test]
+fn switched_off_the_boot_has_the_same_units_as_without_the_generator() {
+    let scene = Scene::get();
+    let state = scene.state();
+    let script = "
+probe units systemctl list-units --all --plain --no-legend --full
+probe tree systemctl list-dependencies --all --plain --full
+probe generated ls -R /run/systemd/generator /run/systemd/generator.early /run/systemd/generator.late
+";
+    let off = scene.boot("off", &state, "zfs_prefix=0", script);
+    let generator = state.path("/etc/systemd/system-generators/zfs-prefix-generator");
+    fs::create_dir_all(generator.parent().unwrap()).unwrap();
+    symlink("/dev/null", generator).unwrap();
+    let masked = scene.boot("masked", &state, "zfs_prefix=0", script);
+    for probe in ["units", "tree", "generated"] {
+        let lines = |seen: &scene::Seen| -> BTreeSet<String> {
+            let text = seen.output(probe);
+            // Each machine's file systems are made anew.
+            let same = text.lines().filter(|l| !l.contains("by\\x2duuid"));
+            // Not the descriptions: name, load, active and sub state.
+            same.map(|l| l.split_whitespace().take(4).collect::<Vec<_>>().join(" ")).collect()
+        };
+        let (off, masked) = (lines(&off), lines(&masked));
+        let differences: Vec<&String> = off.symmetric_difference(&masked).collect();
+        assert!(off.len() > 10, "{probe}: {off:?}");
+        assert!(differences.is_empty(), "{probe}: {differences:#?}");
+    }
+    assert_eq!(off.output("said"), "");
+}
+
+#[test]
+fn an_early_build_that_fails_holds_nothing_back() {
+    let scene = Scene::get();
+    let state = scene.state();
+    state.write("/etc/zfs-prefix/config.toml", "prefix.path = \"/nonexistent\"\n").unwrap();
+    let script = "
+probe early systemctl show zfs-build-early.service -p ActiveState,ExecMainStatus,Result
+probe why journalctl -b -q -o json -t zfs-build -u zfs-build-early.service
+";
+    let seen = scene.boot("block", &state, "zfs_prefix.when_missing=block", script);
+    seen.imported();
+    let early = seen.properties("early");
+    assert_eq!((&*early["ActiveState"], &*early["ExecMainStatus"]), ("failed", "11"), "{early:?}");
+    // The late one is its second chance; it may not have had it yet.
+    let failed = seen.failed();
+    assert!(failed.contains(&"zfs-build-early.service".to_owned()), "{failed:?}");
+    let builds = ["zfs-build-early.service", "zfs-build.service"];
+    assert!(failed.iter().all(|f| builds.contains(&f.as_str())), "{failed:?}");
+    let why = seen.journal("why");
+    let last = why.last().unwrap();
+    assert_eq!(last["MESSAGE_ID"], id::BUILD_FAILED, "{why:#?}");
+    contains_all(last["MESSAGE"].as_str().unwrap(), &["no prefix at /nonexistent", "prefix.path"]);
+    seen.said(id::LOADED, &scene.root.release);
+}
+
+#[test]
+fn a_late_build_starts_after_the_boot_and_ends_with_the_machine() {
+    let scene = Scene::get();
+    let state = scene.state_without_tree();
+    let wait = |what: &str| {
+        format!(
+            "for i in $(seq 600); do systemctl show zfs-build -p StatusText | grep -Eq '{what}' && break; sleep .2; done"
+        )
+    };
+    let script = format!(
+        "
+{building}
+probe build systemctl show zfs-build.service -p ActiveState,StatusText,InactiveExitTimestampMonotonic
+probe target systemctl show multi-user.target -p ActiveEnterTimestampMonotonic
+probe working pgrep -u core
+probe stop systemctl stop zfs-build.service
+probe stopped systemctl show zfs-build.service -p ActiveState,Result,ExecMainStatus
+probe left pgrep -u core
+probe journal journalctl -b -q -o cat -u zfs-build.service
+probe after find /var/lib/zfs-prefix -not -type d
+systemctl start --no-block zfs-build.service
+{started}
+probe again systemctl show zfs-build.service -p ActiveState
+",
+        building = wait("building|configuring"),
+        started = wait("planning|building|configuring"),
+    );
+    let seen = scene.boot("late", &state, "", &script);
+    seen.skipped(&scene.root.release);
+    let (build, target) = (seen.properties("build"), seen.properties("target"));
+    assert_eq!(build["ActiveState"], "activating", "{build:?}");
+    contains_all(&build["StatusText"], &["ing sys-fs/zfs-kmod"]);
+    let stamp = |text: &str| text.parse::<u64>().unwrap();
+    let target = stamp(&target["ActiveEnterTimestampMonotonic"]);
+    let begun = stamp(&build["InactiveExitTimestampMonotonic"]);
+    assert!(0 < target && target < begun, "multi-user.target {target}, zfs-build {begun}");
+    assert_eq!(seen.status("working"), 0, "the build has no processes");
+    assert_eq!(seen.status("stop"), 0, "{}", seen.output("stop"));
+    let stopped = seen.properties("stopped");
+    assert_ne!(stopped["Result"], "timeout", "{stopped:?}");
+    assert_ne!(stopped["ActiveState"], "activating", "{stopped:?}");
+    assert_eq!(seen.output("left"), "", "processes of the build are left");
+    contains_all(&seen.output("journal"), &["the build was stopped by a signal"]);
+    assert_eq!(seen.output("after"), "", "left in the state directory");
+    // And the machine went off with a build running: that is what the boot waited for.
+    assert_eq!(seen.properties("again")["ActiveState"], "activating");
+}

@@ -1,0 +1,276 @@
+//! What all scenarios share: a published tree, a pool with a file in it, and the questions that
+//! every boot is asked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::lab::disk::{State, StateDisks, blank, usr};
+use crate::lab::published::{Published, publish};
+use crate::lab::root::{Root, root};
+use crate::lab::tool::run;
+use crate::lab::vm::{Boot, Disk, VmSpec, boot};
+
+/// What was written into the pool.
+pub const FILE: &str = "written once";
+/// Nothing is built in a virtual machine where that is not the scenario: it takes over an hour.
+pub const NEVER: &str = "zfs_prefix.when_missing=never";
+
+/// Everything below the store's two directories: kinds, modes, owners, names, link targets and
+/// contents. Not the directories themselves: tmpfiles.d makes them at boot.
+const DIGEST: &str = "{ cd /var/lib/zfs-prefix && \
+    find store current -mindepth 1 -printf '%y %m %U %G %p %l\\n' | LC_ALL=C sort && \
+    find store current -type f -print0 | LC_ALL=C sort -z | xargs -0r b2sum; } 2>/dev/null | b2sum";
+
+const QUESTIONS: &str = r#"
+probe targets systemctl is-active sysinit.target local-fs.target basic.target multi-user.target
+probe cycles journalctl -b -q -o cat -g 'ordering cycle'
+probe load systemctl show zfs-load.service -p ActiveState,Result,ExecMainStatus,ExecCondition
+probe said journalctl -b -q -o json -t zfs-load -u zfs-load.service
+probe failed systemctl --failed --plain --no-legend
+probe modules sed -nE 's/^(zfs|spl) .*/\1/p' /proc/modules
+probe active readlink /run/zfs-prefix/active
+probe pool zpool list -H -o name,health
+probe file cat /tank/file
+"#;
+
+/// The shared part. Held by one test at a time: the machine has few cores.
+pub struct Scene {
+    pub root: Root,
+    pub tree: Published,
+    state: State,
+    usr: PathBuf,
+    pool: PathBuf,
+    work: PathBuf,
+    /// Another process with this laboratory waits.
+    _lock: fs::File,
+}
+
+impl Scene {
+    /// Makes it, the first time; waits for the test that has it.
+    pub fn get() -> MutexGuard<'static, Scene> {
+        static SCENE: OnceLock<Result<Mutex<Scene>, String>> = OnceLock::new();
+        let scene =
+            SCENE.get_or_init(|| Scene::make().map(Mutex::new).map_err(|e| format!("{e:#}")));
+        match scene {
+            Ok(scene) => scene.lock().unwrap_or_else(PoisonError::into_inner),
+            Err(error) => panic!("the scene could not be made: {error}"),
+        }
+    }
+
+    fn make() -> Result<Scene> {
+        let staged = std::env::var_os("ZFS_PREFIX_STAGE").context(
+            "ZFS_PREFIX_STAGE is not set: the programs under test, put there by `make stage`; run `make check`",
+        )?;
+        let lock = crate::lab::cache::lock("boot")?;
+        let root = root()?;
+        let work = crate::lab::dir().join("boot");
+        fs::create_dir_all(&work)?;
+        // A name of its own: tests of other programs replace the shared one.
+        let own = work.join("usr.ext4");
+        crate::lab::cache::remove(&own)?;
+        fs::hard_link(usr(&root, Some(&PathBuf::from(staged).canonicalize()?))?, &own)?;
+        let state = State::fresh(&root, &work.join("published"))?;
+        let tree = publish(&root, &state)?;
+        let pool = work.join("pool.img");
+        blank(&pool, 512 << 20)?;
+        let scene = Scene { root, tree, state, usr: own, pool, work, _lock: lock };
+        scene.make_pool()?;
+        Ok(scene)
+    }
+
+    /// The pool, and the cache file that names it, in the state of all scenarios.
+    fn make_pool(&self) -> Result<()> {
+        let disks = self.state.disks(&self.work.join("disks"))?;
+        let create = format!(
+            "probe create zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-pool\n\
+             probe write sh -c 'echo {FILE} > /tank/file && sync'\n"
+        );
+        let spec = self.spec("pool", &disks, NEVER, create);
+        let boot = boot(&self.root, &keep(spec))?;
+        for name in ["create", "write"] {
+            let probe = boot.probe(name)?;
+            ensure!(probe.status == 0, "{name}: {}: {}", probe.output, boot.log.display());
+        }
+        let cache = self.state.path("/etc/zfs/zpool.cache");
+        let dump = format!("dump /etc/zfs/zpool.cache {}", cache.display());
+        run(Command::new("debugfs").args(["-R", &dump]).arg(&disks.root))?;
+        ensure!(fs::metadata(&cache).is_ok_and(|m| m.len() > 0), "no zpool.cache after the boot");
+        Ok(())
+    }
+
+    /// A state with the tree published and the pool known, for a scenario to change.
+    pub fn state(&self) -> State {
+        self.state.copy(&self.work.join("state")).unwrap()
+    }
+
+    /// The same with nothing published.
+    pub fn state_without_tree(&self) -> State {
+        let state = self.state();
+        fs::remove_dir_all(state.path("/var/lib/zfs-prefix")).unwrap();
+        state
+    }
+
+    /// Boots `state`, of which a copy is used; nothing that the boot writes is kept.
+    pub fn boot(&self, name: &str, state: &State, cmdline: &str, script: &str) -> Seen {
+        let disks = state.disks(&self.work.join("disks")).unwrap();
+        self.run(&self.spec(name, &disks, cmdline, questions(script)), state)
+    }
+
+    /// Boots `state` as often as there are scripts; what a boot writes is there in the next one.
+    pub fn boots(&self, name: &str, state: &State, cmdline: &str, scripts: &[&str]) -> Vec<Seen> {
+        let disks = state.disks(&self.work.join("disks")).unwrap();
+        let pool = self.work.join("pool-copy.img");
+        run(Command::new("cp").arg("--sparse=always").arg(&self.pool).arg(&pool)).unwrap();
+        let boot = |(n, script): (usize, &&str)| {
+            let name = format!("{name}-{}", n + 1);
+            let mut spec = keep(self.spec(&name, &disks, cmdline, questions(script)));
+            spec.disks[0].image.clone_from(&pool);
+            self.run(&spec, state)
+        };
+        scripts.iter().enumerate().map(boot).collect()
+    }
+
+    fn run(&self, spec: &VmSpec, state: &State) -> Seen {
+        let local = DIGEST.replace("/var/lib", &state.path("/var/lib").display().to_string());
+        let digest = run(Command::new("sh").arg("-c").arg(local)).unwrap();
+        let seen = Seen { boot: boot(&self.root, spec).unwrap(), digest: digest.trim().to_owned() };
+        seen.reached();
+        seen
+    }
+
+    fn spec(&self, name: &str, disks: &StateDisks, cmdline: &str, script: String) -> VmSpec {
+        VmSpec {
+            name: format!("boot-{name}"),
+            cmdline: cmdline.into(),
+            usr: self.usr.clone(),
+            state: disks.clone(),
+            keep_state: false,
+            disks: vec![Disk { image: self.pool.clone(), serial: "pool".into(), keep: false }],
+            script,
+            timeout: Duration::from_secs(300),
+            live: false,
+        }
+    }
+}
+
+fn keep(mut spec: VmSpec) -> VmSpec {
+    spec.keep_state = true;
+    spec.disks.iter_mut().for_each(|d| d.keep = true);
+    spec
+}
+
+fn questions(script: &str) -> String {
+    format!("{QUESTIONS}probe store sh -c {DIGEST:?}\n{script}")
+}
+
+/// What a boot showed.
+pub struct Seen {
+    boot: Boot,
+    /// The store's digest before it.
+    digest: String,
+}
+
+impl Seen {
+    /// The output of a probe that has to be there.
+    pub fn output(&self, probe: &str) -> String {
+        self.boot.probe(probe).unwrap().output
+    }
+
+    /// The exit status of a probe.
+    pub fn status(&self, probe: &str) -> i32 {
+        self.boot.probe(probe).unwrap().status
+    }
+
+    /// `systemctl show` of a probe.
+    pub fn properties(&self, probe: &str) -> BTreeMap<String, String> {
+        let text = self.output(probe);
+        let pairs = text.lines().filter_map(|l| l.split_once('='));
+        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    }
+
+    /// The journal entries of a probe with `-o json`.
+    pub fn journal(&self, probe: &str) -> Vec<Value> {
+        self.output(probe).lines().map(|l| serde_json::from_str(l).expect(l)).collect()
+    }
+
+    /// The names of the failed units, without the boot's own test script.
+    pub fn failed(&self) -> Vec<String> {
+        let text = self.output("failed");
+        text.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
+    /// Whatever the scenario: the whole boot came up, and systemd broke no ordering cycle.
+    fn reached(&self) {
+        let log = self.boot.log.display();
+        assert_eq!(self.output("targets"), "active\n".repeat(4).trim_end(), "{log}");
+        assert_eq!(self.output("cycles"), "", "{log}");
+        assert_eq!(self.output("store"), self.digest, "the store has changed: {log}");
+    }
+
+    /// The pool is there as it was left.
+    pub fn imported(&self) {
+        let log = self.boot.log.display();
+        assert_eq!(self.output("pool"), "tank\tONLINE", "{log}");
+        assert_eq!(self.output("file"), FILE, "{log}");
+        assert_eq!(self.output("modules").lines().count(), 2, "{log}");
+    }
+
+    /// Nothing of the tree went into the kernel, and no pool was touched.
+    pub fn nothing_loaded(&self) {
+        assert_eq!(self.output("modules"), "", "modules in the kernel");
+        assert_ne!(self.status("active"), 0, "/run/zfs-prefix/active is there");
+        assert_ne!(self.status("pool"), 0, "zpool list: {}", self.output("pool"));
+        assert_ne!(self.status("file"), 0, "the file is there");
+    }
+
+    /// The one entry of zfs-load in the journal of its unit: its message. It carries this
+    /// MESSAGE_ID and kernel.
+    pub fn said(&self, message_id: &str, release: &str) -> String {
+        let said = self.journal("said");
+        assert_eq!(said.len(), 1, "zfs-load said {said:#?}");
+        assert_eq!(said[0]["MESSAGE_ID"], message_id, "{said:#?}");
+        assert_eq!(said[0]["ZFS_PREFIX_KERNEL"], release, "{said:#?}");
+        said[0]["MESSAGE"].as_str().expect("MESSAGE is text").to_owned()
+    }
+
+    /// zfs-load.service failed with this exit status, alone, and loaded nothing; its message.
+    pub fn refused(&self, exit: u8, release: &str) -> String {
+        let load = self.properties("load");
+        assert_eq!(load["ActiveState"], "failed", "{load:?}");
+        assert_eq!(load["ExecMainStatus"], exit.to_string(), "{load:?}");
+        assert_eq!(self.failed(), ["zfs-load.service"]);
+        self.nothing_loaded();
+        self.said(zfs_prefix::log::id::LOAD_FAILED, release)
+    }
+
+    /// zfs-load.service was skipped: inactive, exit status 3 of its condition, no failed unit.
+    /// Its message.
+    pub fn skipped(&self, release: &str) -> String {
+        let load = self.properties("load");
+        assert_eq!(load["ActiveState"], "inactive", "{load:?}");
+        assert_eq!(load["Result"], "exec-condition", "{load:?}");
+        assert!(load["ExecCondition"].contains("status=3"), "{load:?}");
+        assert_eq!(self.failed(), [""; 0]);
+        self.nothing_loaded();
+        self.said(zfs_prefix::log::id::NOTHING_PUBLISHED, release)
+    }
+}
+
+/// All of `needles` are in `text`.
+pub fn contains_all(text: &str, needles: &[&str]) {
+    for needle in needles {
+        assert!(text.contains(needle), "no {needle:?} in: {text}");
+    }
+}
+
+/// `path` as a machine shows it.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
