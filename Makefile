@@ -52,10 +52,10 @@ lint:
 	cargo clippy --locked --all-targets -- -D warnings
 
 check: setup lint stage
-	ZFS_PREFIX_STAGE='$(STAGE)' cargo test --locked
+	ZFS_PREFIX_STAGE='$(STAGE)' cargo test --locked --no-fail-fast
 
 check-all: setup lint stage
-	ZFS_PREFIX_STAGE='$(STAGE)' cargo test --locked -- --include-ignored
+	ZFS_PREFIX_STAGE='$(STAGE)' cargo test --locked --no-fail-fast -- --include-ignored
 
 # On a machine with nothing else to do; otherwise the figures mean little.
 bench: setup stage
