@@ -17,6 +17,7 @@ probe create zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-pool
 probe write sh -c 'echo written by the first boot > /tank/file && sync'
 ";
 const LOOK: &str = "
+probe build systemctl start zfs-build.service
 probe journal journalctl -b --no-hostname -o short-monotonic -u zfs-load -u zfs-import-cache -u zfs-mount -u zfs-build
 probe status zfs-prefix status
 probe health zpool list -H -o name,health tank
@@ -89,6 +90,11 @@ fn prove(boot: &Boot, root: &Root) -> Result<()> {
     ensure!(boot.probe("file")?.output == "written by the first boot", "the file is not readable");
     let failed = boot.probe("failed")?;
     ensure!(failed.output.is_empty(), "failed units: {}", failed.output);
+    // The builder sees the running kernel here and saw its image there: the same key.
+    let build = boot.probe("build")?;
+    let journal = boot.probe("journal")?.output;
+    let known = journal.contains("are published already");
+    ensure!(build.status == 0 && known, "the builder does not know its own tree:\n{journal}");
     let status = boot.probe("status")?.output;
     let tree = format!("/var/lib/zfs-prefix/store/{}/", root.release);
     ensure!(status.contains(&tree), "not loaded from the store:\n{status}");
