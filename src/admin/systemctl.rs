@@ -34,17 +34,11 @@ pub fn build(release: Option<&Release>) -> Result<u8> {
         }
         std::thread::sleep(Duration::from_millis(500));
     };
-    let code = show(&unit, "ExecMainStatus")?.parse::<u8>().unwrap_or(Exit::Other.code());
-    match (status.success(), code) {
-        (true, _) => {
-            eprintln!("{}", show(&unit, "StatusText")?);
-            Ok(Exit::Done.code())
-        }
-        (false, code) => {
-            eprintln!("{unit} failed; its journal: journalctl -eu '{unit}'");
-            Ok(if code == 0 { Exit::Other.code() } else { code })
-        }
+    if !status.success() {
+        return failed(&unit);
     }
+    eprintln!("{}", show(&unit, "StatusText")?);
+    Ok(Exit::Done.code())
 }
 
 /// Starts zfs-load.service. Returns its exit status, [`Exit::NothingPublished`] when it was
@@ -70,9 +64,14 @@ pub fn load(host: &Host) -> Result<u8> {
         eprintln!("{unit} was skipped; its reason: journalctl -eu {unit}");
         return Ok(Exit::NothingPublished.code());
     }
-    eprintln!("{unit} failed; its journal: journalctl -eu {unit}");
-    let code = show(unit, "ExecMainStatus")?.parse::<u8>().unwrap_or(0);
-    Ok(if code == 0 { Exit::Other.code() } else { code })
+    failed(unit)
+}
+
+/// Says where to look, and gives the exit status of the unit's program; never 0.
+fn failed(unit: &str) -> Result<u8> {
+    eprintln!("{unit} failed; its journal: journalctl -eu '{unit}'");
+    let code = show(unit, "ExecMainStatus")?.parse().unwrap_or(Exit::Done.code());
+    Ok(if code == Exit::Done.code() { Exit::Other.code() } else { code })
 }
 
 fn show(unit: &str, property: &str) -> Result<String> {

@@ -65,10 +65,9 @@ pub fn main(host: Result<Host>, args: impl IntoIterator<Item = std::ffi::OsStrin
         Err(error) if cancel.is_set() => {
             tracing::warn!("{error:#}");
             // As if the signal had not been caught: for the service manager a stop is no failure.
-            match signal_hook::low_level::emulate_default_handler(libc::SIGTERM) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => exit::Exit::Other.into(),
-            }
+            // It does not come back; if it did, this is still no success.
+            let _ = signal_hook::low_level::emulate_default_handler(libc::SIGTERM);
+            exit::Exit::Other.into()
         }
         Err(error) => {
             let exit = exit::of(&error);

@@ -1,4 +1,4 @@
-//! The one way to run a child process of a build: clean environment, own process group, another
+//! The one way to run a child process of a build: clean environment, own session, another
 //! user, output line by line to a sink, the whole tree of processes ended on cancellation.
 
 use std::collections::VecDeque;
@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -201,13 +201,6 @@ pub fn describe(status: ExitStatus) -> String {
         (None, Some(9)) => "killed by signal 9 (out of memory? see journalctl -k)".to_owned(),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => status.to_string(),
-    }
-}
-
-/// The program, for the path in messages.
-impl AsRef<Path> for Run {
-    fn as_ref(&self) -> &Path {
-        &self.program
     }
 }
 

@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::kernel::{Release, gnu_build_id};
 use crate::module::compress::Compression;
 use crate::module::{Found, Info, decompress, name_of_path, read_info, read_info_of_file};
-use crate::store::{FileEntry, Layout, Manifest, file_digest, trust};
+use crate::store::{FileEntry, Layout, Manifest, file_digest, key_of_link, trust};
 
 /// No manifest is larger: 100 bytes a file, some thousand files of userland.
 const MANIFEST_MOST: u64 = 16 << 20;
@@ -161,22 +161,14 @@ fn current_key(layout: &Layout, release: &Release, owner: u32) -> Result<String>
     trust::directory(&layout.state(), owner)?;
     trust::directory(&layout.current_dir(), owner)?;
     trust::link(&link, owner)?;
-    let machine = Layout::new(Path::new("/"));
-    let relative = Path::new("../store").join(release.as_str());
-    let homes = [relative, machine.trees(release), layout.trees(release)];
-    // Compared word by word, not resolved: `..` and links inside the target lead elsewhere.
-    let key = homes.iter().find_map(|home| target.strip_prefix(home).ok()).and_then(Path::to_str);
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    match key {
-        Some(key) if !key.is_empty() && !key.starts_with('.') && key.chars().all(plain) => {
-            Ok(key.to_owned())
-        }
-        _ => fail!(
+    match key_of_link(layout, release, &target) {
+        Some(key) => Ok(key),
+        None => fail!(
             Exit::Refused,
             "{} points to {}, not to a tree in {}; nothing is loaded; build anew: systemctl start zfs-build",
             link.display(),
             target.display(),
-            machine.trees(release).display()
+            Layout::new(Path::new("/")).trees(release).display()
         ),
     }
 }

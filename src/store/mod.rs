@@ -18,7 +18,7 @@ pub use layout::Layout;
 pub use lock::Lock;
 pub use manifest::{FileEntry, MANIFEST_VERSION, Manifest};
 pub use publish::{
-    Staging, current_key, make_dirs, set_current, switch_link, sync_dir, write_atomic,
+    Staging, current_key, key_of_link, make_dirs, set_current, switch_link, sync_dir, write_atomic,
 };
 
 /// Now, in seconds since the epoch; 0 on a machine whose clock is before it.

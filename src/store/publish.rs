@@ -168,14 +168,22 @@ pub fn set_current(layout: &Layout, release: &Release, key: &str) -> Result<()> 
     switch_link(&layout.current(release), &Path::new("../store").join(release.as_str()).join(key))
 }
 
+/// The key that `target`, the text of a `current/<release>` link, names: the link leads straight to
+/// `store/<release>/<key>`, in relative or absolute words. Builder and loader both ask this.
+pub fn key_of_link(layout: &Layout, release: &Release, target: &Path) -> Option<String> {
+    let machine = Layout::new(Path::new("/"));
+    let relative = Path::new("../store").join(release.as_str());
+    let homes = [relative, machine.trees(release), layout.trees(release)];
+    // Compared word by word, not resolved: `..` and links inside the target lead elsewhere.
+    let key = homes.iter().find_map(|home| target.strip_prefix(home).ok())?.to_str()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let good = !key.is_empty() && !key.starts_with('.') && key.chars().all(plain);
+    good.then(|| key.to_owned())
+}
+
 /// The key `current/<release>` points to, if it is a link into the store.
 pub fn current_key(layout: &Layout, release: &Release) -> Option<String> {
-    let target = fs::read_link(layout.current(release)).ok()?;
-    let key = target.file_name()?.to_str()?.to_owned();
-    // The loader takes these two forms and no other.
-    let relative = Path::new("../store").join(release.as_str()).join(&key);
-    let absolute = Layout::new(Path::new("/")).tree(release, &key);
-    (target == relative || target == absolute).then_some(key)
+    key_of_link(layout, release, &fs::read_link(layout.current(release)).ok()?)
 }
 
 /// Gives `staged` the name `target`. What has that name already gets the other one in the same

@@ -4,8 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
 use crate::host::Host;
 use crate::kernel::Release;
 
@@ -42,17 +40,18 @@ pub(super) fn host(environment: &Environment) -> anyhow::Result<Host> {
         Some(value) => value == "1",
         None => environment.path("/etc/initrd-release").exists(),
     };
-    let cmdline = match &environment.proc_cmdline {
-        Some(line) => line.to_string_lossy().into_owned(),
-        None => cmdline(environment, container)?,
-    };
-    Ok(Host {
+    let mut host = Host {
         root: environment.path("/"),
         kernel_release: Release::running()?,
-        cmdline,
+        cmdline: String::new(),
         container,
         in_initrd,
-    })
+    };
+    host.cmdline = match &environment.proc_cmdline {
+        Some(line) => line.to_string_lossy().into_owned(),
+        None => host.read_cmdline()?,
+    };
+    Ok(host)
 }
 
 fn container(environment: &Environment) -> bool {
@@ -67,12 +66,4 @@ fn container(environment: &Environment) -> bool {
     environment.path("/run/systemd/container").exists()
         || std::fs::read(environment.path("/proc/1/environ"))
             .is_ok_and(|all| all.split(|&b| b == 0).any(|v| v.starts_with(b"container=")))
-}
-
-/// A container has no kernel command line of its own: systemd takes the arguments of its PID 1.
-fn cmdline(environment: &Environment, container: bool) -> anyhow::Result<String> {
-    let path = environment.path(if container { "/proc/1/cmdline" } else { "/proc/cmdline" });
-    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(text.trim_end_matches(['\0', '\n']).replace('\0', " "))
 }
