@@ -188,10 +188,7 @@ impl Run {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let (reader, writer) = std::io::pipe().context("pipe")?;
         let mut command = self.command(false)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone().context("pipe")?)
-            .stderr(writer);
+        command.stdin(Stdio::null()).stdout(writer.try_clone().context("pipe")?).stderr(writer);
         processes::detach(&mut command);
         let mut child =
             command.spawn().with_context(|| format!("{}: cannot be started", self.shown()))?;

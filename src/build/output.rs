@@ -56,9 +56,9 @@ pub fn reason_of(tail: &VecDeque<String>) -> (Exit, &'static str) {
 fn refused_outside(line: &str) -> bool {
     let host = ["/usr/", "/bin/", "/sbin/", "/opt/"];
     line.ends_with(": Permission denied")
-        && line.split([' ', ':']).any(|word| {
-            word.contains("bin/") && host.iter().any(|prefix| word.starts_with(prefix))
-        })
+        && line
+            .split([' ', ':'])
+            .any(|word| word.contains("bin/") && host.iter().any(|prefix| word.starts_with(prefix)))
 }
 
 /// As [`reason_of`], for the step that fetches.

@@ -110,9 +110,11 @@ mod tests {
         let etc = "root:x:0:0::/root:/bin/bash\n\ncore:x:500:500::/home/core:/bin/bash\n+::::::\n";
         let vendor = "root:*:0:0:other:/:/bin/false\nbin:x:1:1::/bin:\njunk\n# core:x:7:7\n";
         let all = merged(&[etc.to_owned(), vendor.to_owned()]);
-        let want = "root:x:0:0::/root:/bin/bash\ncore:x:500:500::/home/core:/bin/bash\nbin:x:1:1::/bin:\n";
+        let want =
+            "root:x:0:0::/root:/bin/bash\ncore:x:500:500::/home/core:/bin/bash\nbin:x:1:1::/bin:\n";
         assert_eq!(all, want);
-        for (number, want) in [(0, Some("root")), (500, Some("core")), (1, Some("bin")), (7, None)] {
+        for (number, want) in [(0, Some("root")), (500, Some("core")), (1, Some("bin")), (7, None)]
+        {
             assert_eq!(name_of(&all, number).as_deref(), want, "{number}");
         }
         assert_eq!(merged(&[]), "");

@@ -45,11 +45,8 @@ impl Prefix {
     /// prefix no patchelf, or no program of its own that shows how.
     pub fn place(&self, work: &Path, tree: &Tree, cancel: &Cancel) -> Result<Place> {
         let contents = Contents::of(&[&tree.output, &tree.source]).exit(Exit::NoKernelSource)?;
-        let mut place = Place {
-            work: Some(work.to_owned()),
-            kernel: contents.places,
-            ..Place::default()
-        };
+        let mut place =
+            Place { work: Some(work.to_owned()), kernel: contents.places, ..Place::default() };
         let foreign = contents.programs.into_iter().filter(|(_, i)| !i.starts_with(&self.path));
         let foreign: Vec<PathBuf> = foreign.map(|(program, _)| program).collect();
         if let Some(first) = foreign.first() {

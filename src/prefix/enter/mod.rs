@@ -136,9 +136,8 @@ fn enter(args: Vec<OsString>) -> Result<std::convert::Infallible> {
         terminal::refuse_typing()?;
     }
     privileges::give_up(&spec.account, parent)?;
-    std::env::set_current_dir(&spec.dir).with_context(|| {
-        format!("{} as user {}", spec.dir.display(), spec.account.user)
-    })?;
+    std::env::set_current_dir(&spec.dir)
+        .with_context(|| format!("{} as user {}", spec.dir.display(), spec.account.user))?;
     privileges::close_descriptors()?;
     Err(not_executed(&spec, program, &Command::new(program).args(args).exec()))
 }

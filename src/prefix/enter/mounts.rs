@@ -101,9 +101,8 @@ pub fn attach(mount: &OwnedFd, over: &OwnedFd) -> Result<()> {
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     let (from, to): (c_int, c_int) = (mount.as_raw_fd(), over.as_raw_fd());
     // SAFETY: move_mount(2) reads the two paths, C strings that live as long as the program.
-    let done = unsafe {
-        libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags)
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) };
     checked("move_mount", "5.2", done).map(drop)
 }
 

@@ -72,7 +72,6 @@ fn clear_capabilities() -> Result<(), Errno> {
     let header = Header { version: 0x2008_0522, pid: 0 };
     let none = [0_u32; 6];
     // SAFETY: capset(2) reads the header and, for this version, 24 bytes of data; both outlive it.
-    let done =
-        unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
     Errno::result(done).map(drop)
 }

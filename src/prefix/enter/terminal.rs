@@ -22,16 +22,15 @@ const REQUEST: u32 = if cfg!(target_endian = "little") { 24 } else { 28 };
 /// The kernel has no seccomp filters.
 pub(super) fn refuse_typing() -> Result<()> {
     let filter = filter();
-    let program = libc::sock_fprog {
-        len: u16::try_from(filter.len())?,
-        filter: filter.as_ptr().cast_mut(),
-    };
+    let program =
+        libc::sock_fprog { len: u16::try_from(filter.len())?, filter: filter.as_ptr().cast_mut() };
     // SAFETY: the kernel reads `len` instructions at `filter`, which outlives the call, and
     // writes nothing.
-    let done = unsafe {
-        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
-    };
-    Errno::result(done).context("PR_SET_SECCOMP: this kernel has no CONFIG_SECCOMP_FILTER").map(drop)
+    let done =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    Errno::result(done)
+        .context("PR_SET_SECCOMP: this kernel has no CONFIG_SECCOMP_FILTER")
+        .map(drop)
 }
 
 fn filter() -> [libc::sock_filter; 11] {
