@@ -21,6 +21,7 @@ use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 pub use plan::digest_paths;
+pub(crate) use plan::{atoms, tree_dir};
 pub use verify::{Expected, verify};
 
 use crate::config::{Recipe, Settings};
@@ -31,7 +32,7 @@ use crate::kernel::Release;
 use crate::log::id;
 use crate::store::{self, FailureRecord, Layout, Lock, MANIFEST_VERSION, Manifest, Staging};
 use command::Cancel;
-use plan::{Plan, atoms, make_source};
+use plan::{Plan, make_source};
 use progress::{Counts, Progress};
 use stage::Stage;
 use workdir::WorkDir;

@@ -1,0 +1,74 @@
+//! `zfs-prefix prefix …`: the toolchain prefix, looked at.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+
+use super::print;
+use crate::build::command::Cancel;
+use crate::build::tree_dir;
+use crate::config::{self, Settings};
+use crate::exit::Exit;
+use crate::host::Host;
+use crate::kernel;
+use crate::prefix::audit::{Options, audit};
+
+/// Commands about the prefix.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Does the prefix owe the host nothing? Every ELF file and script, the toolchain, owners, modes
+    Audit {
+        /// This directory instead of prefix.path
+        dir: Option<PathBuf>,
+        /// Where its files are meant to be, if that is not where they are
+        #[arg(long, value_name = "PATH")]
+        eprefix: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs a command; the exit status.
+///
+/// # Errors
+/// With the exit status of what is wrong.
+pub fn run(host: &Host, command: Command) -> Result<u8> {
+    let loaded = config::load(host);
+    for note in &loaded.notes {
+        eprintln!("zfs-prefix: {note}");
+    }
+    let cancel = Cancel::default();
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        signal_hook::flag::register(signal, cancel.0.clone()).context("sigaction")?;
+    }
+    match command {
+        Command::Audit { dir, eprefix, json } => {
+            let dir = absolute(dir.as_deref().unwrap_or(&loaded.settings.prefix.path))?;
+            let eprefix = eprefix.map_or(Ok(dir.clone()), |path| absolute(&path))?;
+            let kernel_compiler = kernel_compiler(host, &loaded.settings);
+            let report =
+                audit(&dir, &eprefix, &Options { host, kernel_compiler, cancel: &cancel })?;
+            match json {
+                true => print(&serde_json::to_string_pretty(&report)?)?,
+                false => print(&report.to_string())?,
+            }
+            Ok(if report.is_sound() { Exit::Done } else { Exit::PrefixIncomplete }.code())
+        }
+    }
+}
+
+/// The compiler line of the running kernel, where its build tree says so. A tree that is not there
+/// or is damaged is no matter of the prefix.
+fn kernel_compiler(host: &Host, settings: &Settings) -> Option<String> {
+    let release = &host.kernel_release;
+    let tree = kernel::Tree::open(&tree_dir(host, settings, release), release).ok()?;
+    tree.compiler()
+}
+
+/// Without trailing slashes and dots; links are not resolved, files may have been made for them.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).with_context(|| format!("{}", path.display()))?;
+    Ok(path.components().collect())
+}
