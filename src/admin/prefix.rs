@@ -1,5 +1,6 @@
-//! `zfs-prefix prefix …`: the toolchain prefix, looked at.
+//! `zfs-prefix prefix …`: the toolchain prefix, by hand.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,10 +12,11 @@ use crate::build::tree_dir;
 use crate::config::{self, Settings};
 use crate::exit::Exit;
 use crate::host::Host;
-use crate::kernel;
+use crate::kernel::{Release, Tree};
 use crate::prefix::audit::{Options, audit};
+use crate::prefix::enter::shell;
 
-/// Commands about the prefix.
+/// What can be done with the prefix.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Does the prefix owe the host nothing? Every ELF file and script, the toolchain, owners, modes
@@ -28,6 +30,21 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Enter it as a build does: its namespace, user and environment
+    Shell {
+        /// Set KV_OUT_DIR and KERNEL_DIR for this kernel instead of the running one
+        #[arg(long, value_name = "RELEASE")]
+        kernel_release: Option<Release>,
+        /// With the machine's network (the default)
+        #[arg(long, overrides_with = "no_network")]
+        network: bool,
+        /// Without any network, as a build has it once its sources are fetched
+        #[arg(long)]
+        no_network: bool,
+        /// A command instead of an interactive shell
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
 }
 
 /// Runs a command; the exit status.
@@ -39,12 +56,9 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
     for note in &loaded.notes {
         eprintln!("zfs-prefix: {note}");
     }
-    let cancel = Cancel::default();
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-        signal_hook::flag::register(signal, cancel.0.clone()).context("sigaction")?;
-    }
     match command {
         Command::Audit { dir, eprefix, json } => {
+            let cancel = cancelled_by_signals()?;
             let dir = absolute(dir.as_deref().unwrap_or(&loaded.settings.prefix.path))?;
             let eprefix = eprefix.map_or(Ok(dir.clone()), |path| absolute(&path))?;
             let kernel_compiler = kernel_compiler(host, &loaded.settings);
@@ -56,14 +70,29 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
             }
             Ok(if report.is_sound() { Exit::Done } else { Exit::PrefixIncomplete }.code())
         }
+        Command::Shell { kernel_release, network: _, no_network, command } => {
+            let term = std::env::var_os("TERM");
+            let release = kernel_release;
+            let request = shell::Request { release, network: !no_network, command, term };
+            shell::run(host, &loaded.settings, &request)
+        }
     }
+}
+
+/// Set by SIGTERM, SIGINT and SIGHUP.
+fn cancelled_by_signals() -> Result<Cancel> {
+    let cancel = Cancel::default();
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        signal_hook::flag::register(signal, cancel.0.clone()).context("sigaction")?;
+    }
+    Ok(cancel)
 }
 
 /// The compiler line of the running kernel, where its build tree says so. A tree that is not there
 /// or is damaged is no matter of the prefix.
 fn kernel_compiler(host: &Host, settings: &Settings) -> Option<String> {
     let release = &host.kernel_release;
-    let tree = kernel::Tree::open(&tree_dir(host, settings, release), release).ok()?;
+    let tree = Tree::open(&tree_dir(host, settings, release), release).ok()?;
     tree.compiler()
 }
 
