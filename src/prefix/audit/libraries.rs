@@ -9,16 +9,17 @@ use super::loader::{Defaults, Loader, Unfound, expand};
 use super::report::Check;
 use super::toolchain;
 use super::tree::{Entry, Place, Tree};
+use crate::host::Host;
 
 /// Looks at every ELF file; how many there are.
-pub(super) fn check(found: &mut Findings) -> usize {
+pub(super) fn check(found: &mut Findings, host: &Host) -> usize {
     let tree = found.tree;
     let count = tree.entries.values().filter(|entry| entry.elf().is_some()).count();
     let elves = elves(tree);
     for (path, elf) in &elves {
         run_path(found, path, elf);
     }
-    let (mut seen, inherited, mut defaults) = programs(found, &elves);
+    let (mut seen, inherited, mut defaults) = programs(found, host, &elves);
     // Whatever no program needs is loaded with dlopen(3), by a program that we do not know.
     let Some(defaults) = defaults.pop() else { return count };
     let loader = Loader { tree, defaults, inherited };
@@ -72,6 +73,7 @@ fn run_path(found: &mut Findings, path: &Path, elf: &Elf) {
 /// the defaults of the interpreters, the one most used last.
 fn programs(
     found: &mut Findings,
+    host: &Host,
     elves: &BTreeMap<&Path, &Elf>,
 ) -> (HashSet<PathBuf>, Vec<PathBuf>, Vec<Defaults>) {
     let tree = found.tree;
@@ -84,7 +86,7 @@ fn programs(
             *inherited.entry(dir).or_default() += 1;
         }
         let (uses, loader) = loaders.entry(interpreter.clone()).or_insert_with(|| {
-            let defaults = search_path(found, &interpreter);
+            let defaults = search_path(found, host, &interpreter);
             (0, Loader { tree, defaults, inherited: vec![] })
         });
         *uses += 1;
@@ -135,8 +137,11 @@ pub(crate) fn usual_interpreter(tree: &Tree) -> Option<PathBuf> {
 }
 
 /// The search directories of an interpreter; a warning for those of the host's.
-fn search_path(found: &mut Findings, interpreter: &Path) -> Defaults {
-    let defaults = Defaults::of(found.tree, interpreter);
+fn search_path(found: &mut Findings, host: &Host, interpreter: &Path) -> Defaults {
+    let mut defaults = Defaults::of(found.tree, interpreter);
+    // A name that no host has at the top was put there so that nothing is found.
+    let top = |dir: &Path| dir.iter().take(2).collect::<PathBuf>();
+    defaults.outside.retain(|dir| host.path(top(dir)).exists());
     if !defaults.outside.is_empty() {
         let dirs: Vec<_> = defaults.outside.iter().map(|dir| dir.display().to_string()).collect();
         let problem = format!("looks for libraries in the host's {} too", dirs.join(", "));

@@ -48,7 +48,7 @@ pub fn audit(root: &Path, eprefix: &Path, options: &Options) -> Result<Report> {
     let mut found = Findings { tree: &tree, list: Vec::new() };
     files::check(&mut found);
     let scripts = scripts::check(&mut found);
-    let elf_files = libraries::check(&mut found);
+    let elf_files = libraries::check(&mut found, options.host);
     toolchain::check(&mut found);
     names::check(&mut found, options.host);
     let compiler = probe::check(&mut found, root, options);

@@ -1,6 +1,7 @@
 //! The toolchain at work: its programs are run, and a program that it compiles has to be one of
 //! the prefix and not of the host.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,7 +40,7 @@ const PARTS: [(&str, &str); 8] = [
 /// Runs the programs; the compiler line, if there is one.
 pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Option<String> {
     let tree = found.tree;
-    let programs = match Programs::enter(tree, root, options.cancel) {
+    let programs = match Programs::enter(tree, root, options) {
         Ok(programs) => programs,
         Err(error) => {
             let problem = format!("its programs were not run: {error:#}");
@@ -48,7 +49,12 @@ pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Opt
             return None;
         }
     };
+    let mut said = HashSet::new();
     let mut failed = |path: &Path, error: anyhow::Error| {
+        // Where nothing can be run, every program says the same.
+        if !said.insert(format!("{error:#}")) {
+            return;
+        }
         let cure = "mend what the other findings say of it and of its libraries, or provision a complete prefix";
         found.error(Check::Probe, path, format!("does not work: {error:#}"), cure);
     };

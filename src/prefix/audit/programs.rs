@@ -7,11 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
-use super::toolchain::SEARCH_PATH;
+use super::Options;
 use super::tree::Tree;
-use crate::build::command::{Cancel, Run, User};
+use crate::build::command::{Cancel, Run};
 use crate::prefix::Prefix;
+use crate::prefix::enter::{Place, environment::environment};
+use crate::store::{Layout, make_dirs};
 
 /// How long a program may say nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,32 +22,44 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The way into a prefix, and a directory to work in.
 pub(crate) struct Programs<'a> {
     eprefix: &'a Path,
-    /// Whom they run as; none: the caller.
-    user: Option<User>,
+    /// As root: the owner's rights and a namespace. Without it: the caller's.
+    inside: Option<(Prefix, Place)>,
     cancel: &'a Cancel,
-    work: tempfile::TempDir,
+    work: TempDir,
 }
 
 impl<'a> Programs<'a> {
     /// Ready to run programs of `tree`, which is in the directory `root`.
     ///
     /// # Errors
-    /// The tree is not where its programs were made for, or belongs to root.
-    pub(crate) fn enter(tree: &'a Tree, root: &Path, cancel: &'a Cancel) -> Result<Programs<'a>> {
+    /// The tree belongs to root; or it is not where its programs were made for, and the caller is
+    /// not root, who alone could let them find it there.
+    pub(crate) fn enter(
+        tree: &'a Tree,
+        root: &Path,
+        options: &Options<'a>,
+    ) -> Result<Programs<'a>> {
         let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-        if identity(root).is_none() || identity(root) != identity(&tree.eprefix) {
-            bail!("the tree is in {} and not at {}", root.display(), tree.eprefix.display());
+        let in_place = identity(root).is_some() && identity(root) == identity(&tree.eprefix);
+        let cancel = options.cancel;
+        let eprefix = tree.eprefix.as_path();
+        if !nix::unistd::geteuid().is_root() {
+            if !in_place {
+                bail!("the tree is in {} and not at {}", root.display(), eprefix.display());
+            }
+            let work = tempfile::Builder::new().prefix("zfs-prefix-audit-").tempdir();
+            let work = work.context("a directory to compile in")?;
+            return Ok(Programs { eprefix, inside: None, cancel, work });
         }
-        let user = match nix::unistd::geteuid().is_root() {
-            true => Some(Prefix::open(&tree.eprefix)?.user),
-            false => None,
+        let prefix = Prefix { path: eprefix.to_owned(), ..Prefix::open(root)? };
+        let work = work(options, &prefix)?;
+        let place = Place {
+            tree: (!in_place).then(|| root.to_owned()),
+            read_only: true,
+            work: Some(work.path().to_owned()),
+            ..Place::default()
         };
-        let work = tempfile::Builder::new().prefix("zfs-prefix-audit-").tempdir();
-        let work = work.context("a directory for the probe")?;
-        if let Some(user) = user {
-            chown(work.path(), Some(user.uid), Some(user.gid)).context("chown")?;
-        }
-        Ok(Programs { eprefix: &tree.eprefix, user, cancel, work })
+        Ok(Programs { eprefix, inside: Some((prefix, place)), cancel, work })
     }
 
     /// The directory that programs are run in, theirs to write to.
@@ -57,23 +72,25 @@ impl<'a> Programs<'a> {
     /// # Errors
     /// It cannot be run, hangs, or ends with another status than 0.
     pub(crate) fn run(&self, program: &Path, args: &[&str]) -> Result<String> {
-        let in_prefix = |dir: &str| self.eprefix.join(dir).display().to_string();
-        let shell = in_prefix("bin/bash");
-        let mut run = Run::new(program)
-            .args(args)
-            .dir(self.work())
-            .idle(PATIENCE)
-            .env("PATH", SEARCH_PATH.map(in_prefix).join(":"))
-            .env("EPREFIX", self.eprefix)
-            .env("HOME", self.work())
-            .env("TMPDIR", self.work())
-            .env("SHELL", &shell)
-            .env("CONFIG_SHELL", &shell)
-            .env("LC_ALL", "C")
-            .env("TERM", "dumb");
-        if let Some(user) = self.user {
-            run = run.user(user);
-        }
-        run.output(self.cancel)
+        let run = match &self.inside {
+            Some((prefix, place)) => prefix.run(program, place),
+            None => environment(self.eprefix, self.work(), "audit")
+                .into_iter()
+                .fold(Run::new(program).dir(self.work()), |run, (name, value)| {
+                    run.env(name, value)
+                }),
+        };
+        run.args(args).idle(PATIENCE).output(self.cancel)
     }
+}
+
+/// Where builds work too: /tmp may be mounted noexec.
+fn work(options: &Options, prefix: &Prefix) -> Result<TempDir> {
+    let parent = Layout::new(&options.host.root).cache().join("audit");
+    make_dirs(&parent)?;
+    let shown = || format!("{}", parent.display());
+    let dir = TempDir::with_prefix_in("", &parent).with_context(shown)?;
+    let (uid, gid) = (prefix.user.uid, prefix.user.gid);
+    chown(dir.path(), Some(uid), Some(gid)).with_context(shown)?;
+    Ok(dir)
 }
