@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::kernel::{Release, Tree};
 use crate::prefix::audit::{Options, audit};
 use crate::prefix::enter::shell;
+use crate::prefix::info::Info;
 
 /// What can be done with the prefix.
 #[derive(Debug, Subcommand)]
@@ -26,6 +27,12 @@ pub enum Command {
         /// Where its files are meant to be, if that is not where they are
         #[arg(long, value_name = "PATH")]
         eprefix: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Whose it is, what is in it, where it came from
+    Info {
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -69,6 +76,14 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
                 false => print(&report.to_string())?,
             }
             Ok(if report.is_sound() { Exit::Done } else { Exit::PrefixIncomplete }.code())
+        }
+        Command::Info { json } => {
+            let info = Info::of(host, &loaded.settings, &cancelled_by_signals()?)?;
+            match json {
+                true => print(&serde_json::to_string_pretty(&info)?)?,
+                false => print(info.to_string().trim_end())?,
+            }
+            Ok(info.exit().code())
         }
         Command::Shell { kernel_release, network: _, no_network, command } => {
             let term = std::env::var_os("TERM");

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod enter;
+pub mod info;
 pub mod portage;
 
 use std::ffi::{OsStr, OsString};

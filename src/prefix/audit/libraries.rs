@@ -136,6 +136,19 @@ pub(crate) fn usual_interpreter(tree: &Tree) -> Option<PathBuf> {
     ["bash", "sh", "make", "gcc", "ld"].into_iter().find_map(of)
 }
 
+/// All that a program has mapped when it is started, its interpreter left out.
+pub(crate) fn mapped_with(tree: &Tree, program: &Path) -> HashSet<PathBuf> {
+    let mut seen = HashSet::new();
+    let elf = tree.resolve(&tree.absolute(program)).here().and_then(|(_, entry)| entry.elf());
+    let interpreter = elf.and_then(|elf| tree.resolve(elf.interpreter.as_ref()?).here());
+    if let (Some(elf), Some((interpreter, _))) = (elf, interpreter) {
+        let defaults = Defaults::of(tree, &interpreter);
+        let loader = Loader { tree, defaults, inherited: vec![] };
+        drop(loader.load(program, elf, &names(tree, &interpreter), &mut seen));
+    }
+    seen
+}
+
 /// The search directories of an interpreter; a warning for those of the host's.
 fn search_path(found: &mut Findings, host: &Host, interpreter: &Path) -> Defaults {
     let mut defaults = Defaults::of(found.tree, interpreter);

@@ -3,21 +3,22 @@
 mod elf;
 mod files;
 mod findings;
-mod libraries;
+pub(super) mod libraries;
 mod loader;
 mod names;
 mod probe;
-mod programs;
+pub(super) mod programs;
 mod report;
 mod scripts;
-mod toolchain;
-mod tree;
-mod walk;
+pub(super) mod toolchain;
+pub(super) mod tree;
+pub(super) mod walk;
 
 use std::path::Path;
 
 use anyhow::Result;
 
+pub(crate) use report::printable;
 pub use report::{Check, Finding, Report, Severity};
 
 use crate::build::command::Cancel;

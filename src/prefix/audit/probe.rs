@@ -40,7 +40,7 @@ const PARTS: [(&str, &str); 8] = [
 /// Runs the programs; the compiler line, if there is one.
 pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Option<String> {
     let tree = found.tree;
-    let programs = match Programs::enter(tree, root, options) {
+    let programs = match Programs::enter(tree, root, options.host, options.cancel) {
         Ok(programs) => programs,
         Err(error) => {
             let problem = format!("its programs were not run: {error:#}");

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::Options;
 use super::tree::Tree;
 use crate::build::command::{Cancel, Run};
+use crate::host::Host;
 use crate::prefix::Prefix;
 use crate::prefix::enter::{Place, environment::environment};
 use crate::store::{Layout, make_dirs};
@@ -37,11 +37,11 @@ impl<'a> Programs<'a> {
     pub(crate) fn enter(
         tree: &'a Tree,
         root: &Path,
-        options: &Options<'a>,
+        host: &Host,
+        cancel: &'a Cancel,
     ) -> Result<Programs<'a>> {
         let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
         let in_place = identity(root).is_some() && identity(root) == identity(&tree.eprefix);
-        let cancel = options.cancel;
         let eprefix = tree.eprefix.as_path();
         if !nix::unistd::geteuid().is_root() {
             if !in_place {
@@ -52,7 +52,7 @@ impl<'a> Programs<'a> {
             return Ok(Programs { eprefix, inside: None, cancel, work });
         }
         let prefix = Prefix { path: eprefix.to_owned(), ..Prefix::open(root)? };
-        let work = work(options, &prefix)?;
+        let work = work(host, &prefix)?;
         let place = Place {
             tree: (!in_place).then(|| root.to_owned()),
             read_only: true,
@@ -85,8 +85,8 @@ impl<'a> Programs<'a> {
 }
 
 /// Where builds work too: /tmp may be mounted noexec.
-fn work(options: &Options, prefix: &Prefix) -> Result<TempDir> {
-    let parent = Layout::new(&options.host.root).cache().join("audit");
+fn work(host: &Host, prefix: &Prefix) -> Result<TempDir> {
+    let parent = Layout::new(&host.root).cache().join("audit");
     make_dirs(&parent)?;
     let shown = || format!("{}", parent.display());
     let dir = TempDir::with_prefix_in("", &parent).with_context(shown)?;
