@@ -1,18 +1,42 @@
-//! `zfs-prefix prefix …`: the toolchain prefix by hand.
+//! `zfs-prefix prefix …`: the toolchain prefix, by hand.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Subcommand;
 
-use crate::config;
+use super::print;
+use crate::build::command::Cancel;
+use crate::build::tree_dir;
+use crate::config::{self, Settings};
+use crate::exit::Exit;
 use crate::host::Host;
-use crate::kernel::Release;
+use crate::kernel::{Release, Tree};
+use crate::prefix::audit::{Options, audit};
 use crate::prefix::enter::shell;
+use crate::prefix::info::Info;
 
 /// What can be done with the prefix.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Does the prefix owe the host nothing? Every ELF file and script, the toolchain, owners, modes
+    Audit {
+        /// This directory instead of prefix.path
+        dir: Option<PathBuf>,
+        /// Where its files are meant to be, if that is not where they are
+        #[arg(long, value_name = "PATH")]
+        eprefix: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Whose it is, what is in it, where it came from
+    Info {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Enter it as a build does: its namespace, user and environment
     Shell {
         /// Set KV_OUT_DIR and KERNEL_DIR for this kernel instead of the running one
@@ -30,7 +54,7 @@ pub enum Command {
     },
 }
 
-/// Does it; the exit status.
+/// Runs a command; the exit status.
 ///
 /// # Errors
 /// With the exit status of what is wrong.
@@ -40,6 +64,27 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
         eprintln!("zfs-prefix: {note}");
     }
     match command {
+        Command::Audit { dir, eprefix, json } => {
+            let cancel = cancelled_by_signals()?;
+            let dir = absolute(dir.as_deref().unwrap_or(&loaded.settings.prefix.path))?;
+            let eprefix = eprefix.map_or(Ok(dir.clone()), |path| absolute(&path))?;
+            let kernel_compiler = kernel_compiler(host, &loaded.settings);
+            let report =
+                audit(&dir, &eprefix, &Options { host, kernel_compiler, cancel: &cancel })?;
+            match json {
+                true => print(&serde_json::to_string_pretty(&report)?)?,
+                false => print(&report.to_string())?,
+            }
+            Ok(if report.is_sound() { Exit::Done } else { Exit::PrefixIncomplete }.code())
+        }
+        Command::Info { json } => {
+            let info = Info::of(host, &loaded.settings, &cancelled_by_signals()?)?;
+            match json {
+                true => print(&serde_json::to_string_pretty(&info)?)?,
+                false => print(info.to_string().trim_end())?,
+            }
+            Ok(info.exit().code())
+        }
         Command::Shell { kernel_release, network: _, no_network, command } => {
             let term = std::env::var_os("TERM");
             let release = kernel_release;
@@ -47,4 +92,27 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
             shell::run(host, &loaded.settings, &request)
         }
     }
+}
+
+/// Set by SIGTERM, SIGINT and SIGHUP.
+fn cancelled_by_signals() -> Result<Cancel> {
+    let cancel = Cancel::default();
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        signal_hook::flag::register(signal, cancel.0.clone()).context("sigaction")?;
+    }
+    Ok(cancel)
+}
+
+/// The compiler line of the running kernel, where its build tree says so. A tree that is not there
+/// or is damaged is no matter of the prefix.
+fn kernel_compiler(host: &Host, settings: &Settings) -> Option<String> {
+    let release = &host.kernel_release;
+    let tree = Tree::open(&tree_dir(host, settings, release), release).ok()?;
+    tree.compiler()
+}
+
+/// Without trailing slashes and dots; links are not resolved, files may have been made for them.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).with_context(|| format!("{}", path.display()))?;
+    Ok(path.components().collect())
 }

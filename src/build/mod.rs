@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
+pub(crate) use plan::atoms;
 pub use plan::{digest_paths, tree_dir};
 pub use verify::{Expected, verify};
 
@@ -33,7 +34,7 @@ use crate::log::id;
 use crate::prefix::enter::Place;
 use crate::store::{self, FailureRecord, Layout, Lock, MANIFEST_VERSION, Manifest, Staging};
 use command::Cancel;
-use plan::{Plan, atoms, make_source};
+use plan::{Plan, make_source};
 use progress::{Counts, Progress};
 use stage::Stage;
 use workdir::WorkDir;

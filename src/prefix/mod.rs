@@ -1,7 +1,9 @@
 //! The toolchain prefix (EPREFIX): whose it is, how it is entered, Portage inside it. It belongs
 //! to an unprivileged user; everything in it is run as that user.
 
+pub mod audit;
 pub mod enter;
+pub mod info;
 pub mod portage;
 
 use std::ffi::{OsStr, OsString};

@@ -41,6 +41,11 @@ const FAILED: &str = "cannot enter the prefix: ";
 /// What a program in the prefix gets of the machine, beside the prefix itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
+    /// The directory that the prefix is in, when that is not its own path yet: a tree that is looked
+    /// at before it is put there. It is found at its path nevertheless.
+    pub tree: Option<PathBuf>,
+    /// The prefix cannot be written to: it is only looked at.
+    pub read_only: bool,
     /// A directory of the owner's that it may write to, HOME and TMPDIR; without one these are a
     /// private `/tmp`.
     pub work: Option<PathBuf>,

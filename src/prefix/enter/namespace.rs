@@ -50,9 +50,9 @@ pub(super) fn make(spec: &Spec) -> Result<()> {
     let parts = parts(spec)?;
     mounts::restrict(nix::fcntl::AT_FDCWD, c"/", READ_ONLY | NO_SUID | NO_EXEC)
         .context("making the host read-only")?;
-    let private = temporary(&files)?;
+    let mut private = temporary(&files)?;
     for part in &parts {
-        part.lay(&private)?;
+        part.lay(&mut private)?;
     }
     replace_programs(spec)?;
     cover_interpreters(spec)?;
@@ -64,9 +64,15 @@ pub(super) fn make(spec: &Spec) -> Result<()> {
 
 fn parts(spec: &Spec) -> Result<Vec<Part>> {
     let uid = spec.account.uid;
-    let mut parts = vec![Part::of_owner(&spec.prefix, uid).exit(Exit::PrefixIncomplete)?];
+    let attributes = if spec.place.read_only { NO_SUID | READ_ONLY } else { NO_SUID };
+    let prefix = match &spec.place.tree {
+        None => Part::of_owner(&spec.prefix, uid, attributes),
+        Some(tree) => Part::of_owner(tree, uid, attributes)
+            .and_then(|part| Ok(Part { path: to_be(&spec.prefix)?, ..part })),
+    };
+    let mut parts = vec![prefix.exit(Exit::PrefixIncomplete)?];
     if let Some(work) = &spec.place.work {
-        parts.push(Part::of_owner(work, uid)?);
+        parts.push(Part::of_owner(work, uid, NO_SUID)?);
     }
     for path in &spec.place.kernel {
         parts.push(Part::take(path, NO_SUID | READ_ONLY)?);
@@ -89,8 +95,8 @@ impl Part {
 
     /// A directory that has to belong to `uid`. If its owner moves another one there
     /// meanwhile, that is the owner's own too, and only the owner's processes see it.
-    fn of_owner(path: &Path, uid: u32) -> Result<Part> {
-        let part = Part::take(path, NO_SUID)?;
+    fn of_owner(path: &Path, uid: u32, attributes: u64) -> Result<Part> {
+        let part = Part::take(path, attributes)?;
         // The descriptor is of kind O_PATH, which File::metadata (fstat(2)) works on.
         let meta = File::from(part.mount.try_clone()?).metadata()?;
         let shown = path.display();
@@ -105,18 +111,40 @@ impl Part {
         Ok(part)
     }
 
-    fn lay(&self, private: &[PathBuf]) -> Result<()> {
-        // What is below /tmp is hidden by now by ours, where its place has to be made.
-        if private.iter().any(|dir| self.path.starts_with(dir)) && !self.path.exists() {
-            let made = match is_dir(&self.mount)? {
-                true => fs::create_dir_all(&self.path),
-                false => fs::create_dir_all(self.path.parent().unwrap_or(Path::new("/")))
-                    .and_then(|()| File::create(&self.path).map(drop)),
-            };
-            made.with_context(|| format!("{}", self.path.display()))?;
+    fn lay(&self, private: &mut Vec<PathBuf>) -> Result<()> {
+        if !self.path.exists() {
+            self.make_place(private).with_context(|| format!("{}", self.path.display()))?;
         }
         lay(&self.mount, &self.path)
     }
+
+    /// What is below /tmp is hidden by now by ours, where its place has to be made; elsewhere only
+    /// the prefix may have none yet, and gets one in a private directory of the same kind.
+    fn make_place(&self, private: &mut Vec<PathBuf>) -> Result<()> {
+        if !private.iter().any(|dir| self.path.starts_with(dir)) {
+            let there = self.path.ancestors().skip(1).find(|dir| dir.is_dir());
+            match there.filter(|dir| *dir != Path::new("/")) {
+                Some(dir) => tmpfs(dir)?,
+                None => anyhow::bail!("no directory for it: mkdir {}", self.path.display()),
+            }
+            private.extend(there.map(Path::to_owned));
+        }
+        match is_dir(&self.mount)? {
+            true => fs::create_dir_all(&self.path)?,
+            false => {
+                fs::create_dir_all(self.path.parent().unwrap_or(Path::new("/")))?;
+                File::create(&self.path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `path` without links, as far as it is there.
+fn to_be(path: &Path) -> Result<PathBuf> {
+    let there = path.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
+    Ok(fs::canonicalize(there)?.join(rest).components().collect())
 }
 
 fn is_dir(fd: &OwnedFd) -> Result<bool> {

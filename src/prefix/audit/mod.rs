@@ -1,0 +1,61 @@
+//! `zfs-prefix prefix audit`: does a prefix owe the host nothing?
+
+mod elf;
+mod files;
+mod findings;
+pub(super) mod libraries;
+mod loader;
+mod names;
+mod probe;
+pub(super) mod programs;
+mod report;
+mod scripts;
+pub(super) mod toolchain;
+pub(super) mod tree;
+pub(super) mod walk;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+pub(crate) use report::printable;
+pub use report::{Check, Finding, Report, Severity};
+
+use crate::build::command::Cancel;
+use crate::host::Host;
+use findings::Findings;
+
+/// What an audit has to know beside the tree.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// The machine: where the owner's names are looked up.
+    pub host: &'a Host,
+    /// The compiler line of the kernel that is to be built for (`CONFIG_CC_VERSION_TEXT`), if a
+    /// build tree is there.
+    pub kernel_compiler: Option<String>,
+    /// Ends the programs that are run.
+    pub cancel: &'a Cancel,
+}
+
+/// Audits the tree in the directory `root`, whose files were made for the path `eprefix`; the two
+/// differ for a tree that is not in its place yet. Programs of it are run, as its owner; when that
+/// cannot be, the report has an error that says why.
+///
+/// # Errors
+/// [`crate::exit::Exit::PrefixIncomplete`]: `root` is not a directory, or cannot be read at all.
+/// What is wrong inside is not an error here: see [`Report::is_sound`].
+pub fn audit(root: &Path, eprefix: &Path, options: &Options) -> Result<Report> {
+    let tree = walk::read(root, eprefix)?;
+    let mut found = Findings { tree: &tree, list: Vec::new() };
+    files::check(&mut found);
+    let scripts = scripts::check(&mut found);
+    let elf_files = libraries::check(&mut found, options.host);
+    toolchain::check(&mut found);
+    names::check(&mut found, options.host);
+    let compiler = probe::check(&mut found, root, options);
+    if options.cancel.is_set() {
+        anyhow::bail!("the audit of {} was stopped by a signal", root.display());
+    }
+    let report = Report::new(root, eprefix, found.list);
+    Ok(Report { files: tree.entries.len(), elf_files, scripts, compiler, ..report })
+}
