@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod portage;
+pub mod provision;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -144,7 +145,7 @@ impl Prefix {
 /// The owner of the last component of `path`. Directories and links on the way may be root's up to
 /// a point and then one user's: otherwise that user could lead us to what belongs to another one,
 /// and have the build run with that one's rights.
-fn owner_on_the_way(path: &Path) -> Result<u32> {
+pub(crate) fn owner_on_the_way(path: &Path) -> Result<u32> {
     let mut owner = 0;
     // Root's own links (/home -> var/home) are followed, and what they lead to is looked at too.
     for way in [path.to_owned(), fs::canonicalize(path)?] {
