@@ -8,7 +8,7 @@ use crate::config::{self, Severity, Source};
 use crate::exit::{self, Exit};
 use crate::host::Host;
 use crate::log::id;
-use crate::prefix::provision::{self, Options, Signals};
+use crate::prefix::provision::{self, Options, Outcome, Signals};
 
 /// What it takes.
 #[derive(Debug, Arguments)]
@@ -69,7 +69,11 @@ pub fn run(host: &Host, args: &Args) -> Result<u8> {
         exe: std::env::current_exe().context("where this program is")?,
     };
     match provision::run(host, &loaded.settings, &options, &signals) {
-        Ok(text) => {
+        Ok(Outcome::Nothing(text)) => {
+            info!("{text}");
+            Ok(Exit::Done.code())
+        }
+        Ok(Outcome::Provisioned(text)) => {
             info!(message_id = id::PROVISIONED, "{text}");
             Ok(Exit::Done.code())
         }

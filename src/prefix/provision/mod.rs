@@ -73,7 +73,16 @@ struct Mark<'a> {
     when: u64,
 }
 
-/// Fetches, checks, unpacks and puts in place; returns what to say about it.
+/// How a run ended well, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was nothing to do.
+    Nothing(String),
+    /// A prefix was put in place.
+    Provisioned(String),
+}
+
+/// Fetches, checks, unpacks and puts in place.
 ///
 /// # Errors
 /// With its exit status: [`Exit::Refused`] for a signature, digest or entry that is not right,
@@ -84,18 +93,18 @@ pub fn run(
     settings: &Settings,
     options: &Options,
     signals: &Signals,
-) -> Result<String> {
+) -> Result<Outcome> {
     let path = &settings.prefix.path;
     let present = Present::at(path);
     let source = options.source.as_ref().or(settings.prefix.source.as_ref());
     if options.if_missing && present == Present::Content {
-        return Ok(format!("{} is there already", path.display()));
+        return Ok(Outcome::Nothing(format!("{} is there already", path.display())));
     }
     let Some(source) = source else {
         let text = format!("no prefix at {}, and prefix.source is not set", path.display());
         match options.if_missing {
             // The build that follows is what fails, and says what to do.
-            true => return Ok(format!("{text}: nothing to provision")),
+            true => return Ok(Outcome::Nothing(format!("{text}: nothing to provision"))),
             false => fail!(
                 Exit::PrefixIncomplete,
                 "{text}: say where its archive is there or with --source; see zfs-prefix.toml(5)"
@@ -113,7 +122,7 @@ pub fn run(
     // What was there before the lock was ours may have been another run's.
     match Present::at(path) {
         Present::Content if options.if_missing => {
-            return Ok(format!("{} is there already", path.display()));
+            return Ok(Outcome::Nothing(format!("{} is there already", path.display())));
         }
         Present::Content if !options.replace => fail!(
             Exit::Other,
@@ -124,7 +133,8 @@ pub fn run(
     }
     let expected = Expected::of(&settings.prefix, options)?;
     let target = Target::find(&settings.prefix)?;
-    Provision { host, options, signals, layout, source, expected, target }.run()
+    let provision = Provision { host, options, signals, layout, source, expected, target };
+    provision.run().map(Outcome::Provisioned)
 }
 
 struct Provision<'a> {

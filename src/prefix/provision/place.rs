@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use crate::build::command::User;
 use crate::config;
-use crate::exit::{Exit, WithExit};
+use crate::exit::{Exit, Failure, WithExit};
 use crate::fail;
 use crate::prefix::owner_on_the_way;
 use crate::store::{put_in_place, sync_dir, unix_now};
@@ -81,7 +81,8 @@ impl Target {
                 "{} is a symlink: set prefix.path to where it leads",
                 path.display()
             ),
-            Ok(meta) => Some(meta.uid()).filter(|uid| *uid != 0),
+            Ok(there) if there.dev() != meta.dev() => return Err(mount_point(&path)),
+            Ok(there) => Some(there.uid()).filter(|uid| *uid != 0),
             Err(_) => None,
         };
         let user = match (&prefix.user, present.unwrap_or(parent_uid)) {
@@ -218,14 +219,14 @@ pub(super) fn place(dir: &Path, target: &Path, replace: bool) -> Result<PathBuf>
     };
     let mut kept = PathBuf::new();
     if Present::at(target) == Present::Nothing {
-        fs::rename(dir, target).map_err(|e| not_renamed(&e, target))?;
+        fs::rename(dir, target).map_err(|e| not_renamed(e, target))?;
     } else if replace {
         let mut name = target.file_name().unwrap_or_default().to_owned();
         name.push(format!(".old-{}", unix_now()));
         kept = parent(target).join(name);
         // By way of the name the old one will have: were it the temporary one, a crash between
         // the two would have the next run remove the old prefix.
-        fs::rename(dir, &kept).map_err(|e| not_renamed(&e, &kept))?;
+        fs::rename(dir, &kept).map_err(|e| not_renamed(e, &kept))?;
         if let Err(e) = renamed(&kept, target) {
             fs::rename(&kept, dir).with_context(|| format!("{}", kept.display()))?;
             return Err(e);
@@ -237,10 +238,16 @@ pub(super) fn place(dir: &Path, target: &Path, replace: bool) -> Result<PathBuf>
     Ok(kept)
 }
 
-fn not_renamed(error: &std::io::Error, target: &Path) -> anyhow::Error {
-    let hint = match error.raw_os_error() == Some(Errno::EBUSY as i32) {
-        true => ": it is a mount point; set prefix.path to a directory in it",
-        false => "",
-    };
-    anyhow::anyhow!("{}: the prefix cannot be put there: {error}{hint}", target.display())
+fn not_renamed(error: std::io::Error, target: &Path) -> anyhow::Error {
+    match error.raw_os_error() == Some(Errno::EBUSY as i32) {
+        true => mount_point(target),
+        false => anyhow::Error::from(error)
+            .context(format!("{}: the prefix cannot be put there", target.display())),
+    }
+}
+
+fn mount_point(path: &Path) -> anyhow::Error {
+    let path = path.display();
+    let text = format!("{path} is a mount point: set prefix.path to a directory in it");
+    Failure::new(Exit::PrefixIncomplete, text).into()
 }
