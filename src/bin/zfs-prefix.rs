@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use zfs_prefix::{admin, exit, host::Host, log};
+use zfs_prefix::{admin, exit, host::Host, log, prefix};
 
 fn main() -> ExitCode {
+    if let Some(ended) = prefix::enter::main(std::env::args_os()) {
+        return ended;
+    }
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let journal = log::stderr_is_journal(stream.as_deref(), Path::new("/proc/self/fd/2"));
     log::init("zfs-prefix", journal);

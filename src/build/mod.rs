@@ -9,6 +9,7 @@ mod output;
 mod plan;
 pub mod processes;
 pub mod progress;
+mod reading;
 mod recipe;
 mod stage;
 mod verify;
@@ -20,7 +21,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
-pub use plan::digest_paths;
+pub(crate) use plan::atoms;
+pub use plan::{digest_paths, tree_dir};
 pub use verify::{Expected, verify};
 
 use crate::config::{Recipe, Settings};
@@ -29,9 +31,10 @@ use crate::fail;
 use crate::host::Host;
 use crate::kernel::Release;
 use crate::log::id;
+use crate::prefix::enter::Place;
 use crate::store::{self, FailureRecord, Layout, Lock, MANIFEST_VERSION, Manifest, Staging};
 use command::Cancel;
-use plan::{Plan, atoms, make_source};
+use plan::{Plan, make_source};
 use progress::{Counts, Progress};
 use stage::Stage;
 use workdir::WorkDir;
@@ -210,6 +213,9 @@ impl Build<'_> {
 
     fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
         let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
+        if self.settings.build.recipe == Recipe::Portage {
+            self.staged(Stage::Fetch, |b| b.fetch(plan, &work))?;
+        }
         let modules = self.staged(Stage::Build, |b| b.compile(plan, &work))?;
         let staging = Staging::new(&self.layout, &self.release)?;
         let harvested = self
@@ -244,31 +250,50 @@ impl Build<'_> {
         Ok(tree)
     }
 
+    /// Fetches sources. A build that holds up the boot has no network, but may have the sources.
+    fn fetch(&mut self, plan: &Plan, work: &WorkDir) -> Result<()> {
+        let network = !self.options.early;
+        let place = Place { work: Some(work.top.clone()), network, ..Place::default() };
+        self.job(plan, work, place).fetch()
+    }
+
     /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
     fn compile(&mut self, plan: &Plan, work: &WorkDir) -> Result<Vec<PathBuf>> {
-        let jobs = self.options.jobs.or(self.settings.build.jobs);
+        let mut place = plan.prefix.place(&work.top, &plan.tree, self.cancel)?;
+        let recipe = self.settings.build.recipe;
+        if recipe == Recipe::Make {
+            place.readable.push(make_source(self.settings)?.to_owned());
+        }
+        let release = self.release.clone();
         let counts = self.layout.cache().join("progress.json");
-        let mut job = recipe::Job {
-            prefix: &plan.prefix,
-            tree: &plan.tree,
-            settings: self.settings,
-            work,
-            jobs: jobs.unwrap_or_else(|| jobs::choose(&self.host.path("/proc/meminfo"))),
-            expected: read_counts(&counts),
-            cancel: self.cancel,
-            progress: &mut self.progress,
-        };
-        let installed = match self.settings.build.recipe {
+        let mut job = self.job(plan, work, place);
+        job.expected = read_counts(&counts);
+        let installed = match recipe {
             Recipe::Portage => job.portage()?,
             Recipe::Make => job.make()?,
         };
-        let modules = harvest::find(&installed, &self.release)?;
+        let modules = harvest::find(&installed, &release)?;
         recipe::strip(&job, &modules)?;
         // An estimate for the next build's STATUS; it may be lost.
         if let Ok(json) = serde_json::to_vec(&job.progress.counts()) {
             store::write_atomic(&counts, &json).unwrap_or_else(|e| warn!("{e:#}"));
         }
         Ok(modules)
+    }
+
+    fn job<'b>(&'b mut self, plan: &'b Plan, work: &'b WorkDir, place: Place) -> recipe::Job<'b> {
+        let jobs = self.options.jobs.or(self.settings.build.jobs);
+        recipe::Job {
+            prefix: &plan.prefix,
+            tree: &plan.tree,
+            settings: self.settings,
+            work,
+            place,
+            jobs: jobs.unwrap_or_else(|| jobs::choose(&self.host.path("/proc/meminfo"))),
+            expected: None,
+            cancel: self.cancel,
+            progress: &mut self.progress,
+        }
     }
 
     /// Runs one stage: its name and duration go to the journal, and into the error.

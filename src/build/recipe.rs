@@ -1,15 +1,15 @@
 //! The two ways to compile: `portage` (emerge in the prefix) and `make` (configure and make of a
 //! release tarball). Both run as the prefix's owner and leave modules below the work directory.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tracing::info;
 
 use super::command::{Cancel, Ended, Run, describe};
-use super::output::{failing_lines, reason_of};
+use super::output::{failing_lines, fetch_reason_of, reason_of};
 use super::progress::Progress;
 use super::workdir::WorkDir;
 use super::{Interrupted, progress::Counts};
@@ -19,6 +19,7 @@ use crate::fail;
 use crate::kernel::Tree;
 use crate::log::id;
 use crate::prefix::Prefix;
+use crate::prefix::enter::Place;
 
 /// Makes the modules smaller and the build faster without changing their code (facts: zfs.ko
 /// 9.1 MB instead of 93.6 MB).
@@ -49,6 +50,8 @@ pub struct Job<'a> {
     pub settings: &'a Settings,
     /// Where it works.
     pub work: &'a WorkDir,
+    /// What its programs have of the machine.
+    pub place: Place,
     /// Compiler jobs at once.
     pub jobs: u32,
     /// Counts of an earlier build of the same.
@@ -60,6 +63,16 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Fetches what the configured atoms need, in a step of its own: it alone has a network.
+    ///
+    /// # Errors
+    /// [`Exit::Network`]: something could not be fetched. [`Exit::PrefixIncomplete`]: it cannot be
+    /// fetched at all, the prefix has to bring it. [`Interrupted`].
+    pub fn fetch(&mut self) -> Result<()> {
+        let run = self.emerge().arg("--fetchonly").args(super::atoms(self.settings));
+        self.step(&run, fetch_reason_of)
+    }
+
     /// `emerge -1v` of the configured atoms into the work directory's ROOT. Returns the directory
     /// below which the modules are.
     ///
@@ -67,28 +80,42 @@ impl Job<'_> {
     /// [`Exit::BuildFailed`] and its finer kinds, with the failing lines; [`Interrupted`].
     pub fn portage(&mut self) -> Result<PathBuf> {
         let atoms = super::atoms(self.settings);
+        let run = self.emerge().args(&atoms);
+        self.progress.compiling(&atoms.join(" "), self.expected);
+        self.step(&run, reason_of)?;
+        let prefix = self.prefix.path.strip_prefix("/").unwrap_or(&self.prefix.path);
+        Ok(self.work.root.join(prefix))
+    }
+
+    /// emerge as every step of a build calls it, without the atoms.
+    fn emerge(&self) -> Run {
         let mut econf = vec![
             format!("--with-linux={}", self.tree.source.display()),
             format!("--with-linux-obj={}", self.tree.output.display()),
         ];
         econf.extend(self.settings.portage.extra_econf.iter().cloned());
+        let account = &self.prefix.account;
         let run = self
             .prefix
-            .run("emerge", &self.work.top)?
+            .run("emerge", &self.place)
             .args(["--oneshot", "--verbose", "--quiet-build=n", "--color=n", "--nospinner"])
-            .args(&atoms)
             .env("ROOT", &self.work.root)
             .env("PORTAGE_TMPDIR", &self.work.tmp)
             .env("PORTAGE_LOGDIR", self.work.top.join("log"))
+            // The names that user and group have here, whatever they were where it was made.
+            .env("PORTAGE_USERNAME", &account.user)
+            .env("PORTAGE_GRPNAME", &account.group)
             .env("EXTRA_ECONF", econf.join(" "))
             .env("KERNEL_DIR", &self.tree.source)
             .env("KV_OUT_DIR", &self.tree.output)
             .env("MAKEOPTS", format!("-j{}", self.jobs))
             .env("TEST_JOBS", self.jobs.to_string());
-        self.progress.compiling(&atoms.join(" "), self.expected);
-        self.build_step(&run)?;
-        let prefix = self.prefix.path.strip_prefix("/").unwrap_or(&self.prefix.path);
-        Ok(self.work.root.join(prefix))
+        match self.prefix.has_ccache() {
+            // Added to those of make.conf (make.conf(5), FEATURES is incremental); Portage then
+            // puts ccache's links before the compilers.
+            true => self.ccache(run.env("FEATURES", "ccache")),
+            false => run,
+        }
     }
 
     /// configure, make and modules_install of `zfs.source`. Returns the directory below which
@@ -99,21 +126,25 @@ impl Job<'_> {
     pub fn make(&mut self) -> Result<PathBuf> {
         let source = super::make_source(self.settings)?;
         let run = |program: &str| {
-            Ok::<Run, anyhow::Error>(self.prefix.run(program, &self.work.top)?.dir(&self.work.tmp))
+            let run = self.prefix.run(program, &self.place).dir(&self.work.tmp);
+            match self.prefix.has_ccache() {
+                true => self.ccache(run.env("PATH", self.prefix.ccache_path())),
+                false => run,
+            }
         };
         let steps = [
-            run("tar")?
+            run("tar")
                 .args(["--extract", "--strip-components=1", "--no-same-owner", "--file"])
                 .arg(source),
-            run("sh")?
+            run("bash")
                 .args(["./configure", "--with-config=kernel"])
                 .arg(format!("--with-linux={}", self.tree.source.display()))
                 .arg(format!("--with-linux-obj={}", self.tree.output.display()))
                 .args(&self.settings.zfs.configure)
                 // configure compiles its kernel checks with as many jobs as this says.
                 .env("TEST_JOBS", self.jobs.to_string()),
-            run("make")?.arg(format!("-j{}", self.jobs)).args(NO_DEBUG_INFO),
-            run("make")?
+            run("make").arg(format!("-j{}", self.jobs)).args(NO_DEBUG_INFO),
+            run("make")
                 .args(["-C", "module", "modules_install", "DEPMOD=:", "INSTALL_MOD_DIR=extra"])
                 .arg(format!("INSTALL_MOD_PATH={}", self.work.root.display()))
                 .args(NO_DEBUG_INFO)
@@ -121,13 +152,22 @@ impl Job<'_> {
         ];
         self.progress.compiling(&source.to_string_lossy(), self.expected);
         for step in &steps {
-            self.build_step(step)?;
+            self.step(step, reason_of)?;
         }
         Ok(self.work.root.clone())
     }
 
-    /// Runs one step of the build; its output goes to the journal line by line.
-    fn build_step(&mut self, run: &Run) -> Result<()> {
+    /// `run` with what ccache(1) has to know: its cache is the prefix's, and neither the work
+    /// directory's name in paths nor as the current directory makes a difference.
+    fn ccache(&self, run: Run) -> Run {
+        run.env("CCACHE_DIR", self.prefix.path.join("var/cache/ccache"))
+            .env("CCACHE_BASEDIR", &self.work.top)
+            .env("CCACHE_NOHASHDIR", "1")
+    }
+
+    /// Runs one step; its output goes to the journal line by line. `reason` finds in the last lines
+    /// what a failure means.
+    fn step(&mut self, run: &Run, reason: Reason) -> Result<()> {
         info!("running {}", run.shown());
         let progress = &mut *self.progress;
         let run = &run.clone().idle(STALLED);
@@ -147,21 +187,25 @@ impl Job<'_> {
                 STALLED.as_secs()
             );
         }
-        match ended.status.success() {
-            true => Ok(()),
-            false => Err(failed(run, ended.status, &ended)),
+        match (ended.status.success(), ended.not_entered()) {
+            (true, _) => Ok(()),
+            (false, Some(failure)) => Err(failure.into()),
+            (false, None) => Err(failed(run, &ended, reason)),
         }
     }
 }
 
-fn failed(run: &Run, status: ExitStatus, ended: &Ended) -> anyhow::Error {
-    let (exit, hint) = reason_of(&ended.tail);
+/// The exit status that the last lines ask for, and a hint.
+type Reason = fn(&VecDeque<String>) -> (Exit, &'static str);
+
+fn failed(run: &Run, ended: &Ended, reason: Reason) -> anyhow::Error {
+    let (exit, hint) = reason(&ended.tail);
     let lines = failing_lines(&ended.tail).join("\n  ");
     let program = run.shown();
     let program = program.split(' ').next().unwrap_or_default();
     Failure::new(
         exit,
-        format!("{program}: {}{hint}; the failing lines:\n  {lines}", describe(status)),
+        format!("{program}: {}{hint}; the failing lines:\n  {lines}", describe(ended.status)),
     )
     .into()
 }
@@ -176,7 +220,7 @@ pub fn strip(job: &Job, modules: &[PathBuf]) -> Result<()> {
         fail!(Exit::Refused, "nothing to strip");
     }
     job.prefix
-        .run("strip", &job.work.top)?
+        .run("strip", &job.place)
         .arg("--strip-debug")
         .args(modules)
         .output(job.cancel)

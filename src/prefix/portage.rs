@@ -66,15 +66,19 @@ fn repositories(prefix: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
-        for line in text.lines() {
-            let Some((name, value)) = line.split_once('=') else { continue };
-            if name.trim() == "location" {
-                let value = value.trim().replace("${EPREFIX}", &prefix.to_string_lossy());
-                found.push(PathBuf::from(value));
-            }
-        }
+        found.extend(locations(&text, prefix));
     }
     Ok(found)
+}
+
+/// The `location`s in the text of one file of repos.conf.
+pub(super) fn locations(text: &str, prefix: &Path) -> Vec<PathBuf> {
+    let value = |line: &str| {
+        let (name, value) = line.split_once('=')?;
+        let value = value.trim().replace("${EPREFIX}", &prefix.to_string_lossy());
+        (name.trim() == "location").then(|| PathBuf::from(value))
+    };
+    text.lines().filter_map(value).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use anyhow::Result;
 use super::cache;
 use super::disk::State;
 use super::nspawn::Machine;
-use super::root::{EPREFIX, Root};
+use super::prefix::EPREFIX;
+use super::root::Root;
 use super::tool::run;
 
 /// A directory with `spl.ko` and `zfs.ko`, made when it is not there (some minutes).
@@ -23,6 +24,7 @@ pub fn modules(root: &Root) -> Result<PathBuf> {
 fn build(root: &Root, to: &Path) -> Result<()> {
     let work = tempfile::tempdir_in(super::dir())?;
     let state = State::fresh(root, &work.path().join("state"))?;
+    super::prefix::install(&state)?;
     let machine = Machine::boot("emerge", root, &state, None, Duration::from_secs(60))?;
     let release = &root.release;
     machine.check("install -d -o core -g core /var/tmp/e /var/tmp/e/root /var/tmp/e/tmp")?;

@@ -1,6 +1,18 @@
 //! `zfs-prefix prefix audit`: does a prefix owe the host nothing?
 
+mod elf;
+mod files;
+mod findings;
+pub(super) mod libraries;
+mod loader;
+mod names;
+mod probe;
+pub(super) mod programs;
 mod report;
+mod scripts;
+pub(super) mod toolchain;
+pub(super) mod tree;
+pub(super) mod walk;
 
 use std::path::Path;
 
@@ -11,6 +23,7 @@ pub use report::{Check, Finding, Report, Severity};
 
 use crate::build::command::Cancel;
 use crate::host::Host;
+use findings::Findings;
 
 /// What an audit has to know beside the tree.
 #[derive(Debug)]
@@ -32,6 +45,17 @@ pub struct Options<'a> {
 /// [`crate::exit::Exit::PrefixIncomplete`]: `root` is not a directory, or cannot be read at all.
 /// What is wrong inside is not an error here: see [`Report::is_sound`].
 pub fn audit(root: &Path, eprefix: &Path, options: &Options) -> Result<Report> {
-    let _ = options;
-    Ok(Report::new(root, eprefix, Vec::new()))
+    let tree = walk::read(root, eprefix)?;
+    let mut found = Findings { tree: &tree, list: Vec::new() };
+    files::check(&mut found);
+    let scripts = scripts::check(&mut found);
+    let elf_files = libraries::check(&mut found, options.host);
+    toolchain::check(&mut found);
+    names::check(&mut found, options.host);
+    let compiler = probe::check(&mut found, root, options);
+    if options.cancel.is_set() {
+        anyhow::bail!("the audit of {} was stopped by a signal", root.display());
+    }
+    let report = Report::new(root, eprefix, found.list);
+    Ok(Report { files: tree.entries.len(), elf_files, scripts, compiler, ..report })
 }

@@ -1,0 +1,96 @@
+//! Running programs of a prefix that is looked at: as its owner, never as root, at the path they
+//! were made for.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::tree::Tree;
+use crate::build::command::{Cancel, Run};
+use crate::host::Host;
+use crate::prefix::Prefix;
+use crate::prefix::enter::{Place, environment::environment};
+use crate::store::{Layout, make_dirs};
+
+/// How long a program may say nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The way into a prefix, and a directory to work in.
+pub(crate) struct Programs<'a> {
+    eprefix: &'a Path,
+    /// As root: the owner's rights and a namespace. Without it: the caller's.
+    inside: Option<(Prefix, Place)>,
+    cancel: &'a Cancel,
+    work: TempDir,
+}
+
+impl<'a> Programs<'a> {
+    /// Ready to run programs of `tree`, which is in the directory `root`.
+    ///
+    /// # Errors
+    /// The tree belongs to root; or it is not where its programs were made for, and the caller is
+    /// not root, who alone could let them find it there.
+    pub(crate) fn enter(
+        tree: &'a Tree,
+        root: &Path,
+        host: &Host,
+        cancel: &'a Cancel,
+    ) -> Result<Programs<'a>> {
+        let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+        let in_place = identity(root).is_some() && identity(root) == identity(&tree.eprefix);
+        let eprefix = tree.eprefix.as_path();
+        if !nix::unistd::geteuid().is_root() {
+            if !in_place {
+                bail!("the tree is in {} and not at {}", root.display(), eprefix.display());
+            }
+            let work = tempfile::Builder::new().prefix("zfs-prefix-audit-").tempdir();
+            let work = work.context("a directory to compile in")?;
+            return Ok(Programs { eprefix, inside: None, cancel, work });
+        }
+        let prefix = Prefix { path: eprefix.to_owned(), ..Prefix::open(root)? };
+        let work = work(host, &prefix)?;
+        let place = Place {
+            tree: (!in_place).then(|| root.to_owned()),
+            read_only: true,
+            work: Some(work.path().to_owned()),
+            ..Place::default()
+        };
+        Ok(Programs { eprefix, inside: Some((prefix, place)), cancel, work })
+    }
+
+    /// The directory that programs are run in, theirs to write to.
+    pub(crate) fn work(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// The output of a program, both streams.
+    ///
+    /// # Errors
+    /// It cannot be run, hangs, or ends with another status than 0.
+    pub(crate) fn run(&self, program: &Path, args: &[&str]) -> Result<String> {
+        let run = match &self.inside {
+            Some((prefix, place)) => prefix.run(program, place),
+            None => environment(self.eprefix, self.work(), "audit")
+                .into_iter()
+                .fold(Run::new(program).dir(self.work()), |run, (name, value)| {
+                    run.env(name, value)
+                }),
+        };
+        run.args(args).idle(PATIENCE).output(self.cancel)
+    }
+}
+
+/// Where builds work too: /tmp may be mounted noexec.
+fn work(host: &Host, prefix: &Prefix) -> Result<TempDir> {
+    let parent = Layout::new(&host.root).cache().join("audit");
+    make_dirs(&parent)?;
+    let shown = || format!("{}", parent.display());
+    let dir = TempDir::with_prefix_in("", &parent).with_context(shown)?;
+    let (uid, gid) = (prefix.user.uid, prefix.user.gid);
+    chown(dir.path(), Some(uid), Some(gid)).with_context(shown)?;
+    Ok(dir)
+}
