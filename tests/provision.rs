@@ -90,6 +90,50 @@ fn assert_progress_was_told(told: &UnixDatagram) {
 }
 
 #[test]
+fn a_manifest_beside_the_archive_says_which_tree_it_is_and_refuses_another_place() {
+    let world = World::new();
+    let archive = world.archive("prefix.tar.gz", &["--gzip"]);
+    world.configure(&format!("source = {archive:?}\nallow-unsigned = true"));
+    let sums = std::process::Command::new("sha256sum").arg(&archive).output().unwrap();
+    let sha256 = String::from_utf8(sums.stdout).unwrap()[..64].to_owned();
+    let manifest = |eprefix: &Path, sha256: &str| {
+        let digest = "0f".repeat(64);
+        let json = serde_json::json!({
+            "version": 1, "eprefix": eprefix, "digest": digest, "archive": {"sha256": sha256},
+        });
+        fs::write(world.share.join("prefix.json"), json.to_string()).unwrap();
+    };
+    manifest(Path::new("/opt/gentoo"), &sha256);
+    world.refuses("another place", 11, "was made for /opt/gentoo");
+    for (case, eprefix, sha, digest) in [
+        ("its own", world.prefix(), sha256.clone(), Some("0f".repeat(64))),
+        ("of another archive", world.prefix(), "0".repeat(64), None),
+    ] {
+        manifest(&eprefix, &sha);
+        let done = world.provision(&[]);
+        assert_eq!(done.status, Some(0), "{case}: {}", done.said);
+        let mark = fs::read(world.prefix().join(".zfs-prefix.json")).unwrap();
+        let mark: serde_json::Value = serde_json::from_slice(&mark).unwrap();
+        assert_eq!(mark["digest"].as_str(), digest.as_deref(), "{case}");
+        assert_eq!(mark["sha256"].as_str(), Some(&*sha256), "{case}");
+        fs::remove_dir_all(world.prefix()).unwrap();
+    }
+}
+
+#[test]
+fn a_tree_without_a_toolchain_is_refused_by_the_audit_and_nothing_is_left() {
+    let world = World::new();
+    let archive = world.archive("prefix.tar.gz", &["--gzip"]);
+    world.configure(&format!("source = {archive:?}\nallow-unsigned = true"));
+    let refused = ran(world.command(&[]).output().unwrap());
+    assert_eq!(refused.status, Some(11), "{}", refused.said);
+    assert!(refused.said.contains("the prefix in it is not sound"), "{}", refused.said);
+    assert!(refused.said.contains("cc1"), "{}", refused.said);
+    assert_eq!(world.listing(), [""; 0]);
+    assert_eq!(common::entries(&world.downloads()), [""; 0]);
+}
+
+#[test]
 fn with_replace_the_new_prefix_takes_the_name_and_the_old_one_is_kept_beside_it() {
     let world = World::new();
     let archive = world.archive("prefix.tar.gz", &["--gzip"]);

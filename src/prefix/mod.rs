@@ -45,7 +45,10 @@ impl Prefix {
     pub fn open(path: &Path) -> Result<Prefix> {
         let uid = owner_on_the_way(path)
             .with_context(|| {
-                format!("no prefix at {}; provision one or set prefix.path", path.display())
+                format!(
+                    "no prefix at {}: set prefix.source, and one is provisioned (if it is set, journalctl -u zfs-prefix-provision says why that failed), or set prefix.path to where it is",
+                    path.display()
+                )
             })
             .exit(Exit::PrefixIncomplete)?;
         let meta = fs::symlink_metadata(path).exit(Exit::PrefixIncomplete)?;

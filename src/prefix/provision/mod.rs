@@ -68,7 +68,7 @@ struct Mark<'a> {
     version: u32,
     source: String,
     sha256: &'a str,
-    /// The digest of the tree that the archive's name claims; null without one.
+    /// The digest of the tree by the archive's manifest; null without one.
     digest: Option<&'a str>,
     when: u64,
 }
@@ -162,13 +162,17 @@ impl Provision<'_> {
             fetch::wait_for_network(self.source);
         }
         let part = fetch::Part::new(&self.layout.cache().join("download"), &name)?;
-        let fetched = fetch::fetch(self.source, &part, &self.expected, &mut report);
+        let fetched =
+            fetch::fetch(self.source, &part, &self.target.path, &self.expected, &mut report);
         self.signals.at_once.store(false, Ordering::Relaxed);
-        let signature = fetched.inspect_err(|e| part.after(e))?;
+        let fetched = fetched.inspect_err(|e| part.after(e))?;
         report.say("checking the archive");
-        let checked = check::check(&part.path, self.source, &self.expected, signature.as_deref())
-            .inspect_err(|e| part.after(e))?;
-        let placed = self.put_in_place(&hands, &part, &checked, &mut report);
+        let checked =
+            check::check(&part.path, self.source, &self.expected, fetched.signature.as_deref())
+                .inspect_err(|e| part.after(e))?;
+        let digest = fetched.manifest.as_ref().and_then(|m| m.digest(&checked.sha256));
+        let mark = self.mark(&checked, digest)?;
+        let placed = self.put_in_place(&hands, &part, mark, &checked, &mut report);
         if let Err(error) = &placed {
             // What we made in the parent goes, whoever ended us.
             let cleaned = hands.in_parent(&self.clean(), &Cancel::after(place::CLEANING));
@@ -191,6 +195,7 @@ impl Provision<'_> {
         &self,
         hands: &Hands<'_>,
         part: &fetch::Part,
+        mark: String,
         checked: &check::Checked,
         report: &mut Report,
     ) -> Result<String> {
@@ -202,7 +207,7 @@ impl Provision<'_> {
             archive: part.path.clone(),
             dir: dir.clone(),
             eprefix: path.clone(),
-            mark: self.mark(checked)?,
+            mark,
         };
         hands.as_owner(&unpack, cancel, &mut |line| report.unpacking(line))?;
         if self.options.audit {
@@ -226,13 +231,12 @@ impl Provision<'_> {
         Ok(format!("provisioned {} from {} ({by}){kept}", path.display(), self.source))
     }
 
-    fn mark(&self, checked: &check::Checked) -> Result<String> {
-        let name = fetch::name(self.source);
+    fn mark(&self, checked: &check::Checked, digest: Option<&str>) -> Result<String> {
         let mark = Mark {
             version: 1,
             source: self.source.to_string(),
             sha256: &checked.sha256,
-            digest: fetch::digest_in(&name),
+            digest,
             when: unix_now(),
         };
         Ok(serde_json::to_string(&mark)?)

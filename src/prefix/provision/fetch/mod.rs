@@ -4,6 +4,7 @@
 
 #[cfg(not(target_env = "musl"))]
 mod https;
+mod manifest;
 mod part;
 
 use std::fs::File;
@@ -21,6 +22,7 @@ use crate::build::command::{Cancel, Run};
 use crate::config::Source;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+pub(super) use manifest::Manifest;
 pub(super) use part::Part;
 
 /// A signature file of minisign has four lines.
@@ -53,13 +55,6 @@ pub(super) fn name(source: &Source) -> String {
     name.trim_start_matches('.').to_owned()
 }
 
-/// The digest in a name like `prefix-<128 hexadecimal digits>.tar.zst`, as make-prefix writes it.
-pub(super) fn digest_in(name: &str) -> Option<&str> {
-    let digest = name.strip_prefix("prefix-")?.split('.').next()?;
-    let good = digest.len() == 128 && digest.bytes().all(|b| b.is_ascii_hexdigit());
-    good.then_some(digest)
-}
-
 /// Has systemd bring up the network, where it runs and something has to be fetched. The unit is
 /// only ordered after network-online.target: no machine waits for a network that it does not need.
 pub(super) fn wait_for_network(source: &Source) {
@@ -72,33 +67,45 @@ pub(super) fn wait_for_network(source: &Source) {
     }
 }
 
-/// Gets the signature, if there has to be one, and the archive into `part`; returns the text of
-/// the signature.
+/// What comes with an archive.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    /// The text of the signature, if there has to be one.
+    pub(super) signature: Option<String>,
+    /// The manifest, if there is one.
+    pub(super) manifest: Option<Manifest>,
+}
+
+/// Gets the signature, if there has to be one, the manifest, and the archive into `part`.
 ///
 /// # Errors
 /// [`Exit::Network`], [`Exit::NoSpace`]; [`Exit::Refused`] when there is no signature or the size
-/// is not the expected one; [`Exit::PrefixIncomplete`]: no such file.
+/// is not the expected one; [`Exit::PrefixIncomplete`]: no such file, or made for another path.
 pub(super) fn fetch(
     source: &Source,
     part: &Part,
+    eprefix: &Path,
     expected: &Expected,
     report: &mut Report,
-) -> Result<Option<String>> {
+) -> Result<Fetched> {
     info!("fetching {source}");
     report.say(&format!("fetching {source}"));
-    match source {
-        Source::Https(url) => {
-            let get = client()?;
-            let signature = expected.signed().then(|| signature_of(url, &get)).transpose()?;
-            part.download(source, url, &get, expected, report)?;
-            Ok(signature)
-        }
-        Source::File(path) => {
-            let signature = expected.signed().then(|| signature_beside(path)).transpose()?;
-            part.copy(path, source, expected, report)?;
-            Ok(signature)
-        }
+    let get = match source {
+        Source::Https(_) => Some(client()?),
+        Source::File(_) => None,
+    };
+    let signature = || match (source, &get) {
+        (Source::Https(url), Some(get)) => signature_of(url, get),
+        (other, _) => signature_beside(Path::new(&other.to_string())),
+    };
+    let signature = expected.signed().then(signature).transpose()?;
+    let manifest = Manifest::find(source, get.as_ref())?;
+    manifest.iter().try_for_each(|manifest| manifest.check_place(source, eprefix))?;
+    match (source, &get) {
+        (Source::Https(url), Some(get)) => part.download(source, url, get, expected, report)?,
+        (other, _) => part.copy(Path::new(&other.to_string()), source, expected, report)?,
     }
+    Ok(Fetched { signature, manifest })
 }
 
 /// Asks for a URL; from a byte on, if the file is still the one of this validator.
@@ -124,7 +131,7 @@ fn signature_of(url: &str, get: &Get) -> Result<String> {
     let url = format!("{path}.minisig{query}");
     let answer = get(&url, 0, None)?;
     match answer.status {
-        200 => text(answer.body).with_context(|| url.clone()).exit(Exit::Network),
+        200 => text(answer.body, SIGNATURE_LIMIT).with_context(|| url.clone()).exit(Exit::Network),
         404 | 410 => fail!(
             Exit::Refused,
             "{url}: the server says {}: the archive has no signature, and prefix.public-key demands one",
@@ -138,16 +145,16 @@ fn signature_beside(path: &Path) -> Result<String> {
     let mut name = path.as_os_str().to_owned();
     name.push(".minisig");
     open_file(Path::new(&name))
-        .and_then(|(file, _)| text(file))
+        .and_then(|(file, _)| text(file, SIGNATURE_LIMIT))
         .with_context(|| format!("prefix.public-key demands a signature: {}", name.display()))
         .exit(Exit::Refused)
 }
 
-fn text(reader: impl Read) -> Result<String> {
+fn text(reader: impl Read, limit: u64) -> Result<String> {
     let mut text = String::new();
-    let read = reader.take(SIGNATURE_LIMIT + 1).read_to_string(&mut text)?;
-    if read as u64 > SIGNATURE_LIMIT {
-        bail!("larger than {SIGNATURE_LIMIT} bytes: no signature");
+    let read = reader.take(limit + 1).read_to_string(&mut text)?;
+    if read as u64 > limit {
+        bail!("larger than {limit} bytes");
     }
     Ok(text)
 }
@@ -177,14 +184,5 @@ mod tests {
             assert_eq!(name(&Source::Https(source.to_owned())), expected, "{source}");
         }
         assert_eq!(name(&Source::File("/srv/a b.tar".into())), "a_b.tar");
-    }
-
-    #[test]
-    fn the_digest_of_the_tree_is_the_one_its_maker_put_into_the_name() {
-        let digest = "0f".repeat(64);
-        assert_eq!(digest_in(&format!("prefix-{digest}.tar.zst")), Some(&*digest));
-        for name in ["prefix-0f.tar.zst", "prefix.tar.zst", &format!("other-{digest}.tar")] {
-            assert_eq!(digest_in(name), None, "{name}");
-        }
     }
 }
