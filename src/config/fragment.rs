@@ -8,9 +8,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::note::{Bad, Problem};
 use super::settings::{
-    Boot, Build, Enabled, Kernel, Portage, Prefix, Recipe, Settings, WhenMissing, Zfs,
+    Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source,
+    WhenMissing, Zfs,
 };
-use super::value;
+use super::{origin, value};
 
 /// What one file or the command line says.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,12 @@ pub(super) struct Fragment {
     build_dir: Option<String>,
     image: Option<String>,
     prefix: Option<PathBuf>,
+    prefix_source: Option<Source>,
+    prefix_sha256: Option<String>,
+    prefix_size: Option<u64>,
+    prefix_key: Option<PublicKey>,
+    allow_unsigned: Option<bool>,
+    prefix_user: Option<String>,
     recipe: Option<Recipe>,
     jobs: Option<u32>,
     backoff: Option<Duration>,
@@ -63,6 +70,12 @@ const KEYS: &[Key] = &[
     key!("kernel.build-dir", build_dir, value::template),
     key!("kernel.image", image, value::template),
     key!("prefix.path", prefix, value::path),
+    key!("prefix.source", prefix_source, origin::source),
+    key!("prefix.sha256", prefix_sha256, origin::sha256),
+    key!("prefix.size", prefix_size, origin::size),
+    key!("prefix.public-key", prefix_key, origin::public_key),
+    key!("prefix.allow-unsigned", allow_unsigned, value::boolean),
+    key!("prefix.user", prefix_user, origin::user),
     key!("build.recipe", recipe, value::recipe),
     key!("build.jobs", jobs, value::jobs),
     key!("build.backoff", backoff, value::backoff),
@@ -131,6 +144,12 @@ impl Fragment {
         take(&mut self.build_dir, later.build_dir);
         take(&mut self.image, later.image);
         take(&mut self.prefix, later.prefix);
+        take(&mut self.prefix_source, later.prefix_source);
+        take(&mut self.prefix_sha256, later.prefix_sha256);
+        take(&mut self.prefix_size, later.prefix_size);
+        take(&mut self.prefix_key, later.prefix_key);
+        take(&mut self.allow_unsigned, later.allow_unsigned);
+        take(&mut self.prefix_user, later.prefix_user);
         take(&mut self.recipe, later.recipe);
         take(&mut self.jobs, later.jobs);
         take(&mut self.backoff, later.backoff);
@@ -152,7 +171,15 @@ impl Fragment {
                 timeout: self.timeout.unwrap_or(d.boot.timeout),
             },
             kernel: Kernel { build_dir: self.build_dir, image: self.image },
-            prefix: Prefix { path: self.prefix.unwrap_or(d.prefix.path) },
+            prefix: Prefix {
+                path: self.prefix.unwrap_or(d.prefix.path),
+                source: self.prefix_source,
+                sha256: self.prefix_sha256,
+                size: self.prefix_size,
+                public_key: self.prefix_key,
+                allow_unsigned: self.allow_unsigned.unwrap_or(d.prefix.allow_unsigned),
+                user: self.prefix_user,
+            },
             build: Build {
                 recipe: self.recipe.unwrap_or(d.build.recipe),
                 jobs: self.jobs,

@@ -1,5 +1,6 @@
 //! The validated configuration that the programs work with.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +66,45 @@ pub struct Kernel {
 pub struct Prefix {
     /// EPREFIX; absolute, without `.`, `..` or doubled slashes.
     pub path: PathBuf,
+    /// Where an archive of it is; none: it is there, or brought by other means.
+    pub source: Option<Source>,
+    /// SHA-256 of the archive, 64 lower-case hexadecimal digits.
+    pub sha256: Option<String>,
+    /// Size of the archive in bytes.
+    pub size: Option<u64>,
+    /// Whose signature the archive has to bear.
+    pub public_key: Option<PublicKey>,
+    /// An archive without a signature is taken too, when there is no key.
+    pub allow_unsigned: bool,
+    /// Name or number of the user that shall own it.
+    pub user: Option<String>,
+}
+
+/// `prefix.source`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An `https://` URL.
+    Https(String),
+    /// An absolute path.
+    File(PathBuf),
+}
+
+/// `prefix.public-key`: a public key of minisign(1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublicKey {
+    /// The key itself, 56 characters that begin with `RW`.
+    Text(String),
+    /// The file it is in, as `minisign -G` writes it.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Https(url) => f.write_str(url),
+            Source::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// `[build]`
@@ -129,7 +169,15 @@ impl Default for Boot {
 
 impl Default for Prefix {
     fn default() -> Prefix {
-        Prefix { path: PathBuf::from("/home/core/gentoo") }
+        Prefix {
+            path: PathBuf::from("/home/core/gentoo"),
+            source: None,
+            sha256: None,
+            size: None,
+            public_key: None,
+            allow_unsigned: false,
+            user: None,
+        }
     }
 }
 

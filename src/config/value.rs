@@ -10,16 +10,20 @@ use super::atom;
 use super::note::Bad;
 use super::settings::{Enabled, RELEASE, Recipe, WhenMissing};
 
-type Value<'a> = Spanned<DeValue<'a>>;
+pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
 const DAY: u64 = 24 * 60 * 60;
 
-fn bad(value: &Value<'_>, expected: impl Into<String>) -> Bad {
+pub(super) fn bad(value: &Value<'_>, expected: impl Into<String>) -> Bad {
     Bad { span: value.span(), message: expected.into() }
 }
 
 /// Parses a string value with `read`, which says None to what it does not take.
-fn text<T>(value: &Value<'_>, expected: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, Bad> {
+pub(super) fn text<T>(
+    value: &Value<'_>,
+    expected: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<T, Bad> {
     value.get_ref().as_str().and_then(read).ok_or_else(|| bad(value, expected))
 }
 
@@ -34,7 +38,11 @@ fn strings(
     array.iter().map(|element| text(element, expected, read)).collect()
 }
 
-fn integer(value: &Value<'_>) -> Option<u64> {
+pub(super) fn boolean(value: &Value<'_>) -> Result<bool, Bad> {
+    value.get_ref().as_bool().ok_or_else(|| bad(value, "true or false"))
+}
+
+pub(super) fn integer(value: &Value<'_>) -> Option<u64> {
     let integer = value.get_ref().as_integer()?;
     u64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
@@ -121,7 +129,7 @@ pub(super) fn path(value: &Value<'_>) -> Result<PathBuf, Bad> {
     text(value, "an absolute path below / without \"..\" or control characters", normal_path)
 }
 
-fn normal_path(path: &str) -> Option<PathBuf> {
+pub(super) fn normal_path(path: &str) -> Option<PathBuf> {
     // The path is written into a unit file: a newline would begin a setting of its own.
     if !path.starts_with('/') || path.chars().any(char::is_control) {
         return None;
