@@ -42,13 +42,29 @@ pub fn find(installed: &Path, release: &Release) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     if found.is_empty() {
+        let others = other_releases(installed);
+        let instead = match others.is_empty() {
+            true => String::new(),
+            false => format!(", but some for {}", others.join(", ")),
+        };
         fail!(
             Exit::Refused,
-            "the build installed no module for kernel {release} below {}",
+            "the build installed no module for kernel {release} below {}{instead}",
             installed.display()
         );
     }
     Ok(found)
+}
+
+/// The kernel releases that something was installed for, for a message.
+fn other_releases(installed: &Path) -> Vec<String> {
+    let dirs = ["lib/modules", "usr/lib/modules"].map(|base| fs::read_dir(installed.join(base)));
+    let entries = dirs.into_iter().flatten().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|e| e.file_name().to_string_lossy().replace(char::is_control, "?")).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 fn walk(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {

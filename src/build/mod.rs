@@ -1,5 +1,6 @@
 //! The builder: plan -> stages -> staging tree -> verification -> publishing.
 
+mod binpkg;
 pub mod cli;
 pub mod command;
 mod depmod;
@@ -210,7 +211,7 @@ impl Build<'_> {
 
     fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
         let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
-        let modules = self.staged(Stage::Build, |b| b.compile(plan, &work))?;
+        let (recipe, modules) = self.staged(Stage::Build, |b| b.make(plan, &work))?;
         let staging = Staging::new(&self.layout, &self.release)?;
         let harvested = self
             .staged(Stage::Harvest, |b| harvest::copy(&work.top, &modules, &staging, &b.release))?;
@@ -231,7 +232,7 @@ impl Build<'_> {
                 vermagic: verified.vermagic,
                 key: plan.key.clone(),
                 zfs_version: verified.zfs_version,
-                recipe: plan.inputs.map().get("recipe").cloned().unwrap_or_default(),
+                recipe: recipe.to_owned(),
                 created: store::unix_now(),
                 inputs: plan.inputs.map().clone(),
                 files: store::entries(staging.dir())?,
@@ -244,8 +245,9 @@ impl Build<'_> {
         Ok(tree)
     }
 
-    /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
-    fn compile(&mut self, plan: &Plan, work: &WorkDir) -> Result<Vec<PathBuf>> {
+    /// Merges a binary package or runs the recipe; returns what of these it was, for the manifest,
+    /// and the modules it left, still its owner's files.
+    fn make(&mut self, plan: &Plan, work: &WorkDir) -> Result<(&'static str, Vec<PathBuf>)> {
         let jobs = self.options.jobs.or(self.settings.build.jobs);
         let counts = self.layout.cache().join("progress.json");
         let mut job = recipe::Job {
@@ -258,9 +260,15 @@ impl Build<'_> {
             cancel: self.cancel,
             progress: &mut self.progress,
         };
-        let installed = match self.settings.build.recipe {
-            Recipe::Portage => job.portage()?,
-            Recipe::Make => job.make()?,
+        if let Some(binhost) = &plan.binhost
+            && let Some(installed) = job.merge_binary(binhost, self.options.early)?
+        {
+            // As they were signed: not stripped, which would cut off a signature of theirs.
+            return Ok(("binary package", harvest::find(&installed, &self.release)?));
+        }
+        let (recipe, installed) = match self.settings.build.recipe {
+            Recipe::Portage => ("portage", job.portage()?),
+            Recipe::Make => ("make", job.make()?),
         };
         let modules = harvest::find(&installed, &self.release)?;
         recipe::strip(&job, &modules)?;
@@ -268,7 +276,7 @@ impl Build<'_> {
         if let Ok(json) = serde_json::to_vec(&job.progress.counts()) {
             store::write_atomic(&counts, &json).unwrap_or_else(|e| warn!("{e:#}"));
         }
-        Ok(modules)
+        Ok((recipe, modules))
     }
 
     /// Runs one stage: its name and duration go to the journal, and into the error.

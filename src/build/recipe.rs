@@ -2,7 +2,6 @@
 //! release tarball). Both run as the prefix's owner and leave modules below the work directory.
 
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -73,13 +72,8 @@ impl Job<'_> {
         ];
         econf.extend(self.settings.portage.extra_econf.iter().cloned());
         let run = self
-            .prefix
-            .run("emerge", &self.work.top)?
-            .args(["--oneshot", "--verbose", "--quiet-build=n", "--color=n", "--nospinner"])
+            .emerge()?
             .args(&atoms)
-            .env("ROOT", &self.work.root)
-            .env("PORTAGE_TMPDIR", &self.work.tmp)
-            .env("PORTAGE_LOGDIR", self.work.top.join("log"))
             .env("EXTRA_ECONF", econf.join(" "))
             .env("KERNEL_DIR", &self.tree.source)
             .env("KV_OUT_DIR", &self.tree.output)
@@ -87,8 +81,24 @@ impl Job<'_> {
             .env("TEST_JOBS", self.jobs.to_string());
         self.progress.compiling(&atoms.join(" "), self.expected);
         self.build_step(&run)?;
+        Ok(self.installed())
+    }
+
+    /// `emerge` into the work directory's ROOT, without what to emerge.
+    pub(super) fn emerge(&self) -> Result<Run> {
+        Ok(self
+            .prefix
+            .run("emerge", &self.work.top)?
+            .args(["--oneshot", "--verbose", "--quiet-build=n", "--color=n", "--nospinner"])
+            .env("ROOT", &self.work.root)
+            .env("PORTAGE_TMPDIR", &self.work.tmp)
+            .env("PORTAGE_LOGDIR", self.work.top.join("log")))
+    }
+
+    /// Where emerge installs: EROOT, that is EPREFIX below ROOT.
+    pub(super) fn installed(&self) -> PathBuf {
         let prefix = self.prefix.path.strip_prefix("/").unwrap_or(&self.prefix.path);
-        Ok(self.work.root.join(prefix))
+        self.work.root.join(prefix)
     }
 
     /// configure, make and modules_install of `zfs.source`. Returns the directory below which
@@ -126,8 +136,18 @@ impl Job<'_> {
         Ok(self.work.root.clone())
     }
 
-    /// Runs one step of the build; its output goes to the journal line by line.
+    /// Runs one step of the build, which has to succeed.
     fn build_step(&mut self, run: &Run) -> Result<()> {
+        let ended = self.step(run)?;
+        match ended.status.success() && !ended.stalled {
+            true => Ok(()),
+            false => Err(failed(run, &ended)),
+        }
+    }
+
+    /// Runs a command; its output goes to the journal line by line. How it ended is no error here,
+    /// except that it was cancelled.
+    pub(super) fn step(&mut self, run: &Run) -> Result<Ended> {
         info!("running {}", run.shown());
         let progress = &mut *self.progress;
         let run = &run.clone().idle(STALLED);
@@ -135,33 +155,28 @@ impl Job<'_> {
             progress.line(line);
             info!(message_id = id::BUILD_OUTPUT, "{line}");
         })?;
-        if ended.cancelled {
-            return Err(Interrupted.into());
-        }
-        if ended.stalled {
-            let last = ended.tail.back().map_or("", String::as_str);
-            fail!(
-                Exit::BuildFailed,
-                "{}: ended: no output for {} s; the last line was: {last}",
-                run.shown(),
-                STALLED.as_secs()
-            );
-        }
-        match ended.status.success() {
-            true => Ok(()),
-            false => Err(failed(run, ended.status, &ended)),
+        match ended.cancelled {
+            true => Err(Interrupted.into()),
+            false => Ok(ended),
         }
     }
 }
 
-fn failed(run: &Run, status: ExitStatus, ended: &Ended) -> anyhow::Error {
+/// The error of a step that did not succeed: why, and the lines of its output that say so.
+pub(super) fn failed(run: &Run, ended: &Ended) -> anyhow::Error {
+    if ended.stalled {
+        let last = ended.tail.back().map_or("", String::as_str);
+        let (run, limit) = (run.shown(), STALLED.as_secs());
+        let text = format!("{run}: ended: no output for {limit} s; the last line was: {last}");
+        return Failure::new(Exit::BuildFailed, text).into();
+    }
     let (exit, hint) = reason_of(&ended.tail);
     let lines = failing_lines(&ended.tail).join("\n  ");
     let program = run.shown();
     let program = program.split(' ').next().unwrap_or_default();
     Failure::new(
         exit,
-        format!("{program}: {}{hint}; the failing lines:\n  {lines}", describe(status)),
+        format!("{program}: {}{hint}; the failing lines:\n  {lines}", describe(ended.status)),
     )
     .into()
 }

@@ -19,7 +19,7 @@ pub use fragment::keys;
 pub use note::{Note, Severity};
 pub use settings::{
     Boot, Build, Enabled, Kernel, Portage, Prefix, Recipe, Settings, WhenMissing, Zfs,
-    expand_release,
+    expand_release, fill_release,
 };
 
 use crate::host::Host;

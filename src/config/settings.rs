@@ -87,6 +87,11 @@ pub struct Portage {
     pub atoms: Vec<String>,
     /// Arguments for EXTRA_ECONF, free of characters the shell would interpret.
     pub extra_econf: Vec<String>,
+    /// Where binary packages are: an http, https or file URL with `${release}` in it, for
+    /// [`fill_release`]; no blanks, quotes or other characters that a shell or Portage interprets.
+    pub binhost: Option<String>,
+    /// The OpenPGP public keys that packages have to be signed with.
+    pub binhost_key: PathBuf,
 }
 
 /// `[zfs]`
@@ -146,7 +151,12 @@ impl Default for Build {
 
 impl Default for Portage {
     fn default() -> Portage {
-        Portage { atoms: vec!["sys-fs/zfs-kmod".to_owned()], extra_econf: Vec::new() }
+        Portage {
+            atoms: vec!["sys-fs/zfs-kmod".to_owned()],
+            extra_econf: Vec::new(),
+            binhost: None,
+            binhost_key: PathBuf::from("/etc/zfs-prefix/binhost.asc"),
+        }
     }
 }
 
@@ -170,7 +180,12 @@ impl Settings {
 /// Puts `release` in place of every `${release}` of `template` (`kernel.build-dir`,
 /// `kernel.image`).
 pub fn expand_release(template: &str, release: &Release) -> PathBuf {
-    Path::new(&template.replace(RELEASE, release.as_str())).to_owned()
+    Path::new(&fill_release(template, release)).to_owned()
+}
+
+/// The same for what is no path (`portage.binhost`).
+pub fn fill_release(template: &str, release: &Release) -> String {
+    template.replace(RELEASE, release.as_str())
 }
 
 /// The one placeholder of a template.

@@ -255,6 +255,7 @@ fn the_uncommented_example_names_every_key_and_shows_the_defaults() {
     // The keys without a default show an example; the text above each of them says so.
     l.settings.kernel = Kernel::default();
     l.settings.build.jobs = None;
+    l.settings.portage.binhost = None;
     l.settings.zfs.source = None;
     l.settings.zfs.version = None;
     assert_eq!(l.settings, Settings::default());
