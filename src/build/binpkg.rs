@@ -78,11 +78,6 @@ impl Binhost {
         let key_digest = Digest::of(&bytes);
         Ok(Some(Binhost { url: fill_release(template, release), key, key_digest }))
     }
-
-    /// Whether it is somewhere else than on this machine's disks.
-    fn remote(&self) -> bool {
-        !self.url.starts_with("file:")
-    }
 }
 
 /// Others may read it, and only `owner` may write to it.
@@ -100,7 +95,7 @@ impl Job<'_> {
     /// [`Exit::Refused`]: a package is there, and its signature, its digest or its EPREFIX is not
     /// right. [`Exit::PrefixIncomplete`]: no gpg. [`Exit::BuildFailed`]: the merge failed.
     pub fn merge_binary(&mut self, binhost: &Binhost, early: bool) -> Result<Option<PathBuf>> {
-        if early && binhost.remote() {
+        if early && self.settings.portage.asks_network() {
             info!("{} is not asked: there is no network this early in the boot", binhost.url);
             return Ok(None);
         }

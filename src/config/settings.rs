@@ -160,6 +160,13 @@ impl Default for Portage {
     }
 }
 
+impl Portage {
+    /// Whether the binhost is somewhere else than on this machine's disks.
+    pub fn asks_network(&self) -> bool {
+        self.binhost.as_ref().is_some_and(|url| !url.starts_with("file:"))
+    }
+}
+
 impl Settings {
     /// Whether the boot of `host` is to be touched.
     ///

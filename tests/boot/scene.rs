@@ -155,6 +155,7 @@ impl Scene {
             disks: vec![Disk { image: self.pool.clone(), serial: "pool".into(), keep: false }],
             script,
             timeout: Duration::from_secs(300),
+            network: false,
             live: false,
         }
     }
