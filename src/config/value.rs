@@ -247,7 +247,10 @@ mod tests {
     #[test]
     fn a_binhost_is_an_url_or_a_path_with_the_release_in_it() {
         for (given, expected) in [
-            ("https://b.example:8443/zfs/${release}/", Some("https://b.example:8443/zfs/${release}")),
+            (
+                "https://b.example:8443/zfs/${release}/",
+                Some("https://b.example:8443/zfs/${release}"),
+            ),
             ("http://[::1]/${release}", Some("http://[::1]/${release}")),
             ("file:///srv/zfs/${release}", Some("file:///srv/zfs/${release}")),
             ("/srv//zfs-${release}/x", Some("file:///srv/zfs-${release}/x")),

@@ -13,6 +13,7 @@ pub mod initrd;
 pub mod nspawn;
 pub mod published;
 pub mod root;
+pub mod serve;
 pub mod tool;
 pub mod vm;
 
