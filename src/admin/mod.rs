@@ -1,6 +1,7 @@
 //! What the admin command `zfs-prefix` does.
 
 mod list;
+mod prefix;
 mod status;
 mod systemctl;
 
@@ -46,6 +47,9 @@ enum Command {
     },
     /// Load the published modules now, as zfs-load.service does
     Load,
+    /// The toolchain prefix
+    #[command(subcommand)]
+    Prefix(prefix::Command),
 }
 
 /// Runs the command line `args` on `host`. Errors are printed; the exit status is that of the
@@ -103,6 +107,7 @@ fn run(host: &Host, command: Command) -> Result<u8> {
             systemctl::build(kernel_release.as_ref())
         }
         Command::Load => systemctl::load(host),
+        Command::Prefix(command) => prefix::run(host, command),
     }
 }
 

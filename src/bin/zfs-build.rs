@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use zfs_prefix::{build, host::Host, log};
 
 fn main() -> ExitCode {
+    if let Some(ended) = zfs_prefix::prefix::enter::main(std::env::args_os()) {
+        return ended;
+    }
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let journal = log::stderr_is_journal(stream.as_deref(), Path::new("/proc/self/fd/2"));
     log::init("zfs-build", journal);

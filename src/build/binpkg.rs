@@ -13,7 +13,7 @@ use super::command::Run;
 use super::output::{failing_lines, reason_of};
 use super::recipe::{Job, failed};
 use crate::config::{Settings, fill_release};
-use crate::exit::{Exit, WithExit};
+use crate::exit::Exit;
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::Release;
@@ -86,93 +86,97 @@ fn only_writer(meta: &fs::Metadata, owner: u32) -> bool {
     meta.uid() == owner && meta.mode() & 0o022 == 0 && meta.mode() & 0o004 != 0
 }
 
+/// A package that lies in the work directory; the signature of its metadata is right.
+#[derive(Debug)]
+pub struct Package {
+    url: String,
+    verify: String,
+}
+
 impl Job<'_> {
-    /// Merges the configured atoms from binary packages of `binhost` into the work directory's
-    /// ROOT. Returns the directory below which the modules are; none where the binhost has no
-    /// such package or cannot be reached, with the reason in the journal.
+    /// Fetches the configured atoms' binary packages; none where the binhost has none that fits or
+    /// cannot be reached, with the reason in the journal.
     ///
     /// # Errors
-    /// [`Exit::Refused`]: a package is there, and its signature, its digest or its EPREFIX is not
-    /// right. [`Exit::PrefixIncomplete`]: no gpg. [`Exit::BuildFailed`]: the merge failed.
-    pub fn merge_binary(&mut self, binhost: &Binhost, early: bool) -> Result<Option<PathBuf>> {
-        if early && self.settings.portage.asks_network() {
-            info!("{} is not asked: there is no network this early in the boot", binhost.url);
-            return Ok(None);
-        }
-        let atoms = super::atoms(self.settings);
-        let what = atoms.join(" ");
-        self.progress.stage(&format!("fetching the binary package of {what}"));
+    /// [`Exit::Refused`]: a package is there, and its signature or its digest is not right.
+    /// [`Exit::PrefixIncomplete`]: no gpg.
+    pub fn fetch_package(&mut self, binhost: &Binhost) -> Result<Option<Package>> {
         let verify = self.verify_command(&binhost.key)?;
-        let emerge = |job: &Job<'_>| -> Result<Run> {
-            Ok(job
-                .emerge()?
-                .args(["--usepkgonly", "--binpkg-respect-use=y"])
-                .env("PKGDIR", job.work.top.join("binpkgs"))
-                .env("FEATURES", "binpkg-request-signature -binpkg-ignore-signature")
-                .env("BINPKG_GPG_VERIFY_BASE_COMMAND", &verify)
-                .env("BINPKG_GPG_VERIFY_GPG_HOME", gpg_home(job))
-                .env("PORTAGE_TRUST_HELPER", ""))
-        };
-        let fetch = emerge(self)?
+        let package = Package { url: binhost.url.clone(), verify };
+        let run = self
+            .emerge_package(&package)
             .args(["--fetchonly", "--getbinpkg"])
-            .args(&atoms)
+            .args(super::atoms(self.settings))
             .env("PORTAGE_BINHOST", &binhost.url);
-        let fetched = self.step(&fetch)?;
-        if !fetched.status.success() || fetched.stalled {
-            refuse(&fetched.tail, binhost)?;
-            if let (Exit::NoSpace, _) = reason_of(&fetched.tail) {
-                return Err(failed(&fetch, &fetched));
-            }
-            warn!("no binary package: {}; compiling instead", why_none(&fetched.tail, binhost));
-            return Ok(None);
+        let fetched = self.follow(&run)?;
+        if fetched.status.success() && !fetched.stalled {
+            return Ok(Some(package));
         }
-        self.progress.stage(&format!("merging the binary package of {what}"));
-        let merge = emerge(self)?.args(&atoms);
-        let merged = self.step(&merge)?;
-        refuse(&merged.tail, binhost)?;
-        if !merged.status.success() || merged.stalled {
-            return Err(failed(&merge, &merged));
+        package.refused(&fetched.tail)?;
+        if reason_of(&fetched.tail).0 == Exit::NoSpace {
+            return Err(failed(&run, &fetched, reason_of));
         }
-        info!("merged the binary package of {what} from {}", binhost.url);
-        Ok(Some(self.installed()))
+        warn!("no binary package: {}; compiling instead", package.missing(&fetched.tail));
+        Ok(None)
     }
 
-    /// Portage's command to check a signature: a keyring of this build alone, in which exactly the
-    /// keys of the file are trusted. Neither the prefix's keyring nor its owner's has a say.
+    /// Merges the fetched packages into the work directory's ROOT; Portage checks the signature of
+    /// their contents now. Returns the directory below which the modules are.
+    ///
+    /// # Errors
+    /// [`Exit::Refused`]: the signature is not right, or the package is from another EPREFIX.
+    /// [`Exit::BuildFailed`]: the merge failed.
+    pub fn merge_package(&mut self, package: &Package) -> Result<PathBuf> {
+        let atoms = super::atoms(self.settings);
+        let run = self.emerge_package(package).args(&atoms);
+        let merged = self.follow(&run)?;
+        package.refused(&merged.tail)?;
+        if !merged.status.success() || merged.stalled {
+            return Err(failed(&run, &merged, reason_of));
+        }
+        info!("merged the binary package of {} from {}", atoms.join(" "), package.url);
+        Ok(self.installed())
+    }
+
+    /// emerge for binary packages and nothing else; none whose signature is not right.
+    fn emerge_package(&self, package: &Package) -> Run {
+        self.emerge()
+            .args(["--usepkgonly", "--binpkg-respect-use=y"])
+            .env("PKGDIR", self.work.top.join("binpkgs"))
+            .env("FEATURES", "binpkg-request-signature -binpkg-ignore-signature")
+            .env("BINPKG_GPG_VERIFY_BASE_COMMAND", &package.verify)
+            .env("BINPKG_GPG_VERIFY_GPG_HOME", self.gpg_home())
+            // Fetches keys of Gentoo's, which have no say here.
+            .env("PORTAGE_TRUST_HELPER", "")
+    }
+
+    fn gpg_home(&self) -> PathBuf {
+        self.work.top.join("gnupg")
+    }
+
+    /// Portage's command to check a signature (make.globals): with a keyring of this build alone,
+    /// in which exactly the keys of the file are trusted. The prefix's keyring and its owner's have
+    /// no say.
     fn verify_command(&self, key: &Path) -> Result<String> {
-        let home = gpg_home(self);
-        let make = self.prefix.run("mkdir", &self.work.top)?.args(["-m", "0700"]).arg(&home);
-        make.output(self.cancel)?;
-        let gpg = || -> Result<Run> {
-            let run = self.prefix.run("gpg", &self.work.top)?;
-            Ok(run.args(["--batch", "--no-tty", "--quiet", "--no-autostart"]).args(homedir(&home)))
+        let run = |program| self.prefix.run(program, &self.place);
+        run("mkdir").args(["-m", "0700"]).arg(self.gpg_home()).output(self.cancel)?;
+        let gpg = || {
+            let quiet = ["--batch", "--no-tty", "--quiet", "--no-autostart", "--homedir"];
+            run("gpg").args(quiet).arg(self.gpg_home())
         };
-        let import = gpg()?.arg("--import").arg(key).output(self.cancel);
-        import
-            .with_context(|| format!("{}: no usable OpenPGP public key in it", key.display()))
-            .exit(Exit::Other)?;
-        let list = gpg()?.args(["--with-colons", "--list-keys"]).output(self.cancel)?;
-        let program = self.prefix.program("gpg")?;
+        let unusable = || format!("{}: no usable OpenPGP public key in it", key.display());
+        gpg().arg("--import").arg(key).output(self.cancel).with_context(unusable)?;
+        let list = gpg().args(["--with-colons", "--list-keys"]).output(self.cancel)?;
         let trusted = fingerprints(&list);
         if trusted.is_empty() {
-            fail!(Exit::Other, "{}: no OpenPGP public key in it", key.display());
+            fail!(Exit::Other, "{}", unusable());
         }
         let trusted: String = trusted.iter().map(|f| format!(" --trusted-key {f}")).collect();
-        // Portage replaces what is in brackets (portage's make.globals); direct: nobody's
-        // certificates make another key trusted.
+        // direct: nobody's certificates make another key trusted.
         Ok(format!(
-            "{} --verify --batch --no-tty --no-autostart --no-auto-check-trustdb --trust-model direct{trusted} --status-fd 2 [PORTAGE_CONFIG] [SIGNATURE]",
-            program.display()
+            "gpg --verify --batch --no-tty --no-autostart --no-auto-check-trustdb --trust-model direct{trusted} --status-fd 2 [PORTAGE_CONFIG] [SIGNATURE]"
         ))
     }
-}
-
-fn gpg_home(job: &Job<'_>) -> PathBuf {
-    job.work.top.join("gnupg")
-}
-
-fn homedir(home: &Path) -> [&std::ffi::OsStr; 2] {
-    ["--homedir".as_ref(), home.as_os_str()]
 }
 
 /// The fingerprints of the primary keys in the output of `gpg --with-colons --list-keys` (GnuPG's
@@ -194,45 +198,126 @@ fn fingerprints(list: &str) -> Vec<&str> {
     found
 }
 
-/// An error if Portage refused the package, or changed it.
-fn refuse(tail: &VecDeque<String>, binhost: &Binhost) -> Result<()> {
-    let url = &binhost.url;
-    if let Some(line) = tail.iter().find(|line| line.contains(OTHER_PREFIX)) {
+impl Package {
+    /// An error if Portage refused the package, or changed it.
+    fn refused(&self, tail: &VecDeque<String>) -> Result<()> {
+        let url = &self.url;
+        if let Some(line) = tail.iter().find(|line| line.contains(OTHER_PREFIX)) {
+            fail!(
+                Exit::Refused,
+                "the binary package of {url} was made in a prefix at another path, and Portage changed bytes of its modules ({line}): make packages for this EPREFIX"
+            );
+        }
+        let marked = |line: &String| REFUSED.iter().any(|mark| line.contains(mark));
+        let Some(first) = tail.iter().position(marked) else { return Ok(()) };
+        // Portage's own words and what gpg said, without gpg's status lines for programs.
+        let for_people = |line: &&str| {
+            !line.is_empty()
+                && !["[GNUPG:]", "Raw GnuPG output", ">>>", "TRUST_HELPER", "Possible fix"]
+                    .iter()
+                    .any(|noise| line.contains(noise))
+        };
+        let reason: Vec<&str> = tail
+            .iter()
+            .skip(first)
+            .map(|line| line.trim_matches([' ', '*', '\t']))
+            .filter(for_people)
+            .take(20)
+            .collect();
         fail!(
             Exit::Refused,
-            "the binary package of {url} was made in a prefix at another path, and Portage changed bytes of its modules ({line}): make packages for this EPREFIX"
-        );
+            "the binary package of {url} is refused, and nothing is compiled in its place:\n  {}",
+            reason.join("\n  ")
+        )
     }
-    let marked = |line: &&String| REFUSED.iter().any(|mark| line.contains(mark));
-    let Some(first) = tail.iter().position(|line| marked(&line)) else { return Ok(()) };
-    // Portage's own words: its summary and what gpg said, without gpg's status lines for programs.
-    let ours = |line: &&String| !line.contains("[GNUPG:]") && !line.contains("Raw GnuPG output");
-    let reason: Vec<&str> = tail
-        .iter()
-        .skip(first)
-        .filter(ours)
-        .map(|line| line.trim_matches([' ', '*', '\t']))
-        .filter(|line| !line.is_empty() && !line.starts_with(">>>"))
-        .take(20)
-        .collect();
-    fail!(
-        Exit::Refused,
-        "the binary package of {url} is refused; nothing is compiled in its place:\n  {}",
-        reason.join("\n  ")
-    )
+
+    /// Why there is no package, in a few words.
+    fn missing(&self, tail: &VecDeque<String>) -> String {
+        let url = &self.url;
+        if let Some(at) = tail.iter().position(|line| line.contains(UNREACHABLE)) {
+            let why = tail.get(at + 1).map_or("", |line| line.trim());
+            let why = why.split_once("] ").map_or(why, |(_, text)| text);
+            return format!("{url} cannot be read ({why})");
+        }
+        if tail.iter().any(|line| line.contains(NONE_THERE)) {
+            return format!("{url} has none that fits");
+        }
+        format!("it could not be fetched from {url}: {}", failing_lines(tail).join(" / "))
+    }
 }
 
-/// Why there is no package, in a few words.
-fn why_none(tail: &VecDeque<String>, binhost: &Binhost) -> String {
-    let url = &binhost.url;
-    if let Some(at) = tail.iter().position(|line| line.contains(UNREACHABLE)) {
-        let why = tail.get(at + 1).map_or("", |line| line.trim());
-        let why = why.trim_start_matches("!!! ");
-        let why = why.split_once("] ").map_or(why, |(_, text)| text);
-        return format!("{url} cannot be read ({why})");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail(text: &str) -> VecDeque<String> {
+        text.lines().map(str::to_owned).collect()
     }
-    if tail.iter().any(|line| line.contains(NONE_THERE)) {
-        return format!("{url} has none that fits");
+
+    #[test]
+    fn the_primary_keys_are_the_trusted_ones() {
+        let list = "tru::1:1795442862:0:3:1:5\n\
+                    pub:u:255:22:A9435CD87E3A6954:1795442580:::-:::scSC:::::ed25519:::0:\n\
+                    fpr:::::::::FC988C9D833902FB7B72C1C2A9435CD87E3A6954:\n\
+                    uid:u::::1795442580::4D4F::zfs-prefix <x@localhost>::::::::::0:\n\
+                    sub:u:255:18:1111111111111111:1795442580::::::e:::::cv25519::\n\
+                    fpr:::::::::1111111111111111111111111111111111111111:\n\
+                    pub:e:255:22:77213489CEFBE4DC:1795442580:1795442581::-:::sc:::::ed25519:::0:\n\
+                    fpr:::::::::C3F96D006737C5FC0CE3694C77213489CEFBE4DC:\n";
+        let want = [
+            "FC988C9D833902FB7B72C1C2A9435CD87E3A6954",
+            "C3F96D006737C5FC0CE3694C77213489CEFBE4DC",
+        ];
+        assert_eq!(fingerprints(list), want);
+        assert_eq!(fingerprints("tru::1:0:0:3:1:5\n"), [""; 0]);
     }
-    format!("it could not be fetched from {url}: {}", failing_lines(tail).join(" / "))
+
+    #[test]
+    fn a_refusal_is_told_from_a_binhost_that_has_nothing() {
+        let package = Package { url: "file:///srv".into(), verify: String::new() };
+        for (said, refused, missing) in [
+            (
+                " * Binary package is not usable (verification failed):\n *  Summary:\n \
+                 * \tbinpkg appears unsigned (missing any signature)\n * \t[GNUPG:] NODATA 1",
+                Some("binpkg appears unsigned"),
+                None,
+            ),
+            (">>> Adjusting Prefix to /home/core/gentoo", Some("at another path"), None),
+            (
+                "\n!!! Digest verification failed:\n!!! Reason: Failed on SHA1 verification",
+                Some("Failed on SHA1"),
+                None,
+            ),
+            (
+                "!!! [1f] Error fetching binhost package info from 'http://h'\n!!! [1f] <urlopen \
+                 error [Errno 111] Connection refused>\nemerge: there are no binary packages to \
+                 satisfy \"a/b\"",
+                None,
+                Some("file:///srv cannot be read (<urlopen error [Errno 111] Connection refused>)"),
+            ),
+            (
+                "emerge: there are no binary packages to satisfy \"sys-fs/zfs-kmod\" for /x/.",
+                None,
+                Some("file:///srv has none that fits"),
+            ),
+            (
+                "!!! File not found: /srv/a.gpkg.tar",
+                None,
+                Some(
+                    "it could not be fetched from file:///srv: !!! File not found: /srv/a.gpkg.tar",
+                ),
+            ),
+        ] {
+            let tail = tail(said);
+            let error = package.refused(&tail).err().map(|e| (crate::exit::of(&e), e.to_string()));
+            match (refused, error) {
+                (Some(words), Some((exit, text))) => {
+                    assert_eq!(exit, Exit::Refused, "{said}");
+                    assert!(text.contains(words) && !text.contains("GNUPG"), "{said}: {text}");
+                }
+                (None, None) => assert_eq!(package.missing(&tail), missing.unwrap(), "{said}"),
+                (_, error) => panic!("{said}: {error:?}"),
+            }
+        }
+    }
 }

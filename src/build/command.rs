@@ -3,27 +3,25 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
-use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::processes;
+use super::reading::Reading;
 use crate::exit::{Exit, Failure};
+use crate::prefix::Prefix;
+use crate::prefix::enter::{self, Place, Spec};
 
-/// How many of the last lines of output are kept for the error message.
-const TAIL: usize = 400;
 /// One child at a time: what is left of its descendants is found as descendants of this process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// How long processes have between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(3);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 /// Set by SIGTERM and SIGINT: whoever waits gives up.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +62,7 @@ pub struct Run {
     env: Vec<(OsString, OsString)>,
     dir: PathBuf,
     user: Option<User>,
+    enter: Option<(Prefix, Place)>,
     idle: Option<Duration>,
 }
 
@@ -80,6 +79,13 @@ pub struct Ended {
     pub stalled: bool,
 }
 
+impl Ended {
+    /// Why the prefix could not be entered, if that is how it ended.
+    pub fn not_entered(&self) -> Option<Failure> {
+        enter::failure(self.status, self.tail.back()?)
+    }
+}
+
 impl Run {
     /// Runs `program` in `/`, with an empty environment, as the caller's user.
     pub fn new(program: impl Into<PathBuf>) -> Run {
@@ -89,6 +95,7 @@ impl Run {
             env: Vec::new(),
             dir: PathBuf::from("/"),
             user: None,
+            enter: None,
             idle: None,
         }
     }
@@ -123,6 +130,12 @@ impl Run {
         self
     }
 
+    /// Runs in the prefix, as its owner ([`enter`]); needs root.
+    pub fn enter(mut self, prefix: &Prefix, place: &Place) -> Run {
+        self.enter = Some((prefix.clone(), place.clone()));
+        self
+    }
+
     /// Ends the command when it has printed nothing for this long.
     pub fn idle(mut self, limit: Duration) -> Run {
         self.idle = Some(limit);
@@ -139,6 +152,34 @@ impl Run {
         line
     }
 
+    /// The command as std has it; its standard streams are the caller's to set. `terminal`: these
+    /// are root's terminal.
+    ///
+    /// # Errors
+    /// A path of the prefix is not UTF-8.
+    pub fn command(&self, terminal: bool) -> Result<Command> {
+        let mut command = match &self.enter {
+            Some((prefix, place)) => Spec {
+                prefix: prefix.path.clone(),
+                account: prefix.account.clone(),
+                dir: self.dir.clone(),
+                place: place.clone(),
+                terminal,
+            }
+            .command(&self.program, &self.args)?,
+            None => {
+                let mut command = Command::new(&self.program);
+                command.args(&self.args).current_dir(&self.dir);
+                command
+            }
+        };
+        command.env_clear().envs(self.env.iter().map(|(k, v)| (k, v)));
+        if let Some(user) = self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        Ok(command)
+    }
+
     /// Runs the command to its end, giving each line of its output to `sink`.
     ///
     /// # Errors
@@ -146,18 +187,8 @@ impl Run {
     pub fn lines(&self, cancel: &Cancel, mut sink: impl FnMut(&str)) -> Result<Ended> {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let (reader, writer) = std::io::pipe().context("pipe")?;
-        let mut command = std::process::Command::new(&self.program);
-        command
-            .args(&self.args)
-            .env_clear()
-            .envs(self.env.iter().map(|(k, v)| (k, v)))
-            .current_dir(&self.dir)
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone().context("pipe")?)
-            .stderr(writer);
-        if let Some(user) = self.user {
-            command.uid(user.uid).gid(user.gid);
-        }
+        let mut command = self.command(false)?;
+        command.stdin(Stdio::null()).stdout(writer.try_clone().context("pipe")?).stderr(writer);
         processes::detach(&mut command);
         let mut child =
             command.spawn().with_context(|| format!("{}: cannot be started", self.shown()))?;
@@ -181,6 +212,9 @@ impl Run {
             text.push_str(line);
             text.push('\n');
         })?;
+        if let Some(failure) = ended.not_entered() {
+            return Err(failure.into());
+        }
         if !ended.status.success() {
             let tail: Vec<_> = ended.tail.iter().rev().take(5).rev().map(String::as_str).collect();
             let message =
@@ -201,114 +235,6 @@ pub fn describe(status: ExitStatus) -> String {
         (None, Some(9)) => "killed by signal 9 (out of memory? see journalctl -k)".to_owned(),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => status.to_string(),
-    }
-}
-
-struct Reading {
-    pipe: std::io::PipeReader,
-    partial: Vec<u8>,
-    tail: VecDeque<String>,
-    heard: Instant,
-}
-
-impl Reading {
-    fn new(pipe: std::io::PipeReader) -> Reading {
-        Reading { pipe, partial: Vec::new(), tail: VecDeque::new(), heard: Instant::now() }
-    }
-
-    /// Reads until the child has ended and nothing is left to read, or [`Cancel`] is set.
-    fn follow(
-        mut self,
-        child: &mut Child,
-        cancel: &Cancel,
-        idle: Option<Duration>,
-        sink: &mut impl FnMut(&str),
-    ) -> Result<Ended> {
-        let mut ended: Option<(ExitStatus, Instant)> = None;
-        loop {
-            if cancel.is_set() {
-                processes::end_descendants(GRACE);
-                let status = self.ended(child)?;
-                return Ok(Ended { status, tail: self.tail, cancelled: true, stalled: false });
-            }
-            if idle.is_some_and(|idle| self.heard.elapsed() > idle) {
-                processes::end_descendants(GRACE);
-                let status = self.ended(child)?;
-                return Ok(Ended { status, tail: self.tail, cancelled: false, stalled: true });
-            }
-            let open = self.read_some(Duration::from_millis(200), sink)?;
-            if ended.is_none() {
-                ended =
-                    child.try_wait().context("waiting for a child")?.map(|s| (s, Instant::now()));
-            }
-            match ended {
-                // A daemon that a build left behind may keep the pipe open; it is not waited for.
-                Some((status, since)) if !open || since.elapsed() > Duration::from_secs(2) => {
-                    self.flush(sink);
-                    processes::end_descendants(Duration::ZERO);
-                    return Ok(Ended { status, tail: self.tail, cancelled: false, stalled: false });
-                }
-                None if !open => std::thread::sleep(Duration::from_millis(20)),
-                _ => {}
-            }
-        }
-    }
-
-    /// The status of a child that was told to end. One in uninterruptible sleep does not, and is
-    /// not waited for.
-    fn ended(&self, child: &mut Child) -> Result<ExitStatus> {
-        for _ in 0..50 {
-            if let Some(status) = child.try_wait().context("waiting for a child")? {
-                return Ok(status);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        anyhow::bail!("process {} cannot be ended: it hangs in the kernel", child.id())
-    }
-
-    /// Waits for output and reads what is there; false when every writer is gone.
-    fn read_some(&mut self, wait: Duration, sink: &mut impl FnMut(&str)) -> Result<bool> {
-        let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
-        let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)];
-        match nix::poll::poll(&mut fds, wait) {
-            Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(true),
-            Ok(_) => {}
-            Err(e) => return Err(e).context("poll"),
-        }
-        let mut buf = [0; 64 * 1024];
-        self.heard = Instant::now();
-        let n = match self.pipe.read(&mut buf) {
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => return Ok(true),
-            other => other.context("reading a child's output")?,
-        };
-        self.partial.extend_from_slice(&buf[..n]);
-        while let Some(end) = self.partial.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = self.partial.drain(..=end).collect();
-            self.line(&line[..end], sink);
-        }
-        // A line without end is cut, not collected without bound.
-        if self.partial.len() > 64 * 1024 {
-            self.flush(sink);
-        }
-        Ok(n > 0)
-    }
-
-    fn flush(&mut self, sink: &mut impl FnMut(&str)) {
-        if !self.partial.is_empty() {
-            let line = std::mem::take(&mut self.partial);
-            self.line(&line, sink);
-        }
-    }
-
-    fn line(&mut self, bytes: &[u8], sink: &mut impl FnMut(&str)) {
-        // Not raw: the line may reach root's terminal.
-        let control = |c: char| c.is_control() && c != '\t';
-        let text = String::from_utf8_lossy(bytes).trim_end().replace(control, "?");
-        sink(&text);
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(text);
     }
 }
 

@@ -10,6 +10,7 @@ mod output;
 mod plan;
 pub mod processes;
 pub mod progress;
+mod reading;
 mod recipe;
 mod stage;
 mod verify;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
-pub use plan::digest_paths;
+pub use plan::{digest_paths, tree_dir};
 pub use verify::{Expected, verify};
 
 use crate::config::{Recipe, Settings};
@@ -30,7 +31,9 @@ use crate::fail;
 use crate::host::Host;
 use crate::kernel::Release;
 use crate::log::id;
+use crate::prefix::enter::Place;
 use crate::store::{self, FailureRecord, Layout, Lock, MANIFEST_VERSION, Manifest, Staging};
+use binpkg::Package;
 use command::Cancel;
 use plan::{Plan, atoms, make_source};
 use progress::{Counts, Progress};
@@ -211,7 +214,14 @@ impl Build<'_> {
 
     fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
         let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
-        let (recipe, modules) = self.staged(Stage::Build, |b| b.make(plan, &work))?;
+        let package = match self.settings.build.recipe {
+            Recipe::Portage => self.staged(Stage::Fetch, |b| b.fetch(plan, &work))?,
+            Recipe::Make => None,
+        };
+        let (made_by, modules) = self.staged(Stage::Build, |b| match package {
+            Some(package) => Ok(("binary package", b.merge(plan, &work, &package)?)),
+            None => Ok((b.settings.build.recipe.name(), b.compile(plan, &work)?)),
+        })?;
         let staging = Staging::new(&self.layout, &self.release)?;
         let harvested = self
             .staged(Stage::Harvest, |b| harvest::copy(&work.top, &modules, &staging, &b.release))?;
@@ -232,7 +242,7 @@ impl Build<'_> {
                 vermagic: verified.vermagic,
                 key: plan.key.clone(),
                 zfs_version: verified.zfs_version,
-                recipe: recipe.to_owned(),
+                recipe: made_by.to_owned(),
                 created: store::unix_now(),
                 inputs: plan.inputs.map().clone(),
                 files: store::entries(staging.dir())?,
@@ -245,38 +255,70 @@ impl Build<'_> {
         Ok(tree)
     }
 
-    /// Merges a binary package or runs the recipe; returns what of these it was, for the manifest,
-    /// and the modules it left, still its owner's files.
-    fn make(&mut self, plan: &Plan, work: &WorkDir) -> Result<(&'static str, Vec<PathBuf>)> {
-        let jobs = self.options.jobs.or(self.settings.build.jobs);
-        let counts = self.layout.cache().join("progress.json");
-        let mut job = recipe::Job {
-            prefix: &plan.prefix,
-            tree: &plan.tree,
-            settings: self.settings,
-            work,
-            jobs: jobs.unwrap_or_else(|| jobs::choose(&self.host.path("/proc/meminfo"))),
-            expected: read_counts(&counts),
-            cancel: self.cancel,
-            progress: &mut self.progress,
-        };
-        if let Some(binhost) = &plan.binhost
-            && let Some(installed) = job.merge_binary(binhost, self.options.early)?
-        {
-            // As they were signed: not stripped, which would cut off a signature of theirs.
-            return Ok(("binary package", harvest::find(&installed, &self.release)?));
+    /// Fetches a binary package, or sources where there is none. A build that holds up the boot has
+    /// no network, but may have the sources, or a binhost on its disks.
+    fn fetch(&mut self, plan: &Plan, work: &WorkDir) -> Result<Option<Package>> {
+        let network = !self.options.early;
+        let place = Place { work: Some(work.top.clone()), network, ..Place::default() };
+        if let Some(binhost) = &plan.binhost {
+            let here = network || !self.settings.portage.asks_network();
+            if !here {
+                info!("{} is not asked: there is no network this early", binhost.url);
+            } else if let Some(package) =
+                self.job(plan, work, place.clone()).fetch_package(binhost)?
+            {
+                return Ok(Some(package));
+            }
         }
-        let (recipe, installed) = match self.settings.build.recipe {
-            Recipe::Portage => ("portage", job.portage()?),
-            Recipe::Make => ("make", job.make()?),
+        self.job(plan, work, place).fetch()?;
+        Ok(None)
+    }
+
+    /// Merges a binary package; returns the modules it left, still their owner's files. They are
+    /// not stripped: that would cut off their signatures.
+    fn merge(&mut self, plan: &Plan, work: &WorkDir, package: &Package) -> Result<Vec<PathBuf>> {
+        let place = Place { work: Some(work.top.clone()), ..Place::default() };
+        let installed = self.job(plan, work, place).merge_package(package)?;
+        harvest::find(&installed, &self.release)
+    }
+
+    /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
+    fn compile(&mut self, plan: &Plan, work: &WorkDir) -> Result<Vec<PathBuf>> {
+        let mut place = plan.prefix.place(&work.top, &plan.tree, self.cancel)?;
+        let recipe = self.settings.build.recipe;
+        if recipe == Recipe::Make {
+            place.readable.push(make_source(self.settings)?.to_owned());
+        }
+        let release = self.release.clone();
+        let counts = self.layout.cache().join("progress.json");
+        let mut job = self.job(plan, work, place);
+        job.expected = read_counts(&counts);
+        let installed = match recipe {
+            Recipe::Portage => job.portage()?,
+            Recipe::Make => job.make()?,
         };
-        let modules = harvest::find(&installed, &self.release)?;
+        let modules = harvest::find(&installed, &release)?;
         recipe::strip(&job, &modules)?;
         // An estimate for the next build's STATUS; it may be lost.
         if let Ok(json) = serde_json::to_vec(&job.progress.counts()) {
             store::write_atomic(&counts, &json).unwrap_or_else(|e| warn!("{e:#}"));
         }
-        Ok((recipe, modules))
+        Ok(modules)
+    }
+
+    fn job<'b>(&'b mut self, plan: &'b Plan, work: &'b WorkDir, place: Place) -> recipe::Job<'b> {
+        let jobs = self.options.jobs.or(self.settings.build.jobs);
+        recipe::Job {
+            prefix: &plan.prefix,
+            tree: &plan.tree,
+            settings: self.settings,
+            work,
+            place,
+            jobs: jobs.unwrap_or_else(|| jobs::choose(&self.host.path("/proc/meminfo"))),
+            expected: None,
+            cancel: self.cancel,
+            progress: &mut self.progress,
+        }
     }
 
     /// Runs one stage: its name and duration go to the journal, and into the error.

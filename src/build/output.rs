@@ -44,7 +44,42 @@ pub fn reason_of(tail: &VecDeque<String>) -> (Exit, &'static str) {
                     --enable-linux-experimental in portage.extra-econf)";
         return (Exit::KernelUnsupported, hint);
     }
+    if tail.iter().any(|line| refused_outside(line)) {
+        let hint = " (a program of the host's was called, which cannot run in the prefix: what \
+                    is missing in the prefix itself? zfs-prefix prefix audit)";
+        return (Exit::BuildFailed, hint);
+    }
     (Exit::BuildFailed, "")
+}
+
+/// A shell's complaint about a program of the host's: everything outside the prefix is noexec.
+fn refused_outside(line: &str) -> bool {
+    let host = ["/usr/", "/bin/", "/sbin/", "/opt/"];
+    line.ends_with(": Permission denied")
+        && line
+            .split([' ', ':'])
+            .any(|word| word.contains("bin/") && host.iter().any(|prefix| word.starts_with(prefix)))
+}
+
+/// As [`reason_of`], for the step that fetches.
+pub fn fetch_reason_of(tail: &VecDeque<String>) -> (Exit, &'static str) {
+    let has = |what: &str| tail.iter().any(|line| line.contains(what));
+    let known = reason_of(tail);
+    if known.0 == Exit::NoSpace {
+        return known;
+    }
+    // Portage's messages (portage.package.ebuild.fetch).
+    if has("has fetch restriction turned on") {
+        let hint = " (not to be had from the network: put the file into the prefix's \
+                    var/cache/distfiles, or provision the prefix again)";
+        return (Exit::PrefixIncomplete, hint);
+    }
+    if has("Couldn't download") || has("Fetch failed") || has("unable to resolve host") {
+        let hint = " (no network, or the server does not have it: see the lines above in the \
+                    journal; GENTOO_MIRRORS is in the prefix's etc/portage/make.conf)";
+        return (Exit::Network, hint);
+    }
+    known
 }
 
 #[cfg(test)]
@@ -77,6 +112,33 @@ mod tests {
             ("*** The maximum supported kernel version is 6.14.", Exit::KernelUnsupported),
         ] {
             assert_eq!(reason_of(&tail(&[line, "x"])).0, want, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_fetched_is_told_from_what_the_prefix_should_have_brought() {
+        for (line, want) in [
+            ("!!! Couldn't download 'zfs.tar.gz'. Aborting.", Exit::Network),
+            ("wget: unable to resolve host address 'example'", Exit::Network),
+            ("!!! sys-fs/zfs-kmod-2.3.2 has fetch restriction turned on.", Exit::PrefixIncomplete),
+            ("wget: cannot write: No space left on device", Exit::NoSpace),
+            ("emerge: there are no ebuilds to satisfy \"a/b\".", Exit::BuildFailed),
+        ] {
+            assert_eq!(fetch_reason_of(&tail(&[line, "x"])).0, want, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_call_of_the_hosts_programs_is_explained() {
+        for (line, want) in [
+            ("/bin/sh: 1: /usr/bin/gcc: Permission denied", true),
+            ("make: /usr/bin/perl: Permission denied", true),
+            ("./configure: line 9: /work/conftest: Permission denied", false),
+            ("/home/core/gentoo/usr/bin/gcc: Permission denied", false),
+            ("/usr/bin/gcc: No such file or directory", false),
+        ] {
+            assert_eq!(refused_outside(line), want, "{line}");
+            assert_eq!(!reason_of(&tail(&[line])).1.is_empty(), want, "{line}");
         }
     }
 }

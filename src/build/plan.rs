@@ -17,7 +17,7 @@ use crate::prefix::Prefix;
 use crate::store::{Digest, Inputs};
 
 /// Raised when what a recipe does changes in a way its other inputs do not show.
-const RECIPE_VERSION: &str = "1";
+const RECIPE_VERSION: &str = "2";
 
 /// A build, planned.
 #[derive(Debug)]
@@ -79,7 +79,8 @@ impl Plan {
     }
 }
 
-fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf {
+/// Where the build tree of kernel `release` is looked for: kernel.build-dir.
+pub fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf {
     match &settings.kernel.build_dir {
         Some(template) => host.path(expand_release(template, release)),
         None => host.path(format!("/usr/lib/modules/{release}/build")),

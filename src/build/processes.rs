@@ -32,6 +32,17 @@ pub fn detach(command: &mut std::process::Command) {
     }
 }
 
+/// As [`detach`], but on the same terminal.
+#[allow(unsafe_code)]
+pub fn die_with_parent(command: &mut std::process::Command) {
+    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)
+        });
+    }
+}
+
 /// Ends every descendant of this process: SIGTERM, and after `grace` SIGKILL until none is left.
 /// Descendants are found by their parents in /proc, so that new sessions do not hide them.
 pub fn end_descendants(grace: Duration) {

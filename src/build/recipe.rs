@@ -1,6 +1,7 @@
 //! The two ways to compile: `portage` (emerge in the prefix) and `make` (configure and make of a
 //! release tarball). Both run as the prefix's owner and leave modules below the work directory.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use anyhow::{Context, Result};
 use tracing::info;
 
 use super::command::{Cancel, Ended, Run, describe};
-use super::output::{failing_lines, reason_of};
+use super::output::{failing_lines, fetch_reason_of, reason_of};
 use super::progress::Progress;
 use super::workdir::WorkDir;
 use super::{Interrupted, progress::Counts};
@@ -18,6 +19,7 @@ use crate::fail;
 use crate::kernel::Tree;
 use crate::log::id;
 use crate::prefix::Prefix;
+use crate::prefix::enter::Place;
 
 /// Makes the modules smaller and the build faster without changing their code (facts: zfs.ko
 /// 9.1 MB instead of 93.6 MB).
@@ -48,6 +50,8 @@ pub struct Job<'a> {
     pub settings: &'a Settings,
     /// Where it works.
     pub work: &'a WorkDir,
+    /// What its programs have of the machine.
+    pub place: Place,
     /// Compiler jobs at once.
     pub jobs: u32,
     /// Counts of an earlier build of the same.
@@ -59,6 +63,16 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Fetches what the configured atoms need, in a step of its own: it alone has a network.
+    ///
+    /// # Errors
+    /// [`Exit::Network`]: something could not be fetched. [`Exit::PrefixIncomplete`]: it cannot be
+    /// fetched at all, the prefix has to bring it. [`Interrupted`].
+    pub fn fetch(&mut self) -> Result<()> {
+        let run = self.emerge().arg("--fetchonly").args(super::atoms(self.settings));
+        self.step(&run, fetch_reason_of)
+    }
+
     /// `emerge -1v` of the configured atoms into the work directory's ROOT. Returns the directory
     /// below which the modules are.
     ///
@@ -66,39 +80,47 @@ impl Job<'_> {
     /// [`Exit::BuildFailed`] and its finer kinds, with the failing lines; [`Interrupted`].
     pub fn portage(&mut self) -> Result<PathBuf> {
         let atoms = super::atoms(self.settings);
+        let run = self.emerge().args(&atoms);
+        self.progress.compiling(&atoms.join(" "), self.expected);
+        self.step(&run, reason_of)?;
+        Ok(self.installed())
+    }
+
+    /// Where emerge installs: EROOT, which is EPREFIX below ROOT.
+    pub(super) fn installed(&self) -> PathBuf {
+        let prefix = self.prefix.path.strip_prefix("/").unwrap_or(&self.prefix.path);
+        self.work.root.join(prefix)
+    }
+
+    /// emerge as every step of a build calls it, without the atoms.
+    pub(super) fn emerge(&self) -> Run {
         let mut econf = vec![
             format!("--with-linux={}", self.tree.source.display()),
             format!("--with-linux-obj={}", self.tree.output.display()),
         ];
         econf.extend(self.settings.portage.extra_econf.iter().cloned());
+        let account = &self.prefix.account;
         let run = self
-            .emerge()?
-            .args(&atoms)
+            .prefix
+            .run("emerge", &self.place)
+            .args(["--oneshot", "--verbose", "--quiet-build=n", "--color=n", "--nospinner"])
+            .env("ROOT", &self.work.root)
+            .env("PORTAGE_TMPDIR", &self.work.tmp)
+            .env("PORTAGE_LOGDIR", self.work.top.join("log"))
+            // The names that user and group have here, whatever they were where it was made.
+            .env("PORTAGE_USERNAME", &account.user)
+            .env("PORTAGE_GRPNAME", &account.group)
             .env("EXTRA_ECONF", econf.join(" "))
             .env("KERNEL_DIR", &self.tree.source)
             .env("KV_OUT_DIR", &self.tree.output)
             .env("MAKEOPTS", format!("-j{}", self.jobs))
             .env("TEST_JOBS", self.jobs.to_string());
-        self.progress.compiling(&atoms.join(" "), self.expected);
-        self.build_step(&run)?;
-        Ok(self.installed())
-    }
-
-    /// `emerge` into the work directory's ROOT, without what to emerge.
-    pub(super) fn emerge(&self) -> Result<Run> {
-        Ok(self
-            .prefix
-            .run("emerge", &self.work.top)?
-            .args(["--oneshot", "--verbose", "--quiet-build=n", "--color=n", "--nospinner"])
-            .env("ROOT", &self.work.root)
-            .env("PORTAGE_TMPDIR", &self.work.tmp)
-            .env("PORTAGE_LOGDIR", self.work.top.join("log")))
-    }
-
-    /// Where emerge installs: EROOT, that is EPREFIX below ROOT.
-    pub(super) fn installed(&self) -> PathBuf {
-        let prefix = self.prefix.path.strip_prefix("/").unwrap_or(&self.prefix.path);
-        self.work.root.join(prefix)
+        match self.prefix.has_ccache() {
+            // Added to those of make.conf (make.conf(5), FEATURES is incremental); Portage then
+            // puts ccache's links before the compilers.
+            true => self.ccache(run.env("FEATURES", "ccache")),
+            false => run,
+        }
     }
 
     /// configure, make and modules_install of `zfs.source`. Returns the directory below which
@@ -109,21 +131,25 @@ impl Job<'_> {
     pub fn make(&mut self) -> Result<PathBuf> {
         let source = super::make_source(self.settings)?;
         let run = |program: &str| {
-            Ok::<Run, anyhow::Error>(self.prefix.run(program, &self.work.top)?.dir(&self.work.tmp))
+            let run = self.prefix.run(program, &self.place).dir(&self.work.tmp);
+            match self.prefix.has_ccache() {
+                true => self.ccache(run.env("PATH", self.prefix.ccache_path())),
+                false => run,
+            }
         };
         let steps = [
-            run("tar")?
+            run("tar")
                 .args(["--extract", "--strip-components=1", "--no-same-owner", "--file"])
                 .arg(source),
-            run("sh")?
+            run("bash")
                 .args(["./configure", "--with-config=kernel"])
                 .arg(format!("--with-linux={}", self.tree.source.display()))
                 .arg(format!("--with-linux-obj={}", self.tree.output.display()))
                 .args(&self.settings.zfs.configure)
                 // configure compiles its kernel checks with as many jobs as this says.
                 .env("TEST_JOBS", self.jobs.to_string()),
-            run("make")?.arg(format!("-j{}", self.jobs)).args(NO_DEBUG_INFO),
-            run("make")?
+            run("make").arg(format!("-j{}", self.jobs)).args(NO_DEBUG_INFO),
+            run("make")
                 .args(["-C", "module", "modules_install", "DEPMOD=:", "INSTALL_MOD_DIR=extra"])
                 .arg(format!("INSTALL_MOD_PATH={}", self.work.root.display()))
                 .args(NO_DEBUG_INFO)
@@ -131,23 +157,31 @@ impl Job<'_> {
         ];
         self.progress.compiling(&source.to_string_lossy(), self.expected);
         for step in &steps {
-            self.build_step(step)?;
+            self.step(step, reason_of)?;
         }
         Ok(self.work.root.clone())
     }
 
-    /// Runs one step of the build, which has to succeed.
-    fn build_step(&mut self, run: &Run) -> Result<()> {
-        let ended = self.step(run)?;
+    /// `run` with what ccache(1) has to know: its cache is the prefix's, and neither the work
+    /// directory's name in paths nor as the current directory makes a difference.
+    fn ccache(&self, run: Run) -> Run {
+        run.env("CCACHE_DIR", self.prefix.path.join("var/cache/ccache"))
+            .env("CCACHE_BASEDIR", &self.work.top)
+            .env("CCACHE_NOHASHDIR", "1")
+    }
+
+    /// Runs one step, which has to succeed. `reason` finds in the last lines what a failure means.
+    fn step(&mut self, run: &Run, reason: Reason) -> Result<()> {
+        let ended = self.follow(run)?;
         match ended.status.success() && !ended.stalled {
             true => Ok(()),
-            false => Err(failed(run, &ended)),
+            false => Err(failed(run, &ended, reason)),
         }
     }
 
     /// Runs a command; its output goes to the journal line by line. How it ended is no error here,
-    /// except that it was cancelled.
-    pub(super) fn step(&mut self, run: &Run) -> Result<Ended> {
+    /// unless it was cancelled or never came into the prefix.
+    pub(super) fn follow(&mut self, run: &Run) -> Result<Ended> {
         info!("running {}", run.shown());
         let progress = &mut *self.progress;
         let run = &run.clone().idle(STALLED);
@@ -155,22 +189,28 @@ impl Job<'_> {
             progress.line(line);
             info!(message_id = id::BUILD_OUTPUT, "{line}");
         })?;
-        match ended.cancelled {
-            true => Err(Interrupted.into()),
-            false => Ok(ended),
+        if ended.cancelled {
+            return Err(Interrupted.into());
+        }
+        match ended.not_entered() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(ended),
         }
     }
 }
 
+/// The exit status that the last lines ask for, and a hint.
+pub(super) type Reason = fn(&VecDeque<String>) -> (Exit, &'static str);
+
 /// The error of a step that did not succeed: why, and the lines of its output that say so.
-pub(super) fn failed(run: &Run, ended: &Ended) -> anyhow::Error {
+pub(super) fn failed(run: &Run, ended: &Ended, reason: Reason) -> anyhow::Error {
     if ended.stalled {
         let last = ended.tail.back().map_or("", String::as_str);
         let (run, limit) = (run.shown(), STALLED.as_secs());
         let text = format!("{run}: ended: no output for {limit} s; the last line was: {last}");
         return Failure::new(Exit::BuildFailed, text).into();
     }
-    let (exit, hint) = reason_of(&ended.tail);
+    let (exit, hint) = reason(&ended.tail);
     let lines = failing_lines(&ended.tail).join("\n  ");
     let program = run.shown();
     let program = program.split(' ').next().unwrap_or_default();
@@ -191,7 +231,7 @@ pub fn strip(job: &Job, modules: &[PathBuf]) -> Result<()> {
         fail!(Exit::Refused, "nothing to strip");
     }
     job.prefix
-        .run("strip", &job.work.top)?
+        .run("strip", &job.place)
         .arg("--strip-debug")
         .args(modules)
         .output(job.cancel)

@@ -5,6 +5,8 @@
 pub enum Stage {
     /// Looking at kernel, prefix and recipe.
     Plan,
+    /// Sources, over the network: the only stage that has one.
+    Fetch,
     /// The recipe: configure, compile, install.
     Build,
     /// Copying the modules into the staging tree.
@@ -22,6 +24,7 @@ impl Stage {
     pub fn name(self) -> &'static str {
         match self {
             Stage::Plan => "plan",
+            Stage::Fetch => "fetch",
             Stage::Build => "build",
             Stage::Harvest => "harvest",
             Stage::Depmod => "depmod",
@@ -34,6 +37,7 @@ impl Stage {
     pub fn doing(self) -> &'static str {
         match self {
             Stage::Plan => "planning the build",
+            Stage::Fetch => "fetching sources",
             Stage::Build => "building",
             Stage::Harvest => "collecting modules",
             Stage::Depmod => "running depmod",

@@ -40,6 +40,16 @@ pub enum Recipe {
     Make,
 }
 
+impl Recipe {
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::Portage => "portage",
+            Recipe::Make => "make",
+        }
+    }
+}
+
 /// `[boot]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boot {

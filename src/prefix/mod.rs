@@ -1,8 +1,10 @@
 //! The toolchain prefix (EPREFIX): whose it is, how it is entered, Portage inside it. It belongs
 //! to an unprivileged user; everything in it is run as that user.
 
+pub mod enter;
 pub mod portage;
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,10 @@ use anyhow::{Context, Result};
 use crate::build::command::{Cancel, Run, User};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+use enter::{Account, Place};
 
+/// Where Gentoo has ccache's links (`ccache-config --install-links`).
+const CCACHE_LINKS: &str = "usr/lib/ccache/bin";
 /// How long making one symlink may take: the owner's `sh` is not trusted to end.
 const LINK_TIME: Duration = Duration::from_secs(10);
 
@@ -24,8 +29,8 @@ pub struct Prefix {
     pub path: PathBuf,
     /// Its owner.
     pub user: User,
-    /// The owner's name, or the number where the host has no passwd entry.
-    pub user_name: String,
+    /// The owner, with the names that user and group have inside.
+    pub account: Account,
 }
 
 impl Prefix {
@@ -53,57 +58,33 @@ impl Prefix {
                 path.display()
             );
         }
-        Ok(Prefix {
-            path: path.to_owned(),
-            user: User { uid, gid },
-            user_name: known.map_or_else(|| uid.to_string(), |user| user.name),
-        })
+        let user = User { uid, gid };
+        Ok(Prefix { path: path.to_owned(), user, account: Account::of(user) })
     }
 
-    /// PATH inside: the prefix first, then the host.
-    pub fn search_path(&self) -> String {
-        let prefix = self.path.display();
-        ["usr/bin", "bin", "usr/sbin", "sbin"]
-            .map(|d| format!("{prefix}/{d}"))
-            .into_iter()
-            .chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(str::to_owned))
-            .collect::<Vec<_>>()
-            .join(":")
+    /// A command in the prefix: its owner, the environment of the prefix, in a namespace with what
+    /// `place` has of the machine ([`enter`]). `program` is a name, found by the prefix's PATH, or
+    /// a path; whether it is there is seen when it runs.
+    pub fn run(&self, program: impl AsRef<OsStr>, place: &Place) -> Run {
+        let home = place.work.as_deref().unwrap_or(Path::new("/tmp"));
+        let run = Run::new(program.as_ref()).dir(home).enter(self, place);
+        let environment = enter::environment::environment(&self.path, home, &self.account.user);
+        environment.into_iter().fold(run, |run, (name, value)| run.env(name, value))
     }
 
-    /// The program `name` as the prefix finds it.
-    ///
-    /// # Errors
-    /// [`Exit::PrefixIncomplete`]: neither the prefix nor the host has it.
-    pub fn program(&self, name: &str) -> Result<PathBuf> {
-        let path = self.search_path();
-        let found = path.split(':').map(|d| Path::new(d).join(name)).find(|p| p.is_file());
-        match found {
-            Some(path) => Ok(path),
-            None => fail!(
-                Exit::PrefixIncomplete,
-                "{name} is not in the prefix {} (looked in {path})",
-                self.path.display()
-            ),
-        }
+    /// Whether the prefix has ccache(1), and its links that stand for the compilers.
+    pub fn has_ccache(&self) -> bool {
+        let there = |name: &str| fs::symlink_metadata(self.path.join(name)).is_ok();
+        there("usr/bin/ccache") && there(CCACHE_LINKS)
     }
 
-    /// A command in the prefix: its owner, a clean environment, `home` as HOME and TMPDIR.
-    ///
-    /// # Errors
-    /// As [`Prefix::program`].
-    pub fn run(&self, program: &str, home: &Path) -> Result<Run> {
-        Ok(Run::new(self.program(program)?)
-            .user(self.user)
-            .dir(home)
-            .env("PATH", self.search_path())
-            .env("HOME", home)
-            .env("TMPDIR", home)
-            .env("USER", &self.user_name)
-            .env("LOGNAME", &self.user_name)
-            .env("SHELL", "/bin/bash")
-            .env("LC_ALL", "C")
-            .env("TERM", "dumb"))
+    /// PATH inside with ccache's links first. They cover the versioned names that kernel trees
+    /// call (gcc-12).
+    pub fn ccache_path(&self) -> OsString {
+        let mut path = OsString::from(self.path.join(CCACHE_LINKS));
+        path.push(":");
+        path.push(enter::environment::search_path(&self.path));
+        path
     }
 
     /// The first line of `gcc --version`: part of the key.
@@ -112,7 +93,7 @@ impl Prefix {
     /// [`Exit::PrefixIncomplete`]: no compiler, or it does not run.
     pub fn compiler(&self, cancel: &Cancel) -> Result<String> {
         let text = self
-            .run("gcc", Path::new("/"))?
+            .run("gcc", &Place::default())
             .arg("--version")
             .output(cancel)
             .context("the prefix's compiler")
@@ -129,7 +110,7 @@ impl Prefix {
         let dir = self.path.join("lib/modules");
         let target = tree.join("lib/modules").join(release.as_str());
         let script = "mkdir -p \"$1\" && ln -sfnT \"$2\" \"$1/$3\"";
-        self.run("sh", Path::new("/"))?
+        self.run("sh", &Place::default())
             .args(["-c", script, "sh"])
             .arg(&dir)
             .arg(&target)

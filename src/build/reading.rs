@@ -1,0 +1,126 @@
+//! Following a child: its output line by line, its end, and the end of all it started.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use super::command::{Cancel, Ended, GRACE};
+use super::processes;
+
+/// How many of the last lines of output are kept for the error message.
+const TAIL: usize = 400;
+
+/// The output of one child.
+pub(super) struct Reading {
+    pipe: std::io::PipeReader,
+    partial: Vec<u8>,
+    tail: VecDeque<String>,
+    heard: Instant,
+}
+
+impl Reading {
+    /// Reads from `pipe`, whose writing ends are the child's alone.
+    pub(super) fn new(pipe: std::io::PipeReader) -> Reading {
+        Reading { pipe, partial: Vec::new(), tail: VecDeque::new(), heard: Instant::now() }
+    }
+
+    /// Reads until the child has ended and nothing is left to read, or [`Cancel`] is set.
+    pub(super) fn follow(
+        mut self,
+        child: &mut Child,
+        cancel: &Cancel,
+        idle: Option<Duration>,
+        sink: &mut impl FnMut(&str),
+    ) -> Result<Ended> {
+        let mut ended: Option<(ExitStatus, Instant)> = None;
+        loop {
+            if cancel.is_set() {
+                processes::end_descendants(GRACE);
+                let status = self.ended(child)?;
+                return Ok(Ended { status, tail: self.tail, cancelled: true, stalled: false });
+            }
+            if idle.is_some_and(|idle| self.heard.elapsed() > idle) {
+                processes::end_descendants(GRACE);
+                let status = self.ended(child)?;
+                return Ok(Ended { status, tail: self.tail, cancelled: false, stalled: true });
+            }
+            let open = self.read_some(Duration::from_millis(200), sink)?;
+            if ended.is_none() {
+                ended =
+                    child.try_wait().context("waiting for a child")?.map(|s| (s, Instant::now()));
+            }
+            match ended {
+                // A daemon that a build left behind may keep the pipe open; it is not waited for.
+                Some((status, since)) if !open || since.elapsed() > Duration::from_secs(2) => {
+                    self.flush(sink);
+                    processes::end_descendants(Duration::ZERO);
+                    return Ok(Ended { status, tail: self.tail, cancelled: false, stalled: false });
+                }
+                None if !open => std::thread::sleep(Duration::from_millis(20)),
+                _ => {}
+            }
+        }
+    }
+
+    /// The status of a child that was told to end. One in uninterruptible sleep does not, and is
+    /// not waited for.
+    fn ended(&self, child: &mut Child) -> Result<ExitStatus> {
+        for _ in 0..50 {
+            if let Some(status) = child.try_wait().context("waiting for a child")? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        anyhow::bail!("process {} cannot be ended: it hangs in the kernel", child.id())
+    }
+
+    /// Waits for output and reads what is there; false when every writer is gone.
+    fn read_some(&mut self, wait: Duration, sink: &mut impl FnMut(&str)) -> Result<bool> {
+        let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
+        let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)];
+        match nix::poll::poll(&mut fds, wait) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(true),
+            Ok(_) => {}
+            Err(e) => return Err(e).context("poll"),
+        }
+        let mut buf = [0; 64 * 1024];
+        self.heard = Instant::now();
+        let n = match self.pipe.read(&mut buf) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => return Ok(true),
+            other => other.context("reading a child's output")?,
+        };
+        self.partial.extend_from_slice(&buf[..n]);
+        while let Some(end) = self.partial.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            self.line(&line[..end], sink);
+        }
+        // A line without end is cut, not collected without bound.
+        if self.partial.len() > 64 * 1024 {
+            self.flush(sink);
+        }
+        Ok(n > 0)
+    }
+
+    fn flush(&mut self, sink: &mut impl FnMut(&str)) {
+        if !self.partial.is_empty() {
+            let line = std::mem::take(&mut self.partial);
+            self.line(&line, sink);
+        }
+    }
+
+    fn line(&mut self, bytes: &[u8], sink: &mut impl FnMut(&str)) {
+        // Not raw: the line may reach root's terminal.
+        let control = |c: char| c.is_control() && c != '\t';
+        let text = String::from_utf8_lossy(bytes).trim_end().replace(control, "?");
+        sink(&text);
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(text);
+    }
+}

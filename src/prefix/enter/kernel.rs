@@ -1,0 +1,231 @@
+//! A shipped kernel build tree inside the prefix's namespace: everything that its links lead to,
+//! and its own programs (fixdep, modpost, objtool), which were linked for the system's libc.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::elf::{self, Binding};
+use super::{Place, Replaced};
+use crate::build::command::{Cancel, Run};
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+use crate::kernel::Tree;
+use crate::prefix::Prefix;
+
+/// More places than any distribution splits its headers into.
+const MAX_PLACES: usize = 64;
+/// Deeper than any source tree.
+const MAX_DEPTH: usize = 40;
+/// Directories of programs and libraries of the whole system: no part of a kernel tree, though a
+/// link in one may lead there.
+const SYSTEM: [&str; 8] =
+    ["/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/bin", "/sbin", "/lib", "/lib64"];
+/// Programs of the prefix that show how it binds its own, in the order they are asked.
+const SAMPLES: [&str; 4] = ["bin/bash", "usr/bin/bash", "usr/bin/make", "usr/bin/patchelf"];
+
+/// What was found in a kernel tree.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Contents {
+    /// The tree's directories, and what links in them lead to; canonical, none inside another.
+    places: Vec<PathBuf>,
+    /// Executables, and the interpreter of each.
+    programs: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Prefix {
+    /// A place for builds against `tree`, without network; `work` is the owner's. The tree's own
+    /// programs are copied there and bound to the prefix, by its patchelf.
+    ///
+    /// # Errors
+    /// The tree cannot be read. [`Exit::PrefixIncomplete`]: the tree has such programs, and the
+    /// prefix no patchelf, or no program of its own that shows how.
+    pub fn place(&self, work: &Path, tree: &Tree, cancel: &Cancel) -> Result<Place> {
+        let contents = Contents::of(&[&tree.output, &tree.source]).exit(Exit::NoKernelSource)?;
+        let mut place =
+            Place { work: Some(work.to_owned()), kernel: contents.places, ..Place::default() };
+        let foreign = contents.programs.into_iter().filter(|(_, i)| !i.starts_with(&self.path));
+        let foreign: Vec<PathBuf> = foreign.map(|(program, _)| program).collect();
+        if let Some(first) = foreign.first() {
+            let copies = work.join("kernel-programs");
+            self.bind(&place, &copies, &foreign, cancel).with_context(|| {
+                format!(
+                    "the kernel tree's programs ({} and {} more) are of another libc and have to be bound to the prefix; without them: emerge dev-util/patchelf in it, or provision it anew",
+                    first.display(),
+                    foreign.len() - 1
+                )
+            })?;
+            place.programs = replaced(&copies, foreign);
+        }
+        Ok(place)
+    }
+
+    /// Copies `programs` to `copies`, bound to the prefix. By the owner: root writes nothing there.
+    fn bind(&self, place: &Place, copies: &Path, programs: &[PathBuf], c: &Cancel) -> Result<()> {
+        let binding = self.binding()?;
+        let script = r#"dir=$1; shift; mkdir "$dir" || exit
+            while [ "$1" != -- ]; do options+=("$1"); shift; done; shift
+            for program; do
+                patchelf "${options[@]}" --output "$dir/$((n++))-${program##*/}" "$program" || exit
+            done"#;
+        let run: Run = self.run("bash", place).args(["-c", script, "bash"]).arg(copies);
+        let run = run.arg("--set-interpreter").arg(&binding.interpreter);
+        let run = match (&binding.rpath, &binding.runpath) {
+            (Some(path), _) => run.args(["--force-rpath", "--set-rpath"]).arg(path),
+            (None, Some(path)) => run.arg("--set-rpath").arg(path),
+            // The interpreter itself knows where the libraries are (Gentoo's RAP).
+            (None, None) => run.arg("--remove-rpath"),
+        };
+        run.arg("--").args(programs).output(c).exit(Exit::PrefixIncomplete).map(drop)
+    }
+
+    /// How programs of the prefix are bound to it: as its own are.
+    fn binding(&self) -> Result<Binding> {
+        for path in SAMPLES.map(|name| self.path.join(name)) {
+            // Not blocked by a FIFO there; a link leads where the owner likes, and only an
+            // interpreter's name is taken from it.
+            let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+            let Ok(file) = open else { continue };
+            if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+                continue;
+            }
+            match elf::binding(file, &path).exit(Exit::PrefixIncomplete)? {
+                Some(found) if found.interpreter.starts_with(&self.path) => return Ok(found),
+                Some(found) => fail!(
+                    Exit::PrefixIncomplete,
+                    "{} has the interpreter {}, outside the prefix; it cannot run there (`zfs-prefix prefix audit`)",
+                    path.display(),
+                    found.interpreter.display()
+                ),
+                None => {}
+            }
+        }
+        fail!(
+            Exit::PrefixIncomplete,
+            "the prefix {} has no dynamic program among {SAMPLES:?}",
+            self.path.display()
+        )
+    }
+}
+
+fn replaced(copies: &Path, originals: Vec<PathBuf>) -> Vec<Replaced> {
+    let named = |(n, original): (usize, PathBuf)| {
+        let name = original.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Replaced { original, by: copies.join(format!("{n}-{name}")) }
+    };
+    originals.into_iter().enumerate().map(named).collect()
+}
+
+impl Contents {
+    fn of(dirs: &[&Path]) -> Result<Contents> {
+        let mut found = Contents::default();
+        let mut waiting: Vec<PathBuf> = dirs.iter().map(|dir| dir.to_path_buf()).collect();
+        while let Some(path) = waiting.pop() {
+            if found.places.iter().any(|place| path.starts_with(place)) {
+                continue;
+            }
+            if found.places.len() == MAX_PLACES {
+                anyhow::bail!("{}: its links lead to too many places", dirs[0].display());
+            }
+            found.places.push(path.clone());
+            let mut links = BTreeSet::new();
+            found.look(&path, 0, &mut links)?;
+            waiting.extend(links);
+        }
+        found.settle();
+        Ok(found)
+    }
+
+    /// Looks at everything below `path`, which is no link.
+    fn look(&mut self, path: &Path, depth: usize, links: &mut BTreeSet<PathBuf>) -> Result<()> {
+        let shown = || format!("{}", path.display());
+        let meta = fs::symlink_metadata(path).with_context(shown)?;
+        if meta.is_file() {
+            if meta.permissions().mode() & 0o111 != 0 {
+                let file = File::open(path).with_context(shown)?;
+                let bound = elf::binding(file, path)?;
+                self.programs.extend(bound.map(|b| (path.to_owned(), b.interpreter)));
+            }
+            return Ok(());
+        }
+        if depth > MAX_DEPTH {
+            anyhow::bail!("{}: directories nested too deeply", path.display());
+        }
+        for entry in fs::read_dir(path).with_context(shown)? {
+            let entry = entry.with_context(shown)?;
+            let kind = entry.file_type().with_context(shown)?;
+            if kind.is_symlink() {
+                links.extend(outside(&entry.path(), &self.places));
+            } else if kind.is_dir() || kind.is_file() {
+                self.look(&entry.path(), depth + 1, links)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out what is inside something else.
+    fn settle(&mut self) {
+        let all: BTreeSet<PathBuf> = self.places.drain(..).collect();
+        for path in all {
+            // Sorted: what contains it came before.
+            if !self.places.iter().any(|place| path.starts_with(place)) {
+                self.places.push(path);
+            }
+        }
+        self.programs.sort();
+        self.programs.dedup();
+    }
+}
+
+/// Where a link leads, if that is none of `places`, and a part of a kernel tree at all.
+fn outside(link: &Path, places: &[PathBuf]) -> Option<PathBuf> {
+    // A dangling one leads nowhere in the namespace either.
+    let target = fs::canonicalize(link).ok()?;
+    let known = places.iter().any(|place| target.starts_with(place));
+    let whole = SYSTEM.iter().filter_map(|dir| fs::canonicalize(dir).ok());
+    let programs = ["/usr/bin", "/usr/sbin"].map(Path::new);
+    let system = whole.into_iter().any(|dir| dir.starts_with(&target))
+        || programs.iter().any(|dir| target.starts_with(dir));
+    (!known && !system).then_some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_split_tree_is_found_whole_by_its_links_and_programs_by_their_interpreter() {
+        let root = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(root.path()).unwrap();
+        let dir = |name: &str| {
+            let path = root.join(name);
+            fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let (output, source) = (dir("headers-amd64"), dir("headers-common"));
+        dir("headers-amd64/include/generated");
+        let scripts = dir("kbuild/scripts/basic");
+        let deeper = dir("elsewhere");
+        symlink("../kbuild/scripts", output.join("scripts")).unwrap();
+        symlink(&source, output.join("source")).unwrap();
+        symlink("include/generated", output.join("inside")).unwrap();
+        symlink("/nowhere", output.join("dangling")).unwrap();
+        symlink("/usr/bin", output.join("programs")).unwrap();
+        symlink("/", output.join("all")).unwrap();
+        symlink(&deeper, scripts.join("deeper")).unwrap();
+        let program = scripts.join("fixdep");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        fs::write(scripts.join("script"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(scripts.join("script"), PermissionsExt::from_mode(0o755)).unwrap();
+        let found = Contents::of(&[&output, &source]).unwrap();
+        assert_eq!(found.places, [deeper, output, source, root.join("kbuild/scripts")]);
+        let programs: Vec<&PathBuf> = found.programs.iter().map(|(path, _)| path).collect();
+        assert_eq!(programs, [&program]);
+        let copies = replaced(Path::new("/w"), vec![program.clone()]);
+        assert_eq!(copies, [Replaced { original: program, by: "/w/0-fixdep".into() }]);
+    }
+}

@@ -1,0 +1,159 @@
+//! Entering the prefix. Every program of the prefix, in a build or typed by hand, runs in a mount
+//! namespace of its own, as the prefix's owner, with an environment that names nothing of the
+//! host: so that nothing of the host's can be executed there, or mapped executable, at all.
+//!
+//! The program runs itself again with [`OPTION`]: the new process has one thread, makes the
+//! namespace as root, gives up all rights for good, and executes the program in its place. Process
+//! id, session, standard streams and the signal at the parent's death stay what they were.
+
+mod accounts;
+mod elf;
+pub mod environment;
+pub mod kernel;
+mod loopback;
+mod mounts;
+mod namespace;
+mod privileges;
+pub mod shell;
+mod terminal;
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+pub use accounts::Account;
+
+use crate::exit::{self, Exit, Failure};
+use crate::fail;
+
+/// The option by which this program asks itself to enter: `--enter SPEC PROGRAM [ARGUMENT…]`, with
+/// SPEC a [`Spec`] as JSON. Internal: no promise holds for it.
+pub const OPTION: &str = "--enter";
+
+/// How the message of a process begins that could not enter: what follows is not the program's.
+const FAILED: &str = "cannot enter the prefix: ";
+
+/// What a program in the prefix gets of the machine, beside the prefix itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// A directory of the owner's that it may write to, HOME and TMPDIR; without one these are a
+    /// private `/tmp`.
+    pub work: Option<PathBuf>,
+    /// Directories and files that it may execute from and not write to: a kernel build tree.
+    pub kernel: Vec<PathBuf>,
+    /// Files that are there under any circumstances, to be read: the host's `/tmp` is hidden.
+    pub readable: Vec<PathBuf>,
+    /// Programs of that tree that are replaced.
+    pub programs: Vec<Replaced>,
+    /// Whether it has the machine's network, or an empty one.
+    pub network: bool,
+}
+
+/// A program that another file takes the place of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The program, by its canonical path.
+    pub original: PathBuf,
+    /// What is found there instead: a file below [`Place::work`].
+    pub by: PathBuf,
+}
+
+/// All that the entering process has to know; it trusts none of the paths, which may belong to the
+/// owner, and looks at them again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// EPREFIX.
+    pub prefix: PathBuf,
+    /// Whom the program runs as.
+    pub account: Account,
+    /// Its working directory.
+    pub dir: PathBuf,
+    /// What it gets of the machine.
+    pub place: Place,
+    /// It shares root's terminal and may not type into it.
+    pub terminal: bool,
+}
+
+impl Spec {
+    /// The command that enters and then runs `program` with `args`; its environment and standard
+    /// streams are the caller's to set.
+    ///
+    /// # Errors
+    /// A path is not UTF-8.
+    pub fn command(&self, program: &std::path::Path, args: &[OsString]) -> Result<Command> {
+        let spec = serde_json::to_string(self).context("the prefix and its paths")?;
+        // The very program that runs, also when a newer one was installed meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(OPTION).arg(spec).arg(program).args(args);
+        Ok(command)
+    }
+}
+
+/// Enters and becomes the program, when `args` ask for that; otherwise none. To be called first of
+/// all in the mains of those programs that run others in the prefix.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut args = args.into_iter().skip(1);
+    if args.next()? != OPTION {
+        return None;
+    }
+    let Err(error) = enter(args.collect());
+    eprintln!("{FAILED}{}", format!("{error:#}").replace('\n', " "));
+    Some(exit::of(&error).into())
+}
+
+/// The error of a process that could not enter, from its exit status and last line; none when it
+/// did and the program itself is to blame. (The owner could print that line too, and would
+/// gain another message for a failure that is its own.)
+pub fn failure(status: ExitStatus, last: &str) -> Option<Failure> {
+    let message = last.strip_prefix(FAILED)?;
+    let exit = match status.code()? {
+        0 => return None,
+        code if code == i32::from(Exit::PrefixIncomplete.code()) => Exit::PrefixIncomplete,
+        code if code == i32::from(Exit::NoSpace.code()) => Exit::NoSpace,
+        _ => Exit::Other,
+    };
+    Some(Failure::new(exit, format!("{FAILED}{message}")))
+}
+
+/// Returns only when it failed.
+fn enter(args: Vec<OsString>) -> Result<std::convert::Infallible> {
+    let [spec, program, args @ ..] = &args[..] else {
+        fail!(Exit::Usage, "{OPTION} is for this program's own use");
+    };
+    let spec: Spec = spec
+        .to_str()
+        .context("the specification is not UTF-8")
+        .and_then(|text| serde_json::from_str(text).context("the specification"))?;
+    // Known before the rights go, and with them the kernel's promise to end us.
+    let parent = nix::unistd::getppid();
+    namespace::make(&spec)?;
+    if spec.terminal {
+        terminal::refuse_typing()?;
+    }
+    privileges::give_up(&spec.account, parent)?;
+    std::env::set_current_dir(&spec.dir)
+        .with_context(|| format!("{} as user {}", spec.dir.display(), spec.account.user))?;
+    privileges::close_descriptors()?;
+    Err(not_executed(&spec, program, &Command::new(program).args(args).exec()))
+}
+
+fn not_executed(spec: &Spec, program: &OsString, error: &std::io::Error) -> anyhow::Error {
+    let program = program.display();
+    let prefix = spec.prefix.display();
+    let message = match error.kind() {
+        ErrorKind::NotFound => format!(
+            "{program}: it, or the interpreter it names, is not in the prefix {prefix} (`zfs-prefix prefix audit` says what else is missing)"
+        ),
+        ErrorKind::PermissionDenied => format!(
+            "{program} may not be executed: it is not executable for user {}, or it lies outside the prefix {prefix}, whence nothing can be executed",
+            spec.account.user
+        ),
+        _ => format!("{program}: {error}"),
+    };
+    Failure::new(Exit::PrefixIncomplete, message).into()
+}
