@@ -118,10 +118,9 @@ fn say_what_is_special(prefix: &Prefix, layout: &Layout, release: &Release, requ
     }
     if request.command.is_empty() && std::io::stdin().is_terminal() {
         eprintln!(
-            "You are {} in {}. Of the machine all is read-only, and nothing can be executed. What is in {} ends with this shell.{}",
+            "You are {} in {}. The rest of the machine is read-only, and nothing of it can be executed. What is in $HOME and /tmp ends with this shell.{}",
             prefix.account.user,
             prefix.path.display(),
-            "$HOME and /tmp",
             if request.network { "" } else { " There is no network." }
         );
     }
