@@ -12,7 +12,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use lab::disk::State;
 use lab::nspawn::Machine;
-use lab::root::{EPREFIX, Root};
+use lab::prefix::EPREFIX;
+use lab::root::Root;
 use report::Table;
 
 /// What the builder passes too: without it the bare build would spend its time on debug information.
@@ -55,6 +56,7 @@ fn main() -> Result<()> {
     let root = lab::root::root()?;
     let work = tempfile::tempdir_in(lab::dir())?;
     let state = State::fresh(&root, &work.path().join("state"))?;
+    lab::prefix::install(&state)?;
     let machine =
         Machine::boot("bench-build", &root, &state, Some(&stage), Duration::from_secs(60))?;
     let source =

@@ -149,7 +149,7 @@ fn script(scratch: &Path) -> Result<PathBuf> {
 
 /// Debian's, unpacked and not installed.
 fn zram_generator(scratch: &Path) -> Result<PathBuf> {
-    let deb = lab::apt::Apt::open()?.deb("systemd-zram-generator")?;
+    let deb = lab::apt::Apt::open(lab::apt::KERNEL)?.deb("systemd-zram-generator")?;
     let tree = scratch.join("zram-package");
     run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&tree))?;
     let program = "systemd/system-generators/zram-generator";

@@ -11,18 +11,22 @@ use anyhow::{Context, Result, bail};
 
 use super::tool::run;
 
-/// The release all of this is made of; the machine's own.
-pub const SUITE: &str = "bookworm";
+/// The machine's own release: the kernel is its, and the prefix is made of its packages.
+pub const KERNEL: &str = "bookworm";
+/// The release of the root image: another one, with another C library.
+pub const ROOT: &str = "trixie";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Lists older than this are fetched again: packages that they name may be gone.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 
-/// OpenZFS comes from backports; everything else from the release.
+/// OpenZFS is the same release in both: the backports' one, whose source the archive has too.
 pub const PREFERENCES: &str =
     "Package: src:zfs-linux\nPin: release n=bookworm-backports\nPin-Priority: 990\n";
 
-/// The private apt state below `<lab>/apt`.
+/// The private apt state of one release, below `<lab>/apt`.
 pub struct Apt {
+    /// The release's name.
+    pub suite: &'static str,
     dir: PathBuf,
 }
 
@@ -35,15 +39,15 @@ struct Remote {
 
 impl Apt {
     /// Opens the state, and fetches the package lists when there are none or they are old.
-    pub fn open() -> Result<Apt> {
+    pub fn open(suite: &'static str) -> Result<Apt> {
         let _lock = super::cache::lock("apt")?;
-        let apt = Apt { dir: super::dir().join("apt") };
+        let apt = Apt { suite, dir: super::dir().join("apt").join(suite) };
         for d in ["lists/partial", "cache/archives/partial", "files"] {
             fs::create_dir_all(apt.dir.join(d))?;
         }
-        fs::write(apt.sources(), sources()?)?;
+        fs::write(apt.sources(), sources(suite)?)?;
         fs::write(apt.preferences(), PREFERENCES)?;
-        fs::write(apt.dir.join("apt.conf"), apt.configuration())?;
+        fs::write(apt.config(), apt.configuration())?;
         let stamp = apt.dir.join("updated");
         let age = fs::metadata(&stamp).ok().and_then(|m| m.modified().ok()?.elapsed().ok());
         if age.is_none_or(|age| age > FRESH) {
@@ -63,6 +67,11 @@ impl Apt {
         self.dir.join("preferences")
     }
 
+    /// The apt.conf, for `$APT_CONFIG`.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("apt.conf")
+    }
+
     fn configuration(&self) -> String {
         let d = self.dir.display();
         format!(
@@ -76,7 +85,7 @@ impl Apt {
 
     fn command(&self, program: &str) -> Command {
         let mut c = Command::new(program);
-        c.env("APT_CONFIG", self.dir.join("apt.conf")).env("LC_ALL", "C");
+        c.env("APT_CONFIG", self.config()).env("LC_ALL", "C");
         // Not where the files are: apt-get prints no URI for a file that it finds there.
         c.current_dir(&self.dir);
         c
@@ -89,6 +98,21 @@ impl Apt {
             .find_map(|l| l.trim().strip_prefix("Depends: linux-image-"))
             .map(str::to_owned)
             .with_context(|| format!("linux-image-cloud-amd64 depends on no kernel:\n{out}"))
+    }
+
+    /// The packages with the headers of a kernel: its own, those it shares, and their programs.
+    pub fn headers(&self, release: &str) -> Result<Vec<String>> {
+        let package = format!("linux-headers-{release}");
+        let out = run(self.command("apt-cache").args(["depends", &package]))?;
+        let depends = out.lines().filter_map(|l| l.trim().strip_prefix("Depends: "));
+        let needed =
+            depends.filter(|d| d.starts_with("linux-headers-") || d.starts_with("linux-kbuild-"));
+        let mut all: Vec<String> = needed.map(str::to_owned).collect();
+        if all.is_empty() {
+            bail!("{package} depends on no other headers:\n{out}");
+        }
+        all.push(package);
+        Ok(all)
     }
 
     /// What installing `packages` into nothing would install: sorted `name version` lines.
@@ -112,7 +136,7 @@ impl Apt {
         self.fetch(&remote(&uris, ".deb")?)
     }
 
-    /// The upstream source archive (`.orig.tar.*`) of the source package `name` of version
+    /// The upstream source archive (`.orig.tar.gz`) of the source package `name` of version
     /// `version`. Only that file: some mirrors do not have the .dsc of backports.
     pub fn orig(&self, name: &str, version: &str) -> Result<PathBuf> {
         let _lock = super::cache::lock("apt")?;
@@ -158,30 +182,30 @@ fn remote(uris: &str, suffix: &str) -> Result<Remote> {
     bail!("no file {suffix} in the answer of apt-get --print-uris:\n{uris}")
 }
 
-/// sources.list from the machine's own configuration: the same archives, contrib and backports
-/// added.
-fn sources() -> Result<String> {
+/// sources.list from the machine's own configuration: the same archives for `suite`, contrib and
+/// the backports with OpenZFS added.
+fn sources(suite: &str) -> Result<String> {
     let targets = run(Command::new("apt-get")
         .args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"])
         .arg("Created-By: Packages"))?;
     let uri = |suite: &str| {
         targets.lines().find_map(|l| l.split_once(' ').filter(|(_, c)| *c == suite)).map(|l| l.0)
     };
-    let main = uri(SUITE).with_context(|| {
+    let main = uri(KERNEL).with_context(|| {
         format!(
-            "apt has no lists of {SUITE}: run `apt-get update` on a Debian 12 machine\n{targets}"
+            "apt has no lists of {KERNEL}: run `apt-get update` on a Debian 12 machine\n{targets}"
         )
     })?;
     let by =
         if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}]") } else { String::new() };
     let mut list = format!(
-        "deb {by} {main} {SUITE} main contrib\n\
-         deb {by} {main} {SUITE}-updates main contrib\n\
-         deb {by} {main} {SUITE}-backports main contrib\n\
-         deb-src {by} {main} {SUITE}-backports contrib\n"
+        "deb {by} {main} {suite} main contrib\n\
+         deb {by} {main} {suite}-updates main contrib\n\
+         deb {by} {main} {KERNEL}-backports contrib\n\
+         deb-src {by} {main} {KERNEL}-backports contrib\n"
     );
-    if let Some(security) = uri(&format!("{SUITE}-security")) {
-        list += &format!("deb {by} {security} {SUITE}-security main contrib\n");
+    if let Some(security) = uri(&format!("{KERNEL}-security")) {
+        list += &format!("deb {by} {security} {suite}-security main contrib\n");
     }
     Ok(list)
 }

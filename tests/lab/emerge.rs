@@ -11,7 +11,8 @@ use anyhow::Result;
 use super::cache;
 use super::disk::State;
 use super::nspawn::Machine;
-use super::root::{EPREFIX, Root};
+use super::prefix::EPREFIX;
+use super::root::Root;
 use super::tool::run;
 
 /// What the prefix's owner types to make packages; see there.
@@ -56,6 +57,7 @@ pub fn emerged(root: &Root) -> Result<Emerged> {
 fn build(root: &Root, to: &Path) -> Result<()> {
     let work = tempfile::tempdir_in(super::dir())?;
     let state = State::fresh(root, &work.path().join("state"))?;
+    super::prefix::install(&state)?;
     let machine = Machine::boot("emerge", root, &state, None, Duration::from_secs(60))?;
     machine.check(&format!("install -d -o core -g core {DIR}"))?;
     state.write(&format!("{DIR}.sh"), BINPKG)?;

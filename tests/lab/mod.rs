@@ -11,6 +11,7 @@ pub mod disk;
 pub mod emerge;
 pub mod initrd;
 pub mod nspawn;
+pub mod prefix;
 pub mod published;
 pub mod root;
 pub mod serve;

@@ -1,5 +1,6 @@
-//! The root image tree: Debian with the stock cloud kernel, OpenZFS's programs and units, the
-//! prefix in /home/core/gentoo, and no zfs module.
+//! The root image tree: Debian with the stock cloud kernel and its headers, OpenZFS's programs and
+//! units; no zfs module, and neither compiler, make, perl nor python. The prefix is made of
+//! another release of Debian (lab/prefix.rs).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,20 +9,20 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::apt::{Apt, SUITE};
+use super::apt::{self, Apt};
 use super::cache;
 use super::tool::{run, run_words};
 
-/// Portage, as PyPI names it.
-const PORTAGE: &str = "portage==3.0.83";
-/// The OpenZFS release of the overlay's ebuild.
-const ZFS: &str = "2.3.2";
-/// Where the prefix is.
-pub const EPREFIX: &str = "/home/core/gentoo";
+/// The OpenZFS release of the root's programs and of the overlay's ebuild.
+pub const ZFS: &str = "2.3.2";
 
-/// What the machine has, and what the prefix borrows from it until it is self-contained.
+/// What the machine has.
 const PACKAGES: &str = "systemd systemd-sysv udev dbus kmod procps zfsutils-linux zfs-zed \
-    gcc libc6-dev make python3 python3-venv xz-utils bzip2 file patch util-linux e2fsprogs";
+    util-linux e2fsprogs strace";
+
+/// What it must not have: it comes with packages that are needed for something else.
+const REMOVED: &str = "usr/bin/perl* usr/share/perl* usr/lib/x86_64-linux-gnu/perl* \
+    usr/bin/python* usr/bin/pydoc* usr/lib/python3* usr/share/python3";
 
 /// Not what is tested here, and each costs a virtual machine up to seconds.
 const MASKED: &[&str] = &[
@@ -64,44 +65,30 @@ impl Root {
     }
 }
 
-/// What goes into the tree, by path.
-struct Parts {
-    release: String,
-    kernel: PathBuf,
-    wheel: PathBuf,
-    orig: PathBuf,
-}
-
 /// The root tree, made when it is not there (some minutes).
 pub fn root() -> Result<Root> {
-    let apt = Apt::open()?;
-    let release = apt.cloud_kernel()?;
-    let mut packages: Vec<String> = PACKAGES.split_whitespace().map(str::to_owned).collect();
-    packages.push(format!("linux-headers-{release}"));
+    let kernel = Apt::open(apt::KERNEL)?;
+    let apt = Apt::open(apt::ROOT)?;
+    let release = kernel.cloud_kernel()?;
+    let mut debs = vec![kernel.deb(&format!("linux-image-{release}"))?];
+    for package in kernel.headers(&release)? {
+        debs.push(kernel.deb(&package)?);
+    }
+    let packages: Vec<String> = PACKAGES.split_whitespace().map(str::to_owned).collect();
     let version = apt.version("zfsutils-linux")?;
     if !version.starts_with(&format!("{ZFS}-")) {
         bail!("the archive has OpenZFS {version}, the overlay an ebuild for {ZFS}: update it");
     }
-    let parts = Parts {
-        kernel: apt.deb(&format!("linux-image-{release}"))?,
-        wheel: wheel()?,
-        orig: apt.orig("zfs-linux", &version)?,
-        release: release.clone(),
-    };
     let plan = apt.plan(&packages)?;
-    let recipe = super::repo().join("packaging");
-    let inputs: [&[u8]; 5] = [
-        plan.as_bytes(),
-        parts.kernel.as_os_str().as_encoded_bytes(),
-        &cache::tree(&recipe.join("overlay"))?,
-        &fs::read(recipe.join("prefix/make-prefix"))?,
-        include_bytes!("root.rs"),
-    ];
+    let names: Vec<u8> =
+        debs.iter().flat_map(|d| d.as_os_str().as_encoded_bytes().to_vec()).collect();
+    let inputs: [&[u8]; 4] =
+        [plan.as_bytes(), &names, include_bytes!("root.rs"), include_bytes!("apt.rs")];
     let dir = cache::artifact("root", &inputs, |to| {
         bootstrap(&apt, &packages, to)?;
-        kernel(&parts, to)?;
+        kernel_files(&debs, &release, to)?;
         system(to)?;
-        prefix(&parts, to)
+        bare(to)
     })?;
     Ok(Root { dir, release })
 }
@@ -129,7 +116,7 @@ fn bootstrap(apt: &Apt, packages: &[String], to: &Path) -> Result<()> {
         .args(["--aptopt=Acquire::Languages \"none\""])
         .args(["--dpkgopt=path-exclude=/usr/share/doc/*"])
         .args(["--dpkgopt=path-exclude=/usr/share/locale/*"])
-        .arg(SUITE)
+        .arg(apt.suite)
         .arg(to)
         .arg(apt.sources())
         .stdin(std::process::Stdio::null())
@@ -157,26 +144,48 @@ fn provider() -> Result<PathBuf> {
     })
 }
 
-/// The stock kernel where systems with an immutable /usr have it.
-fn kernel(parts: &Parts, to: &Path) -> Result<()> {
+/// The stock kernel where systems with an immutable /usr have it, and its headers.
+fn kernel_files(debs: &[PathBuf], release: &str, to: &Path) -> Result<()> {
     let unpacked = tempfile::tempdir_in(super::dir())?;
-    run(Command::new("dpkg-deb").arg("-x").arg(&parts.kernel).arg(unpacked.path()))?;
-    let release = &parts.release;
+    for deb in debs {
+        run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(unpacked.path()))?;
+    }
     let modules = to.join(format!("usr/lib/modules/{release}"));
     fs::create_dir_all(&modules)?;
-    let from = unpacked.path().join(format!("lib/modules/{release}/."));
-    run(Command::new("cp").arg("-a").arg(from).arg(&modules))?;
-    for (name, short) in
-        [("vmlinuz", "vmlinuz"), ("config", "config"), ("System.map", "System.map")]
-    {
-        let from = unpacked.path().join(format!("boot/{name}-{release}"));
+    let from = |path: &str| unpacked.path().join(path);
+    for (source, place) in [
+        (from(&format!("lib/modules/{release}")), modules.clone()),
+        (from("usr/src"), to.join("usr/src")),
+        (from("usr/lib"), to.join("usr/lib")),
+    ] {
+        run(Command::new("cp").args(["-a", "-T"]).arg(source).arg(place))?;
+    }
+    for name in ["vmlinuz", "config", "System.map"] {
+        let from = from(&format!("boot/{name}-{release}"));
         fs::copy(&from, to.join(format!("boot/{name}-{release}")))?;
-        fs::copy(&from, modules.join(short))?;
+        fs::copy(&from, modules.join(name))?;
     }
     run(Command::new("depmod").arg("-b").arg(to).arg(release))?;
     let zfs = run(Command::new("find").arg(&modules).args(["-name", "zfs.ko*"]))?;
     if !zfs.is_empty() {
         bail!("the root has a zfs module of its own: {zfs}");
+    }
+    Ok(())
+}
+
+/// Takes away what a system with an immutable /usr does not have.
+fn bare(to: &Path) -> Result<()> {
+    let script = format!("cd \"$1\" && rm -rf {REMOVED}");
+    run(Command::new("sh").args(["-c", &script, "sh"]).arg(to))?;
+    let names = ["gcc*", "cc", "make", "perl*", "python*", "as", "ld", "cc1", "gawk"];
+    let mut find = Command::new("find");
+    find.arg(to).args(["-path", "*/bin/*", "("]);
+    for (n, name) in names.iter().enumerate() {
+        find.args((n > 0).then_some("-o")).args(["-name", name]);
+    }
+    let found = run(find.arg(")"))?;
+    if !found.is_empty() {
+        bail!("the root has a toolchain of its own:\n{found}");
     }
     Ok(())
 }
@@ -206,34 +215,4 @@ fn system(to: &Path) -> Result<()> {
     fs::create_dir_all(units.join("multi-user.target.wants"))?;
     symlink("../lab-script.service", units.join("multi-user.target.wants/lab-script.service"))?;
     Ok(())
-}
-
-/// The prefix, by its own recipe, inside the root.
-fn prefix(parts: &Parts, to: &Path) -> Result<()> {
-    let packaging = super::repo().join("packaging");
-    let inside = to.join("tmp/prefix-inputs");
-    fs::create_dir_all(&inside)?;
-    for file in [&parts.wheel, &parts.orig, &packaging.join("prefix/make-prefix")] {
-        run(Command::new("cp").arg(file).arg(&inside))?;
-    }
-    run(Command::new("cp").arg("-r").arg(packaging.join("overlay")).arg(&inside))?;
-    let at =
-        |p: &Path| format!("/tmp/prefix-inputs/{}", p.file_name().unwrap_or_default().display());
-    run(Command::new("chroot")
-        .arg(to)
-        .args(["/tmp/prefix-inputs/make-prefix", EPREFIX, "core"])
-        .arg(at(&parts.wheel))
-        .arg("/tmp/prefix-inputs/overlay")
-        .arg(at(&parts.orig)))?;
-    cache::remove(&inside)
-}
-
-/// Portage's wheel, through pip.
-fn wheel() -> Result<PathBuf> {
-    let dir = cache::artifact("wheel", &[PORTAGE.as_bytes()], |to| {
-        let pip = ["-q", "--disable-pip-version-check", "download", "--no-deps", PORTAGE, "-d"];
-        run(Command::new("python3").args(["-m", "pip"]).args(pip).arg(to)).map(drop)
-    })?;
-    let file = fs::read_dir(&dir)?.next().with_context(|| format!("{} is empty", dir.display()))?;
-    Ok(file?.path())
 }

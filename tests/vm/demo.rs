@@ -35,6 +35,7 @@ fn main() -> Result<()> {
     let root = lab::root::root()?;
     let work = lab::dir().join("demo");
     let state = State::fresh(&root, &work.join("state"))?;
+    lab::prefix::install(&state)?;
     build(&root, &state, &staged)?;
 
     say("3. The stock kernel in QEMU (no KVM needed): generator, zfs-load, a new pool");

@@ -5,14 +5,14 @@ use std::ffi::{c_int, c_ulong};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid};
 
 use super::Account;
 
 /// Becomes `account`: no supplementary group, no capability in any set, none to be had by executing
-/// something (no_new_privs), no blocked signal, umask 022. Dies when `parent` does, as before.
+/// something (no_new_privs), no signal blocked or ignored, umask 022. Dies when `parent` does, as before.
 ///
 /// # Errors
 /// The kernel refuses one of these.
@@ -28,6 +28,10 @@ pub fn give_up(account: &Account, parent: Pid) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
     if getppid() != parent {
         bail!("the process that asked for this is gone");
+    }
+    for signal in Signal::iterator() {
+        // SAFETY: the default action installs no function. SIGKILL and SIGSTOP have no other.
+        let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
     }
     SigSet::empty().thread_set_mask().context("sigprocmask(2)")?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
