@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use lab::disk::State;
 use lab::emerge::{DIR, Emerged, SIGNER, as_owner, emerged, put};
 use lab::nspawn::Machine;
-use lab::root::{EPREFIX, Root, root};
+use lab::prefix::EPREFIX;
+use lab::root::{Root, root};
 use lab::serve::Server;
 use zfs_prefix::store::{Layout, check_tree, current_key};
 
@@ -37,6 +38,7 @@ impl Fleet {
         let emerged = emerged(&root).unwrap();
         let work = tempfile::tempdir_in(lab::dir()).unwrap();
         let state = State::fresh(&root, &work.path().join("state")).unwrap();
+        lab::prefix::install(&state).unwrap();
         put(&emerged, &state).unwrap();
         state.write(KEY, std::fs::read(&emerged.key).unwrap()).unwrap();
         let minute = Duration::from_secs(60);
