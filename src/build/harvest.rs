@@ -144,6 +144,8 @@ mod tests {
         fs::create_dir_all(&extra).unwrap();
         let none = find(&top.join("root"), &release).unwrap_err();
         assert_eq!(crate::exit::of(&none), Exit::Refused);
+        let other = find(&top.join("root"), &"6.2.0".parse().unwrap()).unwrap_err().to_string();
+        assert!(other.ends_with("but some for 6.1.0"), "{other}");
         fs::write(extra.join("zfs.ko"), "bytes").unwrap();
         fs::write(extra.join("notes.txt"), "no module").unwrap();
         let modules = find(&top.join("root"), &release).unwrap();
