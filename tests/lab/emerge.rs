@@ -42,8 +42,13 @@ pub fn modules(root: &Root) -> Result<PathBuf> {
 
 /// All that the same run of emerge left.
 pub fn emerged(root: &Root) -> Result<Emerged> {
-    let inputs =
-        [root.dir.as_os_str().as_encoded_bytes(), include_bytes!("emerge.rs"), BINPKG.as_bytes()];
+    let prefix = super::prefix::tree()?;
+    let inputs: [&[u8]; 4] = [
+        root.dir.as_os_str().as_encoded_bytes(),
+        prefix.as_os_str().as_encoded_bytes(),
+        include_bytes!("emerge.rs"),
+        BINPKG.as_bytes(),
+    ];
     let dir = cache::artifact("emerged", &inputs, |to| build(root, to))?;
     let modules = format!("root{EPREFIX}/lib/modules/{}/extra", root.release);
     Ok(Emerged {
