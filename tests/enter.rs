@@ -200,6 +200,7 @@ fn what_makes_entering_impossible_is_named_with_its_status_and_cure() {
         ("another user's", format!("chown 501:501 {e}"), "true", 11, "belongs to uid 501"),
         ("root's", format!("chown 0:0 {e}"), "true", 11, "belongs to"),
         ("no such kernel", String::new(), "--kernel-release 9.9.9 -- true", 10, "no build tree"),
+        ("no CAP_SYS_ADMIN", String::new(), "UNABLE", 1, "CAP_SYS_ADMIN is needed"),
         ("no root", String::new(), "AS CORE", 1, "run this as root"),
         (
             "a published kernel",
@@ -214,6 +215,7 @@ fn what_makes_entering_impossible_is_named_with_its_status_and_cure() {
         let scene = Scene::new().after(&after);
         let ran = scene.run(&match line {
             "true" => format!("{SHELL} -- true"),
+            "UNABLE" => format!("setpriv --bounding-set=-sys_admin {SHELL} -- true"),
             "AS CORE" => {
                 format!("setpriv --reuid=core --regid=core --clear-groups {SHELL} -- true")
             }
