@@ -375,6 +375,26 @@ fn what_is_missing_has_its_exit_status_and_the_message_says_what_to_do() {
 }
 
 #[test]
+fn sources_that_cannot_be_had_end_the_stage_fetch_with_19_or_11() {
+    let lab = Native::boot("build-fetch");
+    let prefix = "/home/core/gentoo";
+    lab.check(&format!("rm {prefix}/var/cache/distfiles/zfs-linux_*"));
+    let (status, journal) = lab.build();
+    assert_eq!(status, "11", "the ebuild says that the prefix brings them: {journal}");
+    assert!(journal.contains("stage fetch: ") && journal.contains("provision"), "{journal}");
+    // Nobody listens there.
+    let ebuilds = format!("{prefix}/var/db/repos/zfs-prefix/sys-fs/zfs-kmod/*.ebuild");
+    lab.check(&format!(
+        "sed -i -e '/^RESTRICT=/s/fetch //' -e '/^SRC_URI=/s,\"zfs,\"https://localhost:1/zfs,' {ebuilds}"
+    ));
+    let (status, journal) = lab.build();
+    assert_eq!(status, "19", "{journal}");
+    assert!(journal.contains("Couldn't download 'zfs-linux_"), "{journal}");
+    assert_eq!(lab.failure().expect("a failure record").stage, "fetch");
+    lab.assert_store_untouched("nothing fetched");
+}
+
+#[test]
 #[ignore = "compiles OpenZFS once more: make check-all"]
 fn the_make_recipe_publishes_the_same_modules_as_emerge() {
     let lab = Native::boot("build-make");
