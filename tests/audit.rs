@@ -393,6 +393,28 @@ fn names_of_the_owner_are_found_where_coreos_keeps_them_and_their_absence_is_a_n
 }
 
 #[test]
+fn a_compiler_of_another_major_version_than_the_kernels_is_a_warning() {
+    let copy = Copy::of(pristine());
+    let release = run(Command::new("uname").arg("-r")).unwrap();
+    let release = release.trim();
+    let build = format!("usr/lib/modules/{release}/build");
+    let uts = format!("#define UTS_RELEASE \"{release}\"\n");
+    copy.host(&format!("{build}/include/generated/utsrelease.h"), &uts);
+    copy.host(&format!("{build}/Module.symvers"), "0x1\tf\tvmlinux\tEXPORT_SYMBOL\t\n");
+    for (line, warnings) in [("gcc-12 (Debian 12.2.0-14) 12.2.0", 0), ("gcc (GCC) 14.2.1 2025", 1)]
+    {
+        let config = format!("CONFIG_CC_VERSION_TEXT=\"{line}\"\n");
+        copy.host(&format!("{build}/.config"), &config);
+        let (_, report) = copy.audit();
+        let found = copy::findings(&report);
+        let found: Vec<&Found> = found.iter().filter(|f| f.check == "compiler").collect();
+        assert_eq!(found.len(), warnings, "{line}: {found:?}");
+        let named = |f: &&Found| f.severity == "warning" && f.problem.contains(line);
+        assert!(found.iter().all(named), "{line}: {found:?}");
+    }
+}
+
+#[test]
 fn info_tells_what_the_prefix_is_and_where_it_came_from() {
     let copy = Copy::of(pristine());
     let record = r#"{"version":1,"source":"file:///x","sha256":"ab","digest":"cd","when":1}"#;

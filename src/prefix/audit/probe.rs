@@ -44,7 +44,10 @@ pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Opt
         Ok(programs) => programs,
         Err(error) => {
             let problem = format!("its programs were not run: {error:#}");
-            let cure = "audit it as root, at the path it was made for";
+            let cure = match nix::unistd::geteuid().is_root() {
+                true => "mend what this says, and audit again",
+                false => "run the audit as root",
+            };
             found.error(Check::Probe, Path::new(""), problem, cure);
             return None;
         }
