@@ -28,6 +28,10 @@ pub mod id {
     pub const BUILD_OUTPUT: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b14";
     /// A published tree is damaged.
     pub const TREE_DAMAGED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b15";
+    /// A prefix was provisioned.
+    pub const PROVISIONED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b30";
+    /// A prefix could not be provisioned.
+    pub const PROVISION_FAILED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b31";
     /// A configuration file was set aside, or a key is unknown.
     pub const CONFIG: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b20";
 }

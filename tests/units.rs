@@ -21,10 +21,11 @@ fn machine() -> tempfile::TempDir {
     assert!(copied.unwrap().success());
     install_units(&root, "/usr/lib/systemd/system");
     for (name, binary) in [
-        ("zfs-load", env!("CARGO_BIN_EXE_zfs-load")),
-        ("zfs-build", env!("CARGO_BIN_EXE_zfs-build")),
+        ("usr/lib/zfs-prefix/zfs-load", env!("CARGO_BIN_EXE_zfs-load")),
+        ("usr/lib/zfs-prefix/zfs-build", env!("CARGO_BIN_EXE_zfs-build")),
+        ("usr/bin/zfs-prefix", env!("CARGO_BIN_EXE_zfs-prefix")),
     ] {
-        copy(Path::new(binary), &root.join("usr/lib/zfs-prefix").join(name));
+        copy(Path::new(binary), &root.join(name));
     }
     for (path, text) in [("etc/machine-id", ""), ("proc/cmdline", "quiet\n"), ("dev/kmsg", "")] {
         write(&root, path, text);
@@ -77,7 +78,9 @@ fn generate(root: &Path, cmdline: &str) {
 /// What is started at boot with OpenZFS enabled.
 const BOOT: [&str; 2] = ["multi-user.target", "zfs-load.service"];
 /// Units of ours that are started later, or only with "block".
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 8] = [
+    "zfs-prefix-provision.service",
+    "zfs-load-late.service",
     "zfs-build.service",
     "zfs-build-early.service",
     "zfs-build@6.1.0-56-cloud-amd64.service",
@@ -225,6 +228,24 @@ fn an_early_unit_pulls_in_no_mount_and_no_bus() {
             assert!(!var, "{name}: {line} cannot be reset where /var is on a pool");
             assert!(!line.contains("network") && !line.contains("dbus"), "{name}: {line}");
         }
+    }
+}
+
+#[test]
+fn the_prefix_is_provisioned_before_a_late_build_and_never_before_one_that_holds_up_the_boot() {
+    let text = |name: &str| fs::read_to_string(source().join("units").join(name)).unwrap();
+    let provision = "zfs-prefix-provision.service";
+    for build in ["zfs-build.service", "zfs-build@.service"] {
+        for line in [format!("\nWants={provision}\n"), format!("\nAfter={provision}\n")] {
+            assert!(text(build).contains(&line), "{build}: {line}");
+        }
+    }
+    for name in unit_names() {
+        let pulls = name.starts_with("zfs-build") && !name.contains("early");
+        assert!(pulls || !text(&name).contains(&format!("={provision}")), "{name}");
+        // Only a program that has something to fetch has the network brought up.
+        let waits = text(&name).lines().any(|l| l.starts_with("Wants=network-online"));
+        assert!(!waits, "{name} makes machines wait for a network that need none");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod list;
 mod prefix;
+mod provision;
 mod status;
 mod systemctl;
 

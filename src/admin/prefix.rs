@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
-use super::print;
+use super::{print, provision};
 use crate::build::command::Cancel;
 use crate::build::tree_dir;
 use crate::config::{self, Settings};
@@ -16,6 +16,7 @@ use crate::kernel::{Release, Tree};
 use crate::prefix::audit::{Options, audit};
 use crate::prefix::enter::shell;
 use crate::prefix::info::Info;
+use crate::prefix::provision::step::Step;
 
 /// What can be done with the prefix.
 #[derive(Debug, Subcommand)]
@@ -37,6 +38,11 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Fetch an archive of the prefix, check it, unpack it, put it in place
+    Provision(provision::Args),
+    /// One step of it with other rights (used by zfs-prefix itself)
+    #[command(subcommand, hide = true)]
+    Step(Step),
     /// Enter it as a build does: its namespace, user and environment
     Shell {
         /// Set KV_OUT_DIR and KERNEL_DIR for this kernel instead of the running one
@@ -59,16 +65,18 @@ pub enum Command {
 /// # Errors
 /// With the exit status of what is wrong.
 pub fn run(host: &Host, command: Command) -> Result<u8> {
-    let loaded = config::load(host);
-    for note in &loaded.notes {
-        eprintln!("zfs-prefix: {note}");
-    }
     match command {
+        Command::Provision(args) => provision::run(host, &args),
+        Command::Step(step) => {
+            print(&step.run()?)?;
+            Ok(Exit::Done.code())
+        }
         Command::Audit { dir, eprefix, json } => {
             let cancel = cancelled_by_signals()?;
-            let dir = absolute(dir.as_deref().unwrap_or(&loaded.settings.prefix.path))?;
+            let settings = settings(host);
+            let dir = absolute(dir.as_deref().unwrap_or(&settings.prefix.path))?;
             let eprefix = eprefix.map_or(Ok(dir.clone()), |path| absolute(&path))?;
-            let kernel_compiler = kernel_compiler(host, &loaded.settings);
+            let kernel_compiler = kernel_compiler(host, &settings);
             let report =
                 audit(&dir, &eprefix, &Options { host, kernel_compiler, cancel: &cancel })?;
             match json {
@@ -78,7 +86,7 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
             Ok(if report.is_sound() { Exit::Done } else { Exit::PrefixIncomplete }.code())
         }
         Command::Info { json } => {
-            let info = Info::of(host, &loaded.settings, &cancelled_by_signals()?)?;
+            let info = Info::of(host, &settings(host), &cancelled_by_signals()?)?;
             match json {
                 true => print(&serde_json::to_string_pretty(&info)?)?,
                 false => print(info.to_string().trim_end())?,
@@ -89,9 +97,18 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
             let term = std::env::var_os("TERM");
             let release = kernel_release;
             let request = shell::Request { release, network: !no_network, command, term };
-            shell::run(host, &loaded.settings, &request)
+            shell::run(host, &settings(host), &request)
         }
     }
+}
+
+/// The configuration; what is wrong with it is said.
+fn settings(host: &Host) -> Settings {
+    let loaded = config::load(host);
+    for note in &loaded.notes {
+        eprintln!("zfs-prefix: {note}");
+    }
+    loaded.settings
 }
 
 /// Set by SIGTERM, SIGINT and SIGHUP.

@@ -1,17 +1,22 @@
 //! `zfs-prefix`: what people type. See zfs-prefix(8).
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use zfs_prefix::{admin, exit, host::Host, log, prefix};
+
 fn main() -> ExitCode {
-    if let Some(ended) = zfs_prefix::prefix::enter::main(std::env::args_os()) {
+    if let Some(ended) = prefix::enter::main(std::env::args_os()) {
         return ended;
     }
-    zfs_prefix::log::init("zfs-prefix", false);
-    match zfs_prefix::host::Host::from_machine(std::env::var_os("ZFS_PREFIX_ROOT")) {
-        Ok(host) => zfs_prefix::admin::main(&host, std::env::args_os()),
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let journal = log::stderr_is_journal(stream.as_deref(), Path::new("/proc/self/fd/2"));
+    log::init("zfs-prefix", journal);
+    match Host::from_machine(std::env::var_os("ZFS_PREFIX_ROOT")) {
+        Ok(host) => admin::main(&host, std::env::args_os()),
         Err(error) => {
             eprintln!("zfs-prefix: {error:#}");
-            zfs_prefix::exit::of(&error).into()
+            exit::of(&error).into()
         }
     }
 }

@@ -8,9 +8,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::note::{Bad, Problem};
 use super::settings::{
-    Boot, Build, Enabled, Kernel, Portage, Prefix, Recipe, Settings, WhenMissing, Zfs,
+    Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source,
+    WhenMissing, Zfs,
 };
-use super::value;
+use super::{origin, value};
 
 /// What one file or the command line says.
 #[derive(Clone, Debug, Default)]
@@ -21,12 +22,20 @@ pub(super) struct Fragment {
     build_dir: Option<String>,
     image: Option<String>,
     prefix: Option<PathBuf>,
+    prefix_source: Option<Source>,
+    prefix_sha256: Option<String>,
+    prefix_size: Option<u64>,
+    prefix_key: Option<PublicKey>,
+    allow_unsigned: Option<bool>,
+    prefix_user: Option<String>,
     recipe: Option<Recipe>,
     jobs: Option<u32>,
     backoff: Option<Duration>,
     backoff_max: Option<Duration>,
     atoms: Option<Vec<String>>,
     extra_econf: Option<Vec<String>>,
+    binhost: Option<String>,
+    binhost_key: Option<PathBuf>,
     source: Option<PathBuf>,
     version: Option<String>,
     configure: Option<Vec<String>>,
@@ -63,12 +72,20 @@ const KEYS: &[Key] = &[
     key!("kernel.build-dir", build_dir, value::template),
     key!("kernel.image", image, value::template),
     key!("prefix.path", prefix, value::path),
+    key!("prefix.source", prefix_source, origin::source),
+    key!("prefix.sha256", prefix_sha256, origin::sha256),
+    key!("prefix.size", prefix_size, origin::size),
+    key!("prefix.public-key", prefix_key, origin::public_key),
+    key!("prefix.allow-unsigned", allow_unsigned, value::boolean),
+    key!("prefix.user", prefix_user, origin::user),
     key!("build.recipe", recipe, value::recipe),
     key!("build.jobs", jobs, value::jobs),
     key!("build.backoff", backoff, value::backoff),
     key!("build.backoff-max", backoff_max, value::backoff),
     key!("portage.atoms", atoms, value::atoms),
     key!("portage.extra-econf", extra_econf, value::configure_arguments),
+    key!("portage.binhost", binhost, value::binhost),
+    key!("portage.binhost-key", binhost_key, value::path),
     key!("zfs.source", source, value::path),
     key!("zfs.version", version, value::version),
     key!("zfs.configure", configure, value::configure_arguments),
@@ -131,12 +148,20 @@ impl Fragment {
         take(&mut self.build_dir, later.build_dir);
         take(&mut self.image, later.image);
         take(&mut self.prefix, later.prefix);
+        take(&mut self.prefix_source, later.prefix_source);
+        take(&mut self.prefix_sha256, later.prefix_sha256);
+        take(&mut self.prefix_size, later.prefix_size);
+        take(&mut self.prefix_key, later.prefix_key);
+        take(&mut self.allow_unsigned, later.allow_unsigned);
+        take(&mut self.prefix_user, later.prefix_user);
         take(&mut self.recipe, later.recipe);
         take(&mut self.jobs, later.jobs);
         take(&mut self.backoff, later.backoff);
         take(&mut self.backoff_max, later.backoff_max);
         take(&mut self.atoms, later.atoms);
         take(&mut self.extra_econf, later.extra_econf);
+        take(&mut self.binhost, later.binhost);
+        take(&mut self.binhost_key, later.binhost_key);
         take(&mut self.source, later.source);
         take(&mut self.version, later.version);
         take(&mut self.configure, later.configure);
@@ -152,7 +177,15 @@ impl Fragment {
                 timeout: self.timeout.unwrap_or(d.boot.timeout),
             },
             kernel: Kernel { build_dir: self.build_dir, image: self.image },
-            prefix: Prefix { path: self.prefix.unwrap_or(d.prefix.path) },
+            prefix: Prefix {
+                path: self.prefix.unwrap_or(d.prefix.path),
+                source: self.prefix_source,
+                sha256: self.prefix_sha256,
+                size: self.prefix_size,
+                public_key: self.prefix_key,
+                allow_unsigned: self.allow_unsigned.unwrap_or(d.prefix.allow_unsigned),
+                user: self.prefix_user,
+            },
             build: Build {
                 recipe: self.recipe.unwrap_or(d.build.recipe),
                 jobs: self.jobs,
@@ -162,6 +195,8 @@ impl Fragment {
             portage: Portage {
                 atoms: self.atoms.unwrap_or(d.portage.atoms),
                 extra_econf: self.extra_econf.unwrap_or_default(),
+                binhost: self.binhost,
+                binhost_key: self.binhost_key.unwrap_or(d.portage.binhost_key),
             },
             zfs: Zfs {
                 source: self.source,

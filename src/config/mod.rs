@@ -9,6 +9,7 @@ mod cmdline;
 mod files;
 mod fragment;
 mod note;
+mod origin;
 mod settings;
 mod value;
 
@@ -17,9 +18,10 @@ use std::path::{Path, PathBuf};
 
 pub use fragment::keys;
 pub use note::{Note, Severity};
+pub use origin::{parse_sha256, parse_source};
 pub use settings::{
-    Boot, Build, Enabled, Kernel, Portage, Prefix, Recipe, Settings, WhenMissing, Zfs,
-    expand_release,
+    Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source,
+    WhenMissing, Zfs, expand_release, fill_release,
 };
 
 use crate::host::Host;

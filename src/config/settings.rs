@@ -1,5 +1,6 @@
 //! The validated configuration that the programs work with.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +41,16 @@ pub enum Recipe {
     Make,
 }
 
+impl Recipe {
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::Portage => "portage",
+            Recipe::Make => "make",
+        }
+    }
+}
+
 /// `[boot]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boot {
@@ -65,6 +76,45 @@ pub struct Kernel {
 pub struct Prefix {
     /// EPREFIX; absolute, without `.`, `..` or doubled slashes.
     pub path: PathBuf,
+    /// Where an archive of it is; none: it is there, or brought by other means.
+    pub source: Option<Source>,
+    /// SHA-256 of the archive, 64 lower-case hexadecimal digits.
+    pub sha256: Option<String>,
+    /// Size of the archive in bytes.
+    pub size: Option<u64>,
+    /// Whose signature the archive has to bear.
+    pub public_key: Option<PublicKey>,
+    /// An archive without a signature is taken too, when there is no key.
+    pub allow_unsigned: bool,
+    /// Name or number of the user that shall own it.
+    pub user: Option<String>,
+}
+
+/// `prefix.source`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An `https://` URL.
+    Https(String),
+    /// An absolute path.
+    File(PathBuf),
+}
+
+/// `prefix.public-key`: a public key of minisign(1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublicKey {
+    /// The key itself, 56 characters that begin with `RW`.
+    Text(String),
+    /// The file it is in, as `minisign -G` writes it.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Https(url) => f.write_str(url),
+            Source::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// `[build]`
@@ -87,6 +137,11 @@ pub struct Portage {
     pub atoms: Vec<String>,
     /// Arguments for EXTRA_ECONF, free of characters the shell would interpret.
     pub extra_econf: Vec<String>,
+    /// Where binary packages are: an http, https or file URL with `${release}` in it, for
+    /// [`fill_release`]; no blanks, quotes or other characters that a shell or Portage interprets.
+    pub binhost: Option<String>,
+    /// The OpenPGP public keys that packages have to be signed with.
+    pub binhost_key: PathBuf,
 }
 
 /// `[zfs]`
@@ -129,7 +184,15 @@ impl Default for Boot {
 
 impl Default for Prefix {
     fn default() -> Prefix {
-        Prefix { path: PathBuf::from("/home/core/gentoo") }
+        Prefix {
+            path: PathBuf::from("/home/core/gentoo"),
+            source: None,
+            sha256: None,
+            size: None,
+            public_key: None,
+            allow_unsigned: false,
+            user: None,
+        }
     }
 }
 
@@ -146,7 +209,19 @@ impl Default for Build {
 
 impl Default for Portage {
     fn default() -> Portage {
-        Portage { atoms: vec!["sys-fs/zfs-kmod".to_owned()], extra_econf: Vec::new() }
+        Portage {
+            atoms: vec!["sys-fs/zfs-kmod".to_owned()],
+            extra_econf: Vec::new(),
+            binhost: None,
+            binhost_key: PathBuf::from("/etc/zfs-prefix/binhost.asc"),
+        }
+    }
+}
+
+impl Portage {
+    /// Whether the binhost is somewhere else than on this machine's disks.
+    pub fn asks_network(&self) -> bool {
+        self.binhost.as_ref().is_some_and(|url| !url.starts_with("file:"))
     }
 }
 
@@ -170,7 +245,12 @@ impl Settings {
 /// Puts `release` in place of every `${release}` of `template` (`kernel.build-dir`,
 /// `kernel.image`).
 pub fn expand_release(template: &str, release: &Release) -> PathBuf {
-    Path::new(&template.replace(RELEASE, release.as_str())).to_owned()
+    Path::new(&fill_release(template, release)).to_owned()
+}
+
+/// The same for what is no path (`portage.binhost`).
+pub fn fill_release(template: &str, release: &Release) -> String {
+    template.replace(RELEASE, release.as_str())
 }
 
 /// The one placeholder of a template.

@@ -142,12 +142,15 @@ fn a_bad_file_is_set_aside_as_a_whole_and_the_rest_holds() {
 fn every_bad_value_of_a_file_is_named_at_once() {
     let text = "boot.enabled = 1\nboot.when-missing = \"x\"\nportage.atoms = []\n\
                 prefix.path = \"gentoo\"\nbuild.recipe = \"dkms\"\nzfs.version = \"2.4-rc1\"\n\
-                zfs.configure = [\"a b\"]\nbuild.backoff = 0\nzfs.source = 1\n";
+                zfs.configure = [\"a b\"]\nbuild.backoff = 0\nzfs.source = 1\n\
+                prefix.source = \"http://example.com/p.tar\"\nprefix.sha256 = \"1\"\n\
+                prefix.size = 0\nprefix.public-key = \"RW\"\nprefix.allow-unsigned = 1\n\
+                prefix.user = \"root\"\n";
     let l = loaded(&[("/etc/zfs-prefix/config.toml", text)], "");
     let named: Vec<_> = l.notes.iter().filter_map(|n| n.line).collect();
     let mut sorted = named.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, (1..=9).collect::<Vec<_>>(), "{:?}", lines(&l));
+    assert_eq!(sorted, (1..=15).collect::<Vec<_>>(), "{:?}", lines(&l));
 }
 
 #[test]
@@ -255,6 +258,9 @@ fn the_uncommented_example_names_every_key_and_shows_the_defaults() {
     // The keys without a default show an example; the text above each of them says so.
     l.settings.kernel = Kernel::default();
     l.settings.build.jobs = None;
+    let prefix = &mut l.settings.prefix;
+    *prefix = Prefix { path: prefix.path.clone(), ..Prefix::default() };
+    l.settings.portage.binhost = None;
     l.settings.zfs.source = None;
     l.settings.zfs.version = None;
     assert_eq!(l.settings, Settings::default());

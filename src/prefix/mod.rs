@@ -5,6 +5,7 @@ pub mod audit;
 pub mod enter;
 pub mod info;
 pub mod portage;
+pub mod provision;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -44,7 +45,10 @@ impl Prefix {
     pub fn open(path: &Path) -> Result<Prefix> {
         let uid = owner_on_the_way(path)
             .with_context(|| {
-                format!("no prefix at {}; provision one or set prefix.path", path.display())
+                format!(
+                    "no prefix at {}: set prefix.source, and one is provisioned (if it is set, journalctl -u zfs-prefix-provision says why that failed), or set prefix.path to where it is",
+                    path.display()
+                )
             })
             .exit(Exit::PrefixIncomplete)?;
         let meta = fs::symlink_metadata(path).exit(Exit::PrefixIncomplete)?;
@@ -126,7 +130,7 @@ impl Prefix {
 /// The owner of the last component of `path`. Directories and links on the way may be root's up to
 /// a point and then one user's: otherwise that user could lead us to what belongs to another one,
 /// and have the build run with that one's rights.
-fn owner_on_the_way(path: &Path) -> Result<u32> {
+pub(crate) fn owner_on_the_way(path: &Path) -> Result<u32> {
     let mut owner = 0;
     // Root's own links (/home -> var/home) are followed, and what they lead to is looked at too.
     for way in [path.to_owned(), fs::canonicalize(path)?] {

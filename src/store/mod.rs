@@ -17,6 +17,7 @@ pub use key::Inputs;
 pub use layout::Layout;
 pub use lock::Lock;
 pub use manifest::{FileEntry, MANIFEST_VERSION, Manifest};
+pub(crate) use publish::put_in_place;
 pub use publish::{
     Staging, current_key, key_of_link, make_dirs, set_current, switch_link, sync_dir, write_atomic,
 };

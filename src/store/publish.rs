@@ -189,7 +189,7 @@ pub fn current_key(layout: &Layout, release: &Release) -> Option<String> {
 /// Gives `staged` the name `target`. What has that name already gets the other one in the same
 /// step (RENAME_EXCHANGE, renameat2(2)), so that at no time there is neither.
 #[allow(unsafe_code)]
-fn put_in_place(staged: &Path, target: &Path) -> std::io::Result<()> {
+pub(crate) fn put_in_place(staged: &Path, target: &Path) -> std::io::Result<()> {
     if fs::symlink_metadata(target).is_err() {
         return fs::rename(staged, target);
     }

@@ -1,0 +1,118 @@
+//! The manifest that make-prefix writes beside an archive, `<name>.json` for `<name>.tar.zst`. It
+//! bears no signature and nothing depends on it: with it, an archive for another place is refused
+//! before it is fetched, and the prefix says which tree it was made from.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Deserialize;
+use tracing::warn;
+
+use super::{Get, open_file, text};
+use crate::config::Source;
+use crate::exit::Exit;
+use crate::fail;
+
+/// A list of packages makes the most of it.
+const LIMIT: u64 = 4 << 20;
+/// How archives are called.
+const SUFFIXES: [&str; 6] = [".tar.zst", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar"];
+
+/// What is read of it.
+#[derive(Debug, Deserialize)]
+pub(in super::super) struct Manifest {
+    /// The path that the tree was made for.
+    eprefix: PathBuf,
+    /// BLAKE2b-512 of the tree.
+    digest: String,
+    archive: Archive,
+}
+
+#[derive(Debug, Deserialize)]
+struct Archive {
+    sha256: String,
+}
+
+impl Manifest {
+    /// The manifest beside `source`, if there is one.
+    ///
+    /// # Errors
+    /// [`Exit::Network`]: the server does not answer.
+    pub(super) fn find(source: &Source, get: Option<&Get>) -> Result<Option<Manifest>> {
+        let Some(place) = beside(&source.to_string()) else { return Ok(None) };
+        let read = match get {
+            Some(get) => {
+                let answer = get(&place, 0, None)?;
+                match answer.status {
+                    200 => text(answer.body, LIMIT),
+                    _ => return Ok(None),
+                }
+            }
+            None => match open_file(Path::new(&place)) {
+                Ok((file, _)) => text(file, LIMIT),
+                Err(_) => return Ok(None),
+            },
+        };
+        match read.and_then(|text| Ok(serde_json::from_str(&text)?)) {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(error) => {
+                warn!("{place} is no manifest of a prefix and not heeded: {error:#}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// # Errors
+    /// [`Exit::PrefixIncomplete`]: the tree's files name another path.
+    pub(super) fn check_place(&self, source: &Source, eprefix: &Path) -> Result<()> {
+        if self.eprefix == eprefix {
+            return Ok(());
+        }
+        fail!(
+            Exit::PrefixIncomplete,
+            "{source} was made for {0}, where its programs look for each other: set prefix.path = {0:?} (it is {1}), or make one for that path",
+            self.eprefix.display(),
+            eprefix.display()
+        )
+    }
+
+    /// The digest of the tree, if the manifest is this archive's.
+    pub(in super::super) fn digest(&self, sha256: &str) -> Option<&str> {
+        let hexadecimal = self.digest.bytes().all(|b| b.is_ascii_hexdigit());
+        let ours = self.archive.sha256 == sha256 && hexadecimal;
+        if !ours {
+            warn!("the manifest beside the archive is of another one: not heeded");
+        }
+        ours.then_some(&*self.digest)
+    }
+}
+
+/// Where the manifest of an archive is.
+fn beside(source: &str) -> Option<String> {
+    let (path, query) = match source.starts_with("https://") {
+        true => source.find(['?', '#']).map_or((source, ""), |at| source.split_at(at)),
+        false => (source, ""),
+    };
+    let stem = SUFFIXES.iter().find_map(|suffix| path.strip_suffix(suffix))?;
+    Some(format!("{stem}.json{query}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_has_the_archives_name_with_another_end() {
+        for (source, expected) in [
+            (
+                "https://example.com/a/p.tar.zst?x=1.tar",
+                Some("https://example.com/a/p.json?x=1.tar"),
+            ),
+            ("/srv/p.tar", Some("/srv/p.json")),
+            ("/srv/what?.tar.gz", Some("/srv/what?.json")),
+            ("/srv/p", None),
+        ] {
+            assert_eq!(beside(source).as_deref(), expected, "{source}");
+        }
+    }
+}

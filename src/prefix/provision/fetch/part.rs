@@ -1,0 +1,275 @@
+//! A download on disk: `<name>.part`, and beside it `<name>.part.json`, which says of what it is a
+//! part. It stays when a transfer ends early, and goes when it turns out to be wrong.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::sys::statvfs::statvfs;
+use serde::{Deserialize, Serialize};
+
+use super::{Answer, Get, open_file};
+use crate::config::Source;
+use crate::exit::{self, Exit, Failure, WithExit};
+use crate::fail;
+use crate::prefix::provision::check::Expected;
+use crate::prefix::provision::report::{Report, megabytes};
+use crate::store::{make_dirs, write_atomic};
+
+/// What a part is a part of.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Of {
+    source: String,
+    /// Bytes of the whole, if the server said so.
+    total: Option<u64>,
+    /// For `If-Range`.
+    validator: Option<String>,
+}
+
+/// The file that is downloaded into.
+#[derive(Debug)]
+pub(in super::super) struct Part {
+    /// Its path.
+    pub(in super::super) path: PathBuf,
+    of: PathBuf,
+    dir: PathBuf,
+}
+
+impl Part {
+    /// The part called `name` in `dir`, which is made. Every other download in there is removed:
+    /// what is configured is one archive.
+    ///
+    /// # Errors
+    /// The directory cannot be made or listed.
+    pub(in super::super) fn new(dir: &Path, name: &str) -> Result<Part> {
+        make_dirs(dir)?;
+        // The owner of the prefix unpacks it from here.
+        for dir in [dir, dir.parent().unwrap_or(dir)] {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
+                .with_context(|| format!("{}", dir.display()))?;
+        }
+        let path = dir.join(format!("{name}.part"));
+        let of = dir.join(format!("{name}.part.json"));
+        for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+            let other = entry.with_context(|| format!("{}", dir.display()))?.path();
+            if other != path && other != of {
+                fs::remove_file(&other)
+                    .with_context(|| format!("{}: cannot be removed", other.display()))?;
+            }
+        }
+        Ok(Part { path, of, dir: dir.to_owned() })
+    }
+
+    /// Removes it.
+    pub(in super::super) fn remove(&self) {
+        for path in [&self.of, &self.path] {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    tracing::warn!("{}: cannot be removed: {e}", path.display());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Decides after a failure whether it is worth keeping: a wrong one would be resumed for ever,
+    /// and a full disk needs the room.
+    pub(in super::super) fn after(&self, error: &anyhow::Error) {
+        if super::super::blames_archive(error) || exit::of(error) == Exit::NoSpace {
+            self.remove();
+        }
+    }
+
+    /// Gets `url`, from where an earlier download of the same file stopped.
+    ///
+    /// # Errors
+    /// [`Exit::Network`], with the part kept; [`Exit::NoSpace`]; [`Exit::Refused`]: the size.
+    pub(super) fn download(
+        &self,
+        source: &Source,
+        url: &str,
+        get: &Get,
+        expected: &Expected,
+        report: &mut Report,
+    ) -> Result<()> {
+        let mut of = self.earlier(source);
+        let have = of.as_ref().map_or(0, |_| fs::metadata(&self.path).map_or(0, |m| m.len()));
+        let mut answer = get(url, have, of.as_ref().and_then(|of| of.validator.as_deref()))?;
+        if have > 0 && !continues(&answer, have, of.as_ref()) && answer.status != 200 {
+            if is_whole(&answer, have, of.as_ref()) {
+                return Ok(());
+            }
+            // The file there is another one by now, or the server cannot do ranges.
+            of = None;
+            answer = get(url, 0, None)?;
+        }
+        let start = match answer.status {
+            206 if of.is_some() => have,
+            200 => 0,
+            status => fail!(Exit::Network, "{url}: the server says {status}{}", meaning(status)),
+        };
+        let total = match start {
+            0 => answer.length,
+            _ => answer.range.map(|(_, total)| total),
+        };
+        if let Some(total) = total {
+            expected.check_size(source, total)?;
+        }
+        let of = Of { source: source.to_string(), total, validator: answer.validator };
+        let mut file = self.open(start)?;
+        write_atomic(&self.of, &serde_json::to_vec(&of)?)?;
+        self.check_space(total.or(expected.size).unwrap_or(0).saturating_sub(start))?;
+        if start > 0 {
+            tracing::info!("going on from byte {start}");
+        }
+        report.begin(start);
+        let got = transfer(answer.body, &mut file, start, |have| report.fetched(have, total));
+        // What is there is what the next run goes on from.
+        file.sync_all().with_context(|| format!("{}", self.path.display()))?;
+        match (got, total) {
+            (Ok(got), Some(total)) if got != total => {
+                Err(broken(url, got, Some(total), "it closed the connection"))
+            }
+            (Ok(_), _) => Ok(()),
+            (Err(Torn::Write(e)), _) => {
+                Err(e).with_context(|| format!("{}: cannot be written", self.path.display()))
+            }
+            (Err(Torn::Read(got, e)), total) => Err(broken(url, got, total, &e.to_string())),
+        }
+    }
+
+    /// Copies a file, from its beginning.
+    ///
+    /// # Errors
+    /// [`Exit::PrefixIncomplete`]: it cannot be read; [`Exit::NoSpace`]; [`Exit::Refused`]: the size.
+    pub(super) fn copy(
+        &self,
+        path: &Path,
+        source: &Source,
+        expected: &Expected,
+        report: &mut Report,
+    ) -> Result<()> {
+        let (from, size) = open_file(path)
+            .with_context(|| format!("the prefix's archive {}", path.display()))
+            .exit(Exit::PrefixIncomplete)?;
+        expected.check_size(source, size)?;
+        let mut file = self.open(0)?;
+        self.check_space(size)?;
+        match transfer(from, &mut file, 0, |have| report.fetched(have, Some(size))) {
+            Ok(_) => Ok(()),
+            Err(Torn::Write(e)) => {
+                Err(e).with_context(|| format!("{}: cannot be written", self.path.display()))
+            }
+            Err(Torn::Read(_, e)) => {
+                Err(e).with_context(|| format!("{}: cannot be read", path.display()))
+            }
+        }
+    }
+
+    /// Of what the part there is one, if that is this source.
+    fn earlier(&self, source: &Source) -> Option<Of> {
+        let of: Of = serde_json::from_slice(&fs::read(&self.of).ok()?).ok()?;
+        (of.source == source.to_string()).then_some(of)
+    }
+
+    fn open(&self, start: u64) -> Result<File> {
+        let open = || -> std::io::Result<File> {
+            let mut file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o644)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&self.path)?;
+            file.set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.set_len(start)?;
+            file.seek(SeekFrom::Start(start))?;
+            Ok(file)
+        };
+        open().with_context(|| format!("{}", self.path.display()))
+    }
+
+    fn check_space(&self, needed: u64) -> Result<()> {
+        let free = free_space(&self.dir)?;
+        if needed > free {
+            fail!(
+                Exit::NoSpace,
+                "the archive needs {} more in {}, {} are free",
+                megabytes(needed),
+                self.dir.display(),
+                megabytes(free)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that may be written to the file system of `dir`.
+fn free_space(dir: &Path) -> Result<u64> {
+    let vfs = statvfs(dir).with_context(|| format!("statvfs {}", dir.display()))?;
+    Ok(vfs.blocks_available().saturating_mul(vfs.fragment_size()))
+}
+
+/// Whether the answer goes on where the part ends, with the same file.
+fn continues(answer: &Answer, have: u64, of: Option<&Of>) -> bool {
+    let known = of.and_then(|of| of.total);
+    answer.status == 206
+        && answer
+            .range
+            .is_some_and(|(start, total)| start == have && known.is_none_or(|known| known == total))
+}
+
+/// Whether the part is the whole already: nothing is left to send.
+fn is_whole(answer: &Answer, have: u64, of: Option<&Of>) -> bool {
+    let total = of.and_then(|of| of.total);
+    answer.status == 416
+        && total == Some(have)
+        && answer.range.is_none_or(|(_, total)| total == have)
+}
+
+fn meaning(status: u16) -> &'static str {
+    match status {
+        401 | 403 => ": it does not give this file to everybody",
+        404 | 410 => ": it has no such file; check prefix.source",
+        429 | 500..=599 => ": it cannot help now; try again later",
+        _ => "",
+    }
+}
+
+fn broken(url: &str, got: u64, total: Option<u64>, why: &str) -> anyhow::Error {
+    let of = total.map_or_else(String::new, |total| format!(" of {total}"));
+    let text = format!(
+        "{url}: the transfer stopped after {got}{of} bytes: {why}; the next try goes on from there"
+    );
+    Failure::new(Exit::Network, text).into()
+}
+
+enum Torn {
+    /// After so many bytes.
+    Read(u64, std::io::Error),
+    Write(std::io::Error),
+}
+
+/// Copies to the end; `have` counts on. Returns how many bytes are there then.
+fn transfer(
+    mut from: impl Read,
+    to: &mut File,
+    mut have: u64,
+    mut told: impl FnMut(u64),
+) -> Result<u64, Torn> {
+    let mut block = vec![0; 128 * 1024];
+    loop {
+        match from.read(&mut block) {
+            Ok(0) => return Ok(have),
+            Ok(n) => {
+                to.write_all(&block[..n]).map_err(Torn::Write)?;
+                have += n as u64;
+                told(have);
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(Torn::Read(have, e)),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! From a file, compressed or not, to the bytes of a tar archive.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+
+use anyhow::{Result, bail};
+
+use crate::module::compress::Compression;
+
+/// zstd may be asked to look back this far (`--long=27`, `--ultra -22`); more is refused, so that
+/// an archive cannot ask for any amount of memory.
+const ZSTD_WINDOW: u64 = 128 << 20;
+/// Dictionary limit for xz, KiB; its own maximum level needs 65 MiB.
+const XZ_MEMORY_KIB: u32 = 256 * 1024;
+/// Where "ustar" is in the first header of a tar archive, POSIX's or GNU's.
+const MAGIC_AT: usize = 257;
+
+/// An archive's bytes.
+pub(super) struct Stream {
+    /// Decompressed.
+    pub(super) reader: Box<dyn Read>,
+    /// How many there will be, where the compression says so.
+    pub(super) content_size: Option<u64>,
+}
+
+/// Opens an archive; its compression is told by its first bytes.
+///
+/// # Errors
+/// It is neither a tar archive nor a compressed file.
+pub(super) fn open(file: File) -> Result<Stream> {
+    let mut file = BufReader::with_capacity(256 * 1024, file);
+    let first = file.fill_buf()?;
+    let how = Compression::of(first);
+    if how.is_none() && first.get(MAGIC_AT..MAGIC_AT + 5) != Some(b"ustar") {
+        bail!("the archive is neither tar nor tar compressed with zstd, gzip or xz");
+    }
+    let mut content_size = None;
+    let reader: Box<dyn Read> = match how {
+        None => Box::new(file),
+        Some(Compression::Gzip) => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+        Some(Compression::Xz) => {
+            Box::new(lzma_rust2::XzReader::new_mem_limit(file, true, XZ_MEMORY_KIB))
+        }
+        Some(Compression::Zstd) => {
+            let frames = Frames::new(file)?;
+            content_size = frames.first_size().filter(|size| *size > 0);
+            Box::new(frames)
+        }
+    };
+    Ok(Stream { reader, content_size })
+}
+
+type Frame<R> = ruzstd::decoding::StreamingDecoder<R, ruzstd::decoding::FrameDecoder>;
+
+/// A zstd file: one frame after the other (`pzstd` writes many).
+struct Frames<R: BufRead> {
+    frame: Option<Frame<R>>,
+}
+
+impl<R: BufRead> Frames<R> {
+    fn new(source: R) -> Result<Frames<R>> {
+        Ok(Frames { frame: Some(frame(source)?) })
+    }
+
+    fn first_size(&self) -> Option<u64> {
+        self.frame.as_ref().map(|frame| frame.decoder.content_size())
+    }
+
+    /// Ends a frame: its checksum has to be right.
+    fn checksum(frame: &Frame<R>) -> std::io::Result<()> {
+        let (said, found) =
+            (frame.decoder.get_checksum_from_data(), frame.decoder.get_calculated_checksum());
+        match (said, found) {
+            (Some(said), Some(found)) if said != found => {
+                Err(std::io::Error::other("the checksum of the zstd frame is wrong"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn frame<R: BufRead>(source: R) -> std::io::Result<Frame<R>> {
+    ruzstd::decoding::StreamingDecoder::new_with_max_window_size(source, ZSTD_WINDOW)
+        .map_err(|e| std::io::Error::other(format!("zstd: {e}")))
+}
+
+impl<R: BufRead> Read for Frames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let Some(current) = &mut self.frame else { return Ok(0) };
+            let n = current.read(buffer)?;
+            if n > 0 || buffer.is_empty() {
+                return Ok(n);
+            }
+            Self::checksum(current)?;
+            let Some(ended) = self.frame.take() else { return Ok(0) };
+            let mut source = ended.into_inner();
+            if !source.fill_buf()?.is_empty() {
+                self.frame = Some(frame(source)?);
+            }
+        }
+    }
+}
+
+/// Knows whether what was read ended as a tar archive has to: with two blocks of zeros.
+pub(super) struct Tail<R> {
+    reader: R,
+    zeros: u64,
+}
+
+impl<R: Read> Tail<R> {
+    pub(super) fn new(reader: R) -> Tail<R> {
+        Tail { reader, zeros: 0 }
+    }
+
+    /// Whether the last 1024 bytes or more were zeros.
+    pub(super) fn ended(&self) -> bool {
+        self.zeros >= 1024
+    }
+}
+
+impl<R: Read> Read for Tail<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        self.zeros = match buffer[..n].iter().rposition(|b| *b != 0) {
+            Some(last) => (n - 1 - last) as u64,
+            None => self.zeros + n as u64,
+        };
+        Ok(n)
+    }
+}

@@ -1,0 +1,219 @@
+//! `zfs-prefix prefix provision`: a prefix is fetched from a real https server, checked with real
+//! signatures and put in place, or nothing is left of it.
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+
+#[path = "provision/archives.rs"]
+mod archives;
+mod common;
+#[path = "provision/crashes.rs"]
+mod crashes;
+#[path = "provision/network.rs"]
+mod network;
+#[path = "provision/server.rs"]
+mod server;
+#[path = "provision/world.rs"]
+mod world;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use server::{Certificate, Manner, Server};
+use world::{OWNER, World, ran};
+
+#[test]
+fn a_signed_archive_from_an_https_server_becomes_the_owners_prefix() {
+    let world = World::new();
+    let server = Server::start(Certificate::Good, &world.authority);
+    let archive = world.archive("prefix.tar.zst", &["--zstd"]);
+    let key = world.key("maker");
+    world.sign("maker", &archive, &[]);
+    let bytes = fs::read(&archive).unwrap();
+    server.put("/p/prefix.tar.zst", bytes, Manner::Well);
+    let signature = fs::read(world.share.join("prefix.tar.zst.minisig")).unwrap();
+    server.put("/p/prefix.tar.zst.minisig", signature, Manner::Well);
+    let url = server.url("/p/prefix.tar.zst");
+    world.configure(&format!("source = {url:?}\npublic-key = {key:?}"));
+
+    let told = UnixDatagram::bind(world.share.join("notify")).unwrap();
+    told.set_nonblocking(true).unwrap();
+    let mut command = world.command(&["--no-audit"]);
+    let done = ran(command.env("NOTIFY_SOCKET", world.share.join("notify")).output().unwrap());
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    assert!(
+        done.said.contains("provisioned") && done.said.contains("file:prefix.tar.zst"),
+        "{}",
+        done.said
+    );
+    world.assert_provisioned("https");
+    assert_progress_was_told(&told);
+
+    let prefix = world.prefix();
+    let meta = |name: &str| fs::symlink_metadata(prefix.join(name)).unwrap();
+    assert_eq!(meta("").mode() & 0o7777, 0o755);
+    assert_eq!(meta("usr/bin/bash").mode() & 0o7777, 0o755);
+    assert_eq!(meta("usr/noise").mode() & 0o7777, 0o644);
+    assert_eq!(meta("var/locked").mode() & 0o7777, 0o555);
+    assert_eq!(meta("usr/bin/bash").mtime(), 1_393_675_200, "2014-03-01 12:00 UTC");
+    assert_eq!(meta("usr/bin/bash").ino(), meta("usr/bin/rbash").ino());
+    assert_eq!(fs::read_link(prefix.join("bin")).unwrap(), Path::new("usr/bin"));
+    assert_eq!(fs::read_link(prefix.join("sh")).unwrap(), prefix.join("usr/bin/bash"));
+    let mark = fs::read_to_string(prefix.join(".zfs-prefix.json")).unwrap();
+    let mark: serde_json::Value = serde_json::from_str(&mark).unwrap();
+    assert_eq!((mark["version"].as_u64(), mark["source"].as_str()), (Some(1), Some(&*url)));
+    assert_eq!(mark["sha256"].as_str().map(str::len), Some(64));
+    assert!(mark["digest"].is_null() && mark["when"].as_u64().unwrap() > 1_700_000_000, "{mark}");
+
+    world.refuses("it is there", 1, "is there already; to put another one in its place");
+    server.asked();
+    let again = world.provision(&["--if-missing"]);
+    assert_eq!(again.status, Some(0), "{}", again.said);
+    assert_eq!(server.asked(), [], "nothing is asked of the network then");
+}
+
+fn assert_progress_was_told(told: &UnixDatagram) {
+    let mut all = String::new();
+    let mut message = [0; 4096];
+    while let Ok(n) = told.recv(&mut message) {
+        all.push_str(&String::from_utf8_lossy(&message[..n]));
+        all.push('\n');
+    }
+    for expected in [
+        "STATUS=fetching https://",
+        "EXTEND_TIMEOUT_USEC=",
+        "STATUS=checking",
+        "STATUS=provisioned",
+    ] {
+        assert!(all.contains(expected), "no {expected} in {all}");
+    }
+}
+
+#[test]
+fn a_manifest_beside_the_archive_says_which_tree_it_is_and_refuses_another_place() {
+    let world = World::new();
+    let archive = world.archive("prefix.tar.gz", &["--gzip"]);
+    world.configure(&format!("source = {archive:?}\nallow-unsigned = true"));
+    let sums = std::process::Command::new("sha256sum").arg(&archive).output().unwrap();
+    let sha256 = String::from_utf8(sums.stdout).unwrap()[..64].to_owned();
+    let manifest = |eprefix: &Path, sha256: &str| {
+        let digest = "0f".repeat(64);
+        let json = serde_json::json!({
+            "version": 1, "eprefix": eprefix, "digest": digest, "archive": {"sha256": sha256},
+        });
+        fs::write(world.share.join("prefix.json"), json.to_string()).unwrap();
+    };
+    manifest(Path::new("/opt/gentoo"), &sha256);
+    world.refuses("another place", 11, "was made for /opt/gentoo");
+    for (case, eprefix, sha, digest) in [
+        ("its own", world.prefix(), sha256.clone(), Some("0f".repeat(64))),
+        ("of another archive", world.prefix(), "0".repeat(64), None),
+    ] {
+        manifest(&eprefix, &sha);
+        let done = world.provision(&[]);
+        assert_eq!(done.status, Some(0), "{case}: {}", done.said);
+        let mark = fs::read(world.prefix().join(".zfs-prefix.json")).unwrap();
+        let mark: serde_json::Value = serde_json::from_slice(&mark).unwrap();
+        assert_eq!(mark["digest"].as_str(), digest.as_deref(), "{case}");
+        assert_eq!(mark["sha256"].as_str(), Some(&*sha256), "{case}");
+        fs::remove_dir_all(world.prefix()).unwrap();
+    }
+}
+
+#[test]
+fn a_tree_without_a_toolchain_is_refused_by_the_audit_and_nothing_is_left() {
+    let world = World::new();
+    let archive = world.archive("prefix.tar.gz", &["--gzip"]);
+    world.configure(&format!("source = {archive:?}\nallow-unsigned = true"));
+    let refused = ran(world.command(&[]).output().unwrap());
+    assert_eq!(refused.status, Some(11), "{}", refused.said);
+    assert!(refused.said.contains("the prefix in it is not sound"), "{}", refused.said);
+    assert!(refused.said.contains("cc1"), "{}", refused.said);
+    assert_eq!(world.listing(), [""; 0]);
+    assert_eq!(common::entries(&world.downloads()), [""; 0]);
+}
+
+#[test]
+fn with_replace_the_new_prefix_takes_the_name_and_the_old_one_is_kept_beside_it() {
+    let world = World::new();
+    let archive = world.archive("prefix.tar.gz", &["--gzip"]);
+    world.configure(&format!("source = {archive:?}\nallow-unsigned = true"));
+    assert_eq!(world.provision(&[]).status, Some(0));
+    fs::write(world.prefix().join("mine"), "precious").unwrap();
+    let done = world.provision(&["--replace"]);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    assert!(!world.prefix().join("mine").exists());
+    let listing = world.listing();
+    assert!(listing.len() == 2 && listing[1].starts_with("gentoo.old-"), "{listing:?}");
+    let kept = world.home().join(&listing[1]);
+    assert!(done.said.contains(&kept.display().to_string()), "{}", done.said);
+    assert_eq!(fs::read_to_string(kept.join("mine")).unwrap(), "precious");
+}
+
+#[test]
+fn the_owner_is_who_is_configured_or_who_owns_the_home() {
+    let world = World::new();
+    let archive = world.archive("prefix.tar", &[]);
+    let source = format!("source = {archive:?}\nallow-unsigned = true\n");
+    for (case, home, user, status, says) in [
+        (
+            "root's home",
+            0,
+            "",
+            11,
+            "belongs to root, and builds do not run as root: set prefix.user",
+        ),
+        ("root's home", 0, "user = \"nobody-here\"", 11, "no such user"),
+        (
+            "another's home",
+            4243,
+            "user = \"4242\"",
+            11,
+            "belongs to user 4243, the prefix in it would be user 4242's",
+        ),
+    ] {
+        chown(world.home(), Some(home), Some(home)).unwrap();
+        world.configure(&format!("{source}{user}"));
+        world.refuses(case, status, says);
+    }
+    chown(world.home(), Some(0), Some(0)).unwrap();
+    world.configure(&format!("{source}user = \"{OWNER}\""));
+    let done = world.provision(&[]);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    world.assert_provisioned("in root's directory");
+    assert_eq!(fs::metadata(world.home()).unwrap().uid(), 0);
+}
+
+#[test]
+fn nothing_configured_is_said_and_fails_only_when_asked_for_by_hand() {
+    let world = World::new();
+    world.configure("");
+    world.refuses("by hand", 11, "prefix.source is not set: say where its archive is");
+    let unit = world.provision(&["--if-missing"]);
+    assert_eq!(unit.status, Some(0), "{}", unit.said);
+    assert!(
+        unit.said.contains("no prefix at") && unit.said.contains("nothing to provision"),
+        "{}",
+        unit.said
+    );
+    let usage = world.provision(&["--source", "http://localhost/prefix.tar"]);
+    assert_eq!(usage.status, Some(2), "{}", usage.said);
+    assert!(usage.said.contains("can be replaced on its way"), "{}", usage.said);
+    assert_eq!(world.listing(), [""; 0]);
+}
+
+#[test]
+fn another_source_on_the_command_line_comes_with_a_digest_of_its_own() {
+    let world = World::new();
+    let archive = world.archive("prefix.tar.xz", &["--xz"]);
+    let wrong = "0".repeat(64);
+    world.configure(&format!(
+        "source = \"/nowhere.tar\"\nsha256 = {wrong:?}\nsize = 1\nallow-unsigned = true"
+    ));
+    let source = archive.to_str().unwrap();
+    let refused = world.provision(&["--source", source, "--sha256", &wrong]);
+    assert_eq!(refused.status, Some(15), "{}", refused.said);
+    let done = world.provision(&["--source", source]);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    world.assert_provisioned("another source");
+}

@@ -1,0 +1,246 @@
+//! A real https server on loopback, with the faults of real ones.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// How a server gives a file away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// With ranges and an ETag.
+    Well,
+    /// Ranges are not known to it: always the whole.
+    NoRanges,
+    /// Closes the connection after so many bytes, the first time it is asked; well afterwards.
+    StopsOnce(usize),
+    /// After so many bytes nothing comes any more, and the connection stays.
+    Hangs(usize),
+    /// Another status.
+    Says(u16),
+    /// Over http:// it is said to be.
+    LeadsToHttp,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub path: String,
+    pub range: Option<String>,
+    pub if_range: Option<String>,
+}
+
+/// The certificate it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    Good,
+    Expired,
+    /// Of an authority that is not in `SSL_CERT_FILE`.
+    Foreign,
+    /// For another host.
+    OtherName,
+}
+
+type Files = Arc<Mutex<HashMap<String, (Vec<u8>, Manner)>>>;
+
+/// Serves until the test process ends.
+pub struct Server {
+    pub port: u16,
+    files: Files,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Server {
+    /// Starts one; the authority's certificate is written to `authority`.
+    pub fn start(certificate: Certificate, authority: &Path) -> Server {
+        let config = Arc::new(configuration(certificate, authority));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = Server { port, files: Files::default(), asked: Arc::default() };
+        let (files, asked) = (server.files.clone(), server.asked.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (files, asked, config) = (files.clone(), asked.clone(), config.clone());
+                std::thread::spawn(move || {
+                    // A client that gives up is what some tests are about.
+                    let _ = serve(stream.unwrap(), config, &files, &asked);
+                });
+            }
+        });
+        server
+    }
+
+    pub fn put(&self, path: &str, content: Vec<u8>, manner: Manner) {
+        self.files.lock().unwrap().insert(path.to_owned(), (content, manner));
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.port)
+    }
+
+    /// What was asked for since the last call.
+    pub fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+fn configuration(certificate: Certificate, authority: &Path) -> ServerConfig {
+    let issuer = |name: &str| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    };
+    let ours = issuer("laboratory");
+    std::fs::write(authority, ours.pem()).unwrap();
+    let name = if certificate == Certificate::OtherName { "example.com" } else { "localhost" };
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    if certificate == Certificate::Expired {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+    }
+    let key = KeyPair::generate().unwrap();
+    let foreign = issuer("somebody");
+    let by = if certificate == Certificate::Foreign { &foreign } else { &ours };
+    let signed = params.signed_by(&key, by).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![signed.der().clone()],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        )
+        .unwrap()
+}
+
+fn serve(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    files: &Files,
+    asked: &Mutex<Vec<Asked>>,
+) -> std::io::Result<()> {
+    let connection = ServerConnection::new(config).unwrap();
+    let mut stream = BufReader::new(StreamOwned::new(connection, stream));
+    loop {
+        let Some(request) = request(&mut stream)? else { return Ok(()) };
+        asked.lock().unwrap().push(request.clone());
+        let file = files.lock().unwrap().get(&request.path).cloned();
+        let Some((content, manner)) = file else {
+            head(stream.get_mut(), 404, &[("Content-Length", "0")])?;
+            continue;
+        };
+        if let Manner::StopsOnce(_) = manner {
+            files.lock().unwrap().insert(request.path.clone(), (content.clone(), Manner::Well));
+        }
+        if !answer(stream.get_mut(), &request, &content, manner)? {
+            return Ok(());
+        }
+    }
+}
+
+fn request(stream: &mut impl BufRead) -> std::io::Result<Option<Asked>> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        match line.trim_end() {
+            "" => break,
+            line => lines.push(line.to_owned()),
+        }
+    }
+    let header = |name: &str| {
+        let header = lines.iter().find(|l| l.to_lowercase().starts_with(&format!("{name}: ")))?;
+        Some(header.split_once(": ")?.1.to_owned())
+    };
+    let path = lines[0].split(' ').nth(1).unwrap().to_owned();
+    Ok(Some(Asked { path, range: header("range"), if_range: header("if-range") }))
+}
+
+/// False: the connection is over.
+fn answer(
+    to: &mut (impl Write + Read),
+    request: &Asked,
+    content: &[u8],
+    manner: Manner,
+) -> std::io::Result<bool> {
+    let tag =
+        format!("\"{}\"", content.iter().fold(7u32, |a, b| a.wrapping_mul(31) + u32::from(*b)));
+    match manner {
+        Manner::Says(status) => {
+            head(to, status, &[("Content-Length", "0")])?;
+            return Ok(true);
+        }
+        Manner::LeadsToHttp => {
+            head(to, 302, &[("Location", "http://localhost/x"), ("Content-Length", "0")])?;
+            return Ok(true);
+        }
+        _ => {}
+    }
+    let ranges = manner != Manner::NoRanges;
+    let same = request.if_range.as_ref().is_none_or(|given| *given == tag);
+    let from = request.range.as_ref().filter(|_| ranges && same).map(|range| {
+        range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse::<usize>().unwrap()
+    });
+    let total = content.len();
+    match from {
+        Some(from) if from >= total => {
+            let range = format!("bytes */{total}");
+            head(to, 416, &[("Content-Range", &range), ("Content-Length", "0")])?;
+            return Ok(true);
+        }
+        Some(from) => {
+            let range = format!("bytes {from}-{}/{total}", total - 1);
+            let length = (total - from).to_string();
+            head(
+                to,
+                206,
+                &[("Content-Range", &range), ("Content-Length", &length), ("ETag", &tag)],
+            )?;
+        }
+        None => {
+            let mut headers = vec![("Content-Length", total.to_string())];
+            if ranges {
+                headers.push(("ETag", tag));
+            }
+            let headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            head(to, 200, &headers)?;
+        }
+    }
+    let rest = &content[from.unwrap_or(0)..];
+    match manner {
+        Manner::StopsOnce(n) | Manner::Hangs(n) => {
+            to.write_all(&rest[..n])?;
+            to.flush()?;
+            if matches!(manner, Manner::Hangs(_)) {
+                std::thread::sleep(Duration::from_secs(600));
+            }
+            Ok(false)
+        }
+        _ => {
+            to.write_all(rest)?;
+            to.flush()?;
+            Ok(true)
+        }
+    }
+}
+
+fn head(to: &mut impl Write, status: u16, headers: &[(&str, &str)]) -> std::io::Result<()> {
+    let mut text = format!("HTTP/1.1 {status} X\r\n");
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    to.write_all(format!("{text}\r\n").as_bytes())?;
+    to.flush()
+}
