@@ -12,7 +12,7 @@ help:
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
 	@echo 'make check      the tests that every change passes (root, under 45 minutes)'
 	@echo 'make check-all  all tests (root, hours)'
-	@echo 'make bench      times of generator, loader and builder; asserts nothing (root, 20 minutes)'
+	@echo 'make bench      times of generator, audit, loader and builder; asserts nothing (root, 20 minutes)'
 	@echo 'make install DESTDIR=…'
 
 setup:
@@ -59,4 +59,4 @@ check-all: setup lint stage
 
 # On a machine with nothing else to do; otherwise the figures mean little.
 bench: setup stage
-	for b in generator load build; do cargo run --locked -q --example bench-$$b -- --stage '$(STAGE)' || exit; done
+	for b in generator audit load build; do cargo run --locked -q --example bench-$$b -- --stage '$(STAGE)' || exit; done

@@ -4,6 +4,8 @@
 
 #[path = "lab/mod.rs"]
 mod lab;
+#[path = "build/trace.rs"]
+mod trace;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use lab::disk::State;
 use lab::nspawn::{Machine, Ran};
+use lab::prefix::EPREFIX;
 use lab::root::Root;
 use zfs_prefix::store::{FailureRecord, Layout, check_tree, current_key};
 
@@ -177,6 +180,9 @@ fn a_full_disk_ends_the_build_with_17_then_it_backs_off_until_the_inputs_change(
 fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root() {
     let lab = Native::boot("build-publish");
     lab.state.write("/etc/zfs-prefix/config.d/50-bad.toml", "[build]\njobs = \"many\"\n").unwrap();
+    let drop_in = "/etc/systemd/system/zfs-build@.service.d/50-strace.conf";
+    lab.state.write(drop_in, trace::drop_in()).unwrap();
+    lab.check("systemctl daemon-reload");
     lab.start_until("compiling");
     let cc1 = lab.exec("ps -o user= -C cc1 | sort -u").output;
     assert_eq!(cc1.trim(), "core", "the compiler's user");
@@ -191,6 +197,8 @@ fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root(
         lab.exec("journalctl -o cat -n 60 -u UNIT").output
     );
 
+    lab.check(&format!("rm {drop_in}; systemctl daemon-reload"));
+    assert_nothing_of_the_host_was_mapped(&lab);
     let release = lab.release.parse().unwrap();
     let key = current_key(&lab.layout(), &release).expect("current points into the store");
     let tree = lab.layout().tree(&release, &key);
@@ -227,6 +235,59 @@ fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root(
         &lab,
         &format!("/var/lib/zfs-prefix/current/{release}/lib/modules/{release}/extra/spl.ko"),
     );
+    assert_emerge_by_hand_merges_into_the_prefix(&lab, &key);
+}
+
+/// The root image has another C library than the prefix: neither it nor anything else of the
+/// host's /usr/lib came into a process of the build.
+fn assert_nothing_of_the_host_was_mapped(lab: &Native) {
+    let text = std::fs::read(lab.state.path(trace::FILE)).unwrap();
+    let own = ["/usr/lib/zfs-prefix/zfs-build", "/proc/self/exe", "/usr/sbin/depmod"];
+    let trace = trace::read(&String::from_utf8_lossy(&text), EPREFIX, &own);
+    assert_eq!(trace.foreign, [""; 0]);
+    let runs = |end: &str| -> usize {
+        trace.programs.iter().filter(|(p, _)| p.ends_with(end)).map(|(_, n)| n).sum()
+    };
+    for (program, least) in [("/cc1", 300), ("/as", 300), ("/ld", 2), ("/make", 10), ("/bash", 10)]
+    {
+        assert!(runs(program) >= least, "{program}: {:#?}", trace.programs);
+    }
+    // Programs of the kernel's tree are linked for the host: what ran are relocated copies.
+    for program in ["/fixdep", "/modpost", "/objtool"] {
+        assert!(runs(program) > 0, "{program}: {:#?}", trace.programs);
+    }
+}
+
+/// As people did it in 2014, with the compiler's cache warm from the build before.
+fn assert_emerge_by_hand_merges_into_the_prefix(lab: &Native, key: &str) {
+    let release = &lab.release;
+    let link = format!("{EPREFIX}/lib/modules/{release}");
+    let shell = format!("zfs-prefix prefix shell --kernel-release {release} --");
+    let refused = lab.exec(&format!("{shell} true"));
+    assert!(refused.output.contains(&format!("`rm {link}`")), "{}", refused.output);
+    lab.check(&format!("{shell} rm {link}"));
+    let hits = || -> u64 {
+        let stats = lab.check(&format!(
+            "{shell} env CCACHE_DIR={EPREFIX}/var/cache/ccache ccache --print-stats"
+        ));
+        let hits = stats.lines().filter(|l| l.contains("_cache_hit"));
+        hits.filter_map(|l| l.split_whitespace().last()?.parse::<u64>().ok()).sum()
+    };
+    let before = hits();
+    let tree = format!("/usr/lib/modules/{release}/build");
+    let ran = lab.exec(&format!(
+        "{shell} env EXTRA_ECONF=--with-linux-obj={tree} KV_OUT_DIR={tree} emerge -1v sys-fs/zfs-kmod"
+    ));
+    assert_eq!(ran.status, 0, "{}", lab::tool::last_lines(&ran.output, 60));
+    assert!(hits() >= before + 300, "the compiler's cache was not used: {before}, {}", hits());
+    let owner = lab.check(&format!("stat -c %U {link}/extra/zfs.ko"));
+    assert_eq!(owner, "core", "merged into the prefix, as its owner");
+    let merged = lab.state.path(&format!("{link}/extra/zfs.ko"));
+    let module =
+        |path: PathBuf| zfs_prefix::module::Module::parse(&std::fs::read(path).unwrap()).unwrap();
+    let published = lab.layout().tree(&release.parse().unwrap(), key);
+    let published = module(published.join(format!("lib/modules/{release}/extra/zfs.ko")));
+    assert_eq!(module(merged).imports(), published.imports(), "imports and their CRCs");
 }
 
 fn assert_journal(lab: &Native, key: &str) {
@@ -235,7 +296,7 @@ fn assert_journal(lab: &Native, key: &str) {
     let entries: Vec<serde_json::Value> =
         stages.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let names: Vec<_> = entries.iter().map(|e| e["ZFS_PREFIX_STAGE"].as_str().unwrap()).collect();
-    assert_eq!(names, ["plan", "build", "harvest", "depmod", "verify", "publish"]);
+    assert_eq!(names, ["plan", "fetch", "build", "harvest", "depmod", "verify", "publish"]);
     for entry in &entries[1..] {
         assert_eq!(entry["ZFS_PREFIX_KERNEL"], lab.release.as_str(), "{entry}");
         assert_eq!(entry["ZFS_PREFIX_KEY"], key, "{entry}");

@@ -178,8 +178,8 @@ fn interpreter_names(tree: &Tree) -> Vec<PathBuf> {
 }
 
 fn missing(found: &mut Findings, unfound: Unfound) {
-    let mut searched: Vec<String> =
-        unfound.searched.iter().map(|dir| dir.display().to_string()).collect();
+    let inside = unfound.searched.iter().filter(|dir| found.tree.relative(dir).is_some());
+    let mut searched: Vec<String> = inside.map(|dir| dir.display().to_string()).collect();
     let mut once = HashSet::new();
     searched.retain(|dir| once.insert(dir.clone()));
     let searched = match searched.is_empty() {
