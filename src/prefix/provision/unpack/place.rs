@@ -67,7 +67,7 @@ impl Tree {
         let from = directory_of(self.root.as_fd(), target)?;
         let (parent, name) = self.parent(path)?;
         let old = target.file_name().unwrap_or_default();
-        Ok(linkat(&from, old, parent, name, AtFlags::empty()).map_err(once)?)
+        linkat(&from, old, parent, name, AtFlags::empty()).map_err(once)
     }
 
     /// A new file, which nobody else may read until [`finish_file`].
