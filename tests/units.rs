@@ -78,8 +78,9 @@ fn generate(root: &Path, cmdline: &str) {
 /// What is started at boot with OpenZFS enabled.
 const BOOT: [&str; 2] = ["multi-user.target", "zfs-load.service"];
 /// Units of ours that are started later, or only with "block".
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     "zfs-prefix-provision.service",
+    "zfs-load-late.service",
     "zfs-build.service",
     "zfs-build-early.service",
     "zfs-build@6.1.0-56-cloud-amd64.service",

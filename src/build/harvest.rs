@@ -42,13 +42,29 @@ pub fn find(installed: &Path, release: &Release) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     if found.is_empty() {
+        let others = other_releases(installed);
+        let instead = match others.is_empty() {
+            true => String::new(),
+            false => format!(", but some for {}", others.join(", ")),
+        };
         fail!(
             Exit::Refused,
-            "the build installed no module for kernel {release} below {}",
+            "the build installed no module for kernel {release} below {}{instead}",
             installed.display()
         );
     }
     Ok(found)
+}
+
+/// The kernel releases that something was installed for, for a message.
+fn other_releases(installed: &Path) -> Vec<String> {
+    let dirs = ["lib/modules", "usr/lib/modules"].map(|base| fs::read_dir(installed.join(base)));
+    let entries = dirs.into_iter().flatten().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|e| e.file_name().to_string_lossy().replace(char::is_control, "?")).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 fn walk(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
@@ -128,6 +144,8 @@ mod tests {
         fs::create_dir_all(&extra).unwrap();
         let none = find(&top.join("root"), &release).unwrap_err();
         assert_eq!(crate::exit::of(&none), Exit::Refused);
+        let other = find(&top.join("root"), &"6.2.0".parse().unwrap()).unwrap_err().to_string();
+        assert!(other.ends_with("but some for 6.1.0"), "{other}");
         fs::write(extra.join("zfs.ko"), "bytes").unwrap();
         fs::write(extra.join("notes.txt"), "no module").unwrap();
         let modules = find(&top.join("root"), &release).unwrap();

@@ -1,5 +1,6 @@
 //! The builder: plan -> stages -> staging tree -> verification -> publishing.
 
+mod binpkg;
 pub mod cli;
 pub mod command;
 mod depmod;
@@ -33,6 +34,7 @@ use crate::kernel::Release;
 use crate::log::id;
 use crate::prefix::enter::Place;
 use crate::store::{self, FailureRecord, Layout, Lock, MANIFEST_VERSION, Manifest, Staging};
+use binpkg::Package;
 use command::Cancel;
 use plan::{Plan, make_source};
 use progress::{Counts, Progress};
@@ -213,10 +215,14 @@ impl Build<'_> {
 
     fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
         let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
-        if self.settings.build.recipe == Recipe::Portage {
-            self.staged(Stage::Fetch, |b| b.fetch(plan, &work))?;
-        }
-        let modules = self.staged(Stage::Build, |b| b.compile(plan, &work))?;
+        let package = match self.settings.build.recipe {
+            Recipe::Portage => self.staged(Stage::Fetch, |b| b.fetch(plan, &work))?,
+            Recipe::Make => None,
+        };
+        let (made_by, modules) = self.staged(Stage::Build, |b| match package {
+            Some(package) => Ok(("binary package", b.merge(plan, &work, &package)?)),
+            None => Ok((b.settings.build.recipe.name(), b.compile(plan, &work)?)),
+        })?;
         let staging = Staging::new(&self.layout, &self.release)?;
         let harvested = self
             .staged(Stage::Harvest, |b| harvest::copy(&work.top, &modules, &staging, &b.release))?;
@@ -237,7 +243,7 @@ impl Build<'_> {
                 vermagic: verified.vermagic,
                 key: plan.key.clone(),
                 zfs_version: verified.zfs_version,
-                recipe: plan.inputs.map().get("recipe").cloned().unwrap_or_default(),
+                recipe: made_by.to_owned(),
                 created: store::unix_now(),
                 inputs: plan.inputs.map().clone(),
                 files: store::entries(staging.dir())?,
@@ -250,11 +256,31 @@ impl Build<'_> {
         Ok(tree)
     }
 
-    /// Fetches sources. A build that holds up the boot has no network, but may have the sources.
-    fn fetch(&mut self, plan: &Plan, work: &WorkDir) -> Result<()> {
+    /// Fetches a binary package, or sources where there is none. A build that holds up the boot has
+    /// no network, but may have the sources, or a binhost on its disks.
+    fn fetch(&mut self, plan: &Plan, work: &WorkDir) -> Result<Option<Package>> {
         let network = !self.options.early;
         let place = Place { work: Some(work.top.clone()), network, ..Place::default() };
-        self.job(plan, work, place).fetch()
+        if let Some(binhost) = &plan.binhost {
+            let here = network || !self.settings.portage.asks_network();
+            if !here {
+                info!("{} is not asked: there is no network this early", binhost.url);
+            } else if let Some(package) =
+                self.job(plan, work, place.clone()).fetch_package(binhost)?
+            {
+                return Ok(Some(package));
+            }
+        }
+        self.job(plan, work, place).fetch()?;
+        Ok(None)
+    }
+
+    /// Merges a binary package; returns the modules it left, still their owner's files. They are
+    /// not stripped: that would cut off their signatures.
+    fn merge(&mut self, plan: &Plan, work: &WorkDir, package: &Package) -> Result<Vec<PathBuf>> {
+        let place = Place { work: Some(work.top.clone()), ..Place::default() };
+        let installed = self.job(plan, work, place).merge_package(package)?;
+        harvest::find(&installed, &self.release)
     }
 
     /// Runs the recipe; returns the modules it left, stripped, still its owner's files.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::binpkg::Binhost;
 use super::command::{Cancel, Run};
 use crate::config::{Recipe, Settings, expand_release};
 use crate::exit::{Exit, WithExit};
@@ -27,6 +28,8 @@ pub struct Plan {
     pub tree: Tree,
     /// The prefix it is built in.
     pub prefix: Prefix,
+    /// Where a binary package may be had; only with the recipe `portage`.
+    pub binhost: Option<Binhost>,
     /// What the key is made of.
     pub inputs: Inputs,
     /// The key.
@@ -62,8 +65,16 @@ impl Plan {
         inputs.add("compiler", compiler);
         inputs.add("recipe-version", RECIPE_VERSION);
         recipe_inputs(settings, &prefix, exe, cancel, &mut inputs)?;
+        let binhost = match settings.build.recipe {
+            Recipe::Portage => Binhost::of(host, settings, release)?,
+            Recipe::Make => None,
+        };
+        if let Some(binhost) = &binhost {
+            inputs.add("binhost", &*binhost.url);
+            inputs.add("binhost-key", binhost.key_digest.as_str());
+        }
         let key = inputs.key();
-        Ok(Plan { build_id, tree, prefix, inputs, key })
+        Ok(Plan { build_id, tree, prefix, binhost, inputs, key })
     }
 }
 

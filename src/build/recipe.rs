@@ -83,12 +83,17 @@ impl Job<'_> {
         let run = self.emerge().args(&atoms);
         self.progress.compiling(&atoms.join(" "), self.expected);
         self.step(&run, reason_of)?;
+        Ok(self.installed())
+    }
+
+    /// Where emerge installs: EROOT, which is EPREFIX below ROOT.
+    pub(super) fn installed(&self) -> PathBuf {
         let prefix = self.prefix.path.strip_prefix("/").unwrap_or(&self.prefix.path);
-        Ok(self.work.root.join(prefix))
+        self.work.root.join(prefix)
     }
 
     /// emerge as every step of a build calls it, without the atoms.
-    fn emerge(&self) -> Run {
+    pub(super) fn emerge(&self) -> Run {
         let mut econf = vec![
             format!("--with-linux={}", self.tree.source.display()),
             format!("--with-linux-obj={}", self.tree.output.display()),
@@ -165,9 +170,18 @@ impl Job<'_> {
             .env("CCACHE_NOHASHDIR", "1")
     }
 
-    /// Runs one step; its output goes to the journal line by line. `reason` finds in the last lines
-    /// what a failure means.
+    /// Runs one step, which has to succeed. `reason` finds in the last lines what a failure means.
     fn step(&mut self, run: &Run, reason: Reason) -> Result<()> {
+        let ended = self.follow(run)?;
+        match ended.status.success() && !ended.stalled {
+            true => Ok(()),
+            false => Err(failed(run, &ended, reason)),
+        }
+    }
+
+    /// Runs a command; its output goes to the journal line by line. How it ended is no error here,
+    /// unless it was cancelled or never came into the prefix.
+    pub(super) fn follow(&mut self, run: &Run) -> Result<Ended> {
         info!("running {}", run.shown());
         let progress = &mut *self.progress;
         let run = &run.clone().idle(STALLED);
@@ -178,27 +192,24 @@ impl Job<'_> {
         if ended.cancelled {
             return Err(Interrupted.into());
         }
-        if ended.stalled {
-            let last = ended.tail.back().map_or("", String::as_str);
-            fail!(
-                Exit::BuildFailed,
-                "{}: ended: no output for {} s; the last line was: {last}",
-                run.shown(),
-                STALLED.as_secs()
-            );
-        }
-        match (ended.status.success(), ended.not_entered()) {
-            (true, _) => Ok(()),
-            (false, Some(failure)) => Err(failure.into()),
-            (false, None) => Err(failed(run, &ended, reason)),
+        match ended.not_entered() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(ended),
         }
     }
 }
 
 /// The exit status that the last lines ask for, and a hint.
-type Reason = fn(&VecDeque<String>) -> (Exit, &'static str);
+pub(super) type Reason = fn(&VecDeque<String>) -> (Exit, &'static str);
 
-fn failed(run: &Run, ended: &Ended, reason: Reason) -> anyhow::Error {
+/// The error of a step that did not succeed: why, and the lines of its output that say so.
+pub(super) fn failed(run: &Run, ended: &Ended, reason: Reason) -> anyhow::Error {
+    if ended.stalled {
+        let last = ended.tail.back().map_or("", String::as_str);
+        let (run, limit) = (run.shown(), STALLED.as_secs());
+        let text = format!("{run}: ended: no output for {limit} s; the last line was: {last}");
+        return Failure::new(Exit::BuildFailed, text).into();
+    }
     let (exit, hint) = reason(&ended.tail);
     let lines = failing_lines(&ended.tail).join("\n  ");
     let program = run.shown();

@@ -34,6 +34,8 @@ pub(super) struct Fragment {
     backoff_max: Option<Duration>,
     atoms: Option<Vec<String>>,
     extra_econf: Option<Vec<String>>,
+    binhost: Option<String>,
+    binhost_key: Option<PathBuf>,
     source: Option<PathBuf>,
     version: Option<String>,
     configure: Option<Vec<String>>,
@@ -82,6 +84,8 @@ const KEYS: &[Key] = &[
     key!("build.backoff-max", backoff_max, value::backoff),
     key!("portage.atoms", atoms, value::atoms),
     key!("portage.extra-econf", extra_econf, value::configure_arguments),
+    key!("portage.binhost", binhost, value::binhost),
+    key!("portage.binhost-key", binhost_key, value::path),
     key!("zfs.source", source, value::path),
     key!("zfs.version", version, value::version),
     key!("zfs.configure", configure, value::configure_arguments),
@@ -156,6 +160,8 @@ impl Fragment {
         take(&mut self.backoff_max, later.backoff_max);
         take(&mut self.atoms, later.atoms);
         take(&mut self.extra_econf, later.extra_econf);
+        take(&mut self.binhost, later.binhost);
+        take(&mut self.binhost_key, later.binhost_key);
         take(&mut self.source, later.source);
         take(&mut self.version, later.version);
         take(&mut self.configure, later.configure);
@@ -189,6 +195,8 @@ impl Fragment {
             portage: Portage {
                 atoms: self.atoms.unwrap_or(d.portage.atoms),
                 extra_econf: self.extra_econf.unwrap_or_default(),
+                binhost: self.binhost,
+                binhost_key: self.binhost_key.unwrap_or(d.portage.binhost_key),
             },
             zfs: Zfs {
                 source: self.source,

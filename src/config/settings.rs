@@ -41,6 +41,16 @@ pub enum Recipe {
     Make,
 }
 
+impl Recipe {
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::Portage => "portage",
+            Recipe::Make => "make",
+        }
+    }
+}
+
 /// `[boot]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boot {
@@ -127,6 +137,11 @@ pub struct Portage {
     pub atoms: Vec<String>,
     /// Arguments for EXTRA_ECONF, free of characters the shell would interpret.
     pub extra_econf: Vec<String>,
+    /// Where binary packages are: an http, https or file URL with `${release}` in it, for
+    /// [`fill_release`]; no blanks, quotes or other characters that a shell or Portage interprets.
+    pub binhost: Option<String>,
+    /// The OpenPGP public keys that packages have to be signed with.
+    pub binhost_key: PathBuf,
 }
 
 /// `[zfs]`
@@ -194,7 +209,19 @@ impl Default for Build {
 
 impl Default for Portage {
     fn default() -> Portage {
-        Portage { atoms: vec!["sys-fs/zfs-kmod".to_owned()], extra_econf: Vec::new() }
+        Portage {
+            atoms: vec!["sys-fs/zfs-kmod".to_owned()],
+            extra_econf: Vec::new(),
+            binhost: None,
+            binhost_key: PathBuf::from("/etc/zfs-prefix/binhost.asc"),
+        }
+    }
+}
+
+impl Portage {
+    /// Whether the binhost is somewhere else than on this machine's disks.
+    pub fn asks_network(&self) -> bool {
+        self.binhost.as_ref().is_some_and(|url| !url.starts_with("file:"))
     }
 }
 
@@ -218,7 +245,12 @@ impl Settings {
 /// Puts `release` in place of every `${release}` of `template` (`kernel.build-dir`,
 /// `kernel.image`).
 pub fn expand_release(template: &str, release: &Release) -> PathBuf {
-    Path::new(&template.replace(RELEASE, release.as_str())).to_owned()
+    Path::new(&fill_release(template, release)).to_owned()
+}
+
+/// The same for what is no path (`portage.binhost`).
+pub fn fill_release(template: &str, release: &Release) -> String {
+    template.replace(RELEASE, release.as_str())
 }
 
 /// The one placeholder of a template.

@@ -260,6 +260,7 @@ fn the_uncommented_example_names_every_key_and_shows_the_defaults() {
     l.settings.build.jobs = None;
     let prefix = &mut l.settings.prefix;
     *prefix = Prefix { path: prefix.path.clone(), ..Prefix::default() };
+    l.settings.portage.binhost = None;
     l.settings.zfs.source = None;
     l.settings.zfs.version = None;
     assert_eq!(l.settings, Settings::default());

@@ -154,6 +154,34 @@ pub(super) fn template(value: &Value<'_>) -> Result<String, Bad> {
     })
 }
 
+pub(super) fn binhost(value: &Value<'_>) -> Result<String, Bad> {
+    let expected = "https://HOST/…, http://HOST/…, file:///… or an absolute path, with \
+                    ${release} in it (a directory of packages for each kernel), without user \
+                    and password";
+    text(value, expected, binhost_url)
+}
+
+/// A path becomes a file URL. Portage splits the value at blanks, appends `/Packages`, and keeps
+/// what it fetched in a directory named after it.
+fn binhost_url(text: &str) -> Option<String> {
+    let url = match text.starts_with('/') {
+        true => format!("file://{text}"),
+        false => text.to_owned(),
+    };
+    let plain = url.replace(RELEASE, "");
+    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-._~/:[]%+,=".contains(&b);
+    let (scheme, rest) = url.split_once("://")?;
+    let (host, path) = rest.split_at(rest.find('/')?);
+    let host_fits = match scheme {
+        "http" | "https" => !host.is_empty() && !host.contains('$'),
+        "file" => host.is_empty(),
+        _ => false,
+    };
+    let fits = host_fits && plain.bytes().all(harmless) && path.contains(RELEASE);
+    let path = normal_path(path).filter(|_| fits)?.into_os_string().into_string().ok()?;
+    Some(format!("{scheme}://{host}{path}"))
+}
+
 pub(super) fn atoms(value: &Value<'_>) -> Result<Vec<String>, Bad> {
     let expected = "a Portage atom, as \"sys-fs/zfs-kmod\" or \"=sys-fs/zfs-kmod-2.3.2\"";
     let atoms = strings(value, expected, atom::is_atom)?;
@@ -221,6 +249,33 @@ mod tests {
             ("/a\nExecStart=/bin/sh", None),
         ] {
             assert_eq!(normal_path(path), expected.map(PathBuf::from), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_binhost_is_an_url_or_a_path_with_the_release_in_it() {
+        for (given, expected) in [
+            (
+                "https://b.example:8443/zfs/${release}/",
+                Some("https://b.example:8443/zfs/${release}"),
+            ),
+            ("http://[::1]/${release}", Some("http://[::1]/${release}")),
+            ("file:///srv/zfs/${release}", Some("file:///srv/zfs/${release}")),
+            ("/srv//zfs-${release}/x", Some("file:///srv/zfs-${release}/x")),
+            ("https://b.example/zfs", None),
+            ("https://${release}.example/zfs", None),
+            ("https://${release}", None),
+            ("file://host/${release}", None),
+            ("ftp://b.example/${release}", None),
+            ("https:///${release}", None),
+            ("srv/${release}", None),
+            ("https://user:password@b.example/${release}", None),
+            ("https://b.example/${release} https://c.example/${release}", None),
+            ("https://b.example/${release}?x", None),
+            ("https://b.example/$(id)/${release}", None),
+            ("/srv/../${release}", None),
+        ] {
+            assert_eq!(binhost_url(given).as_deref(), expected, "{given:?}");
         }
     }
 

@@ -96,6 +96,7 @@ fn virtual_machine(cli: &Cli, stage: &Path, root: &Root, table: &mut Table) -> R
         disks: vec![],
         script: format!("{SCRIPT}{loads}"),
         timeout: Duration::from_secs(120 + 60 * cli.rounds as u64),
+        network: false,
         live: false,
     };
     let boot = boot(root, &spec)?;

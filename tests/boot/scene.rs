@@ -110,10 +110,11 @@ impl Scene {
         self.state.copy(&self.work.join("state")).unwrap()
     }
 
-    /// The same with nothing published.
+    /// The same with nothing published, and with a prefix.
     pub fn state_without_tree(&self) -> State {
         let state = self.state();
         fs::remove_dir_all(state.path("/var/lib/zfs-prefix")).unwrap();
+        crate::lab::prefix::install(&state).unwrap();
         state
     }
 
@@ -121,6 +122,14 @@ impl Scene {
     pub fn boot(&self, name: &str, state: &State, cmdline: &str, script: &str) -> Seen {
         let disks = state.disks(&self.work.join("disks")).unwrap();
         self.run(&self.spec(name, &disks, cmdline, questions(script)), state)
+    }
+
+    /// The same with a network card, and enough time to merge a package.
+    pub fn boot_on_network(&self, name: &str, state: &State, script: &str) -> Seen {
+        let disks = state.disks(&self.work.join("disks")).unwrap();
+        let mut spec = self.spec(name, &disks, "", questions(script));
+        (spec.network, spec.timeout) = (true, Duration::from_secs(900));
+        self.run(&spec, state)
     }
 
     /// Boots `state` as often as there are scripts; what a boot writes is there in the next one.
@@ -155,6 +164,7 @@ impl Scene {
             disks: vec![Disk { image: self.pool.clone(), serial: "pool".into(), keep: false }],
             script,
             timeout: Duration::from_secs(300),
+            network: false,
             live: false,
         }
     }

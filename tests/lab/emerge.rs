@@ -1,7 +1,7 @@
-//! OpenZFS's modules for the root's kernel by a real emerge in a native machine, without anything
-//! of this project around it: for tests of what comes after a build.
+//! OpenZFS's modules for the root's kernel by a real emerge in a native machine, and the signed
+//! binary package of them, without anything of this project around it: for tests of what comes
+//! after a build, and of builds from binary packages.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -15,10 +15,48 @@ use super::prefix::EPREFIX;
 use super::root::Root;
 use super::tool::run;
 
+/// What the prefix's owner types to make packages; see there.
+const BINPKG: &str = include_str!("guest/binpkg.sh");
+/// Where the owner works in the machine.
+pub const DIR: &str = "/var/tmp/e";
+/// The key of [`Emerged::packages`].
+pub const SIGNER: &str = "fleet";
+
+/// What one emerge left.
+#[derive(Clone, Debug)]
+pub struct Emerged {
+    /// A directory with `spl.ko` and `zfs.ko`.
+    pub modules: PathBuf,
+    /// PKGDIR: the package of them, signed by [`SIGNER`], and the index.
+    pub packages: PathBuf,
+    /// The signer's public key.
+    pub key: PathBuf,
+    /// [`DIR`] as it was left, for more packages of the same: ROOT, GNUPGHOME of the signer.
+    pub dir: PathBuf,
+}
+
 /// A directory with `spl.ko` and `zfs.ko`, made when it is not there (some minutes).
 pub fn modules(root: &Root) -> Result<PathBuf> {
-    let inputs = [root.dir.as_os_str().as_encoded_bytes(), include_bytes!("emerge.rs")];
-    cache::artifact("modules", &inputs, |to| build(root, to))
+    Ok(emerged(root)?.modules)
+}
+
+/// All that the same run of emerge left.
+pub fn emerged(root: &Root) -> Result<Emerged> {
+    let prefix = super::prefix::tree()?;
+    let inputs: [&[u8]; 4] = [
+        root.dir.as_os_str().as_encoded_bytes(),
+        prefix.as_os_str().as_encoded_bytes(),
+        include_bytes!("emerge.rs"),
+        BINPKG.as_bytes(),
+    ];
+    let dir = cache::artifact("emerged", &inputs, |to| build(root, to))?;
+    let modules = format!("root{EPREFIX}/lib/modules/{}/extra", root.release);
+    Ok(Emerged {
+        modules: dir.join(modules),
+        packages: dir.join("binpkgs"),
+        key: dir.join(format!("{SIGNER}.asc")),
+        dir,
+    })
 }
 
 fn build(root: &Root, to: &Path) -> Result<()> {
@@ -26,17 +64,26 @@ fn build(root: &Root, to: &Path) -> Result<()> {
     let state = State::fresh(root, &work.path().join("state"))?;
     super::prefix::install(&state)?;
     let machine = Machine::boot("emerge", root, &state, None, Duration::from_secs(60))?;
-    let release = &root.release;
-    machine.check("install -d -o core -g core /var/tmp/e /var/tmp/e/root /var/tmp/e/tmp")?;
-    machine.check(&format!(
-        "setpriv --reuid=core --regid=core --clear-groups env -i HOME=/home/core \
-         PATH={EPREFIX}/usr/bin:{EPREFIX}/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-         ROOT=/var/tmp/e/root PORTAGE_TMPDIR=/var/tmp/e/tmp MAKEOPTS=-j$(nproc) \
-         KERNEL_DIR=/usr/lib/modules/{release}/source KV_OUT_DIR=/usr/lib/modules/{release}/build \
-         {EPREFIX}/bin/emerge -1v sys-fs/zfs-kmod"
-    ))?;
+    machine.check(&format!("install -d -o core -g core {DIR}"))?;
+    state.write(&format!("{DIR}.sh"), BINPKG)?;
+    machine.check(&as_owner(&format!("key {SIGNER}")))?;
+    machine.check(&as_owner(&format!("emerge {} {DIR}/binpkgs {SIGNER}", root.release)))?;
+    machine.check(&format!("rm -rf {DIR}/tmp {DIR}/log"))?;
     machine.power_off(Duration::from_secs(60))?;
-    fs::create_dir(to)?;
-    let built = state.path(&format!("/var/tmp/e/root{EPREFIX}/lib/modules/{release}/extra/."));
-    run(Command::new("cp").arg("-r").arg(built).arg(to)).map(drop)
+    run(Command::new("cp").arg("-a").arg(state.path(DIR)).arg(to)).map(drop)
+}
+
+/// The command line, for a machine's root, that runs a command of guest/binpkg.sh as the prefix's
+/// owner; the script has to be at [`DIR`]`.sh`.
+pub fn as_owner(command: &str) -> String {
+    format!(
+        "setpriv --reuid=core --regid=core --clear-groups env -i \
+         bash {DIR}.sh {EPREFIX} {DIR} {command}"
+    )
+}
+
+/// Puts what [`emerged`] left to [`DIR`] of `state`, with the script.
+pub fn put(emerged: &Emerged, state: &State) -> Result<()> {
+    state.write(&format!("{DIR}.sh"), BINPKG)?;
+    run(Command::new("cp").arg("-a").arg(&emerged.dir).arg(state.path(DIR))).map(drop)
 }

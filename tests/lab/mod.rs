@@ -14,6 +14,7 @@ pub mod nspawn;
 pub mod prefix;
 pub mod published;
 pub mod root;
+pub mod serve;
 pub mod tool;
 pub mod vm;
 

@@ -45,6 +45,9 @@ pub struct VmSpec {
     pub script: String,
     /// Killed, and an error, after this long.
     pub timeout: Duration,
+    /// Whether it has a network card: the machine is 10.0.2.15 if it says so, and 10.0.2.2 is the
+    /// loopback of this one.
+    pub network: bool,
     /// Show the console on standard output, with seconds since power-on.
     pub live: bool,
 }
@@ -148,6 +151,9 @@ fn command(root: &Root, spec: &VmSpec, script: &Path) -> Result<Command> {
             d.image.display()
         ));
         c.arg("-device").arg(format!("virtio-blk-pci,drive=d{n},serial={}", d.serial));
+    }
+    if spec.network {
+        c.args(["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile="]);
     }
     c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     Ok(c)

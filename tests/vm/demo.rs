@@ -50,6 +50,7 @@ fn main() -> Result<()> {
         disks: vec![Disk { image: pool, serial: "pool".into(), keep: true }],
         script: format!("{CREATE}{LOOK}"),
         timeout: Duration::from_secs(300),
+        network: false,
         live: true,
     };
     prove(&boot(&root, &spec)?, &root)?;

@@ -80,6 +80,8 @@ pub fn configure(tree: &Tree, overlay: &Path, distfiles: &[impl AsRef<Path>]) ->
     tree.write("etc/portage/profile/package.provided", provided, 0o644)?;
     let keywords = include_str!("files/package.accept_keywords");
     tree.write("etc/portage/package.accept_keywords", keywords, 0o644)?;
+    // Where gpg looks for its agent (gnupg's common/homedir.c): only a signer needs one.
+    tree.write("usr/bin/gpgconf.ctl", "rootdir = @EPREFIX@/usr\n", 0o644)?;
     let path = "PATH=\"@EPREFIX@/usr/bin:@EPREFIX@/usr/sbin\"\nROOTPATH=\"@EPREFIX@/usr/bin\"\n";
     tree.write("etc/env.d/00base", path, 0o644)
 }
