@@ -420,3 +420,61 @@ fn the_make_recipe_publishes_the_same_modules_as_emerge() {
         assert_eq!(made.exports(), merged.exports(), "{name}: exports and their CRCs");
     }
 }
+
+#[test]
+fn a_machine_without_a_prefix_is_given_one_before_its_first_build() {
+    let lab = Native::boot("build-provision");
+    lab.check(&format!("rm -rf {EPREFIX}"));
+    let failed = || {
+        let units = lab.check("systemctl list-units --failed --plain --no-legend");
+        let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+        units.lines().map(first).filter(|unit| unit.starts_with("zfs-")).collect::<Vec<_>>()
+    };
+    let provision = "zfs-prefix-provision.service";
+    let (status, journal) = lab.build();
+    assert_eq!(status, "11", "{journal}");
+    assert!(journal.contains("set prefix.source, and one is provisioned"), "{journal}");
+    assert_eq!(failed(), [lab.unit()], "nothing configured: one failed unit that says what to do");
+
+    let made = lab::prefix::archive().unwrap();
+    let names = std::fs::read_dir(&made).unwrap().map(|e| e.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    let archive = names.iter().find(|name| name.ends_with(".tar.zst")).unwrap();
+    for name in &names {
+        let to = lab.state.path(&format!("/var/tmp/{name}"));
+        std::fs::copy(made.join(name), to).unwrap();
+    }
+    let config = |sha256: &str| {
+        let text = format!(
+            "[prefix]\nsource = \"/var/tmp/{archive}\"\nallow-unsigned = true\nsha256 = \"{sha256}\"\n"
+        );
+        lab.state.write("/etc/zfs-prefix/config.toml", &text).unwrap();
+    };
+    config(&"0".repeat(64));
+    let shown = lab.exec(&format!("zfs-prefix build --kernel-release {}", lab.release));
+    assert_eq!(shown.status, 11, "{}", shown.output);
+    assert!(shown.output.contains(provision), "where to look: {}", shown.output);
+    let journal = lab.check(&format!("journalctl -o cat -u {provision}"));
+    assert!(journal.contains("its SHA-256 is"), "{journal}");
+    let result = format!("systemctl show --value -p ExecMainStatus {provision}");
+    assert_eq!(lab.check(&result), "15", "{journal}");
+    assert_eq!(lab.check("ls -A /home/core"), "", "nothing is left");
+    let timer = format!("zfs-build-retry@{}.timer", lab.release);
+    assert_eq!(lab.check(&format!("systemctl is-active '{timer}'")), "active");
+
+    config(lab.check(&format!("sha256sum /var/tmp/{archive}")).split(' ').next().unwrap());
+    lab.start_until("configuring");
+    lab.check("systemctl stop UNIT");
+    let journal = lab.check(&format!("journalctl -o cat -u {provision}"));
+    assert!(journal.contains(&format!("provisioned {EPREFIX} from /var/tmp/")), "{journal}");
+    assert_eq!(lab.check(&format!("find {EPREFIX} ! -user core | wc -l")), "0");
+    let mark = lab.check(&format!("cat {EPREFIX}/.zfs-prefix.json"));
+    let mark: serde_json::Value = serde_json::from_str(&mark).unwrap();
+    assert_eq!(mark["digest"].as_str(), Some(&*lab::prefix::digest().unwrap()), "{mark}");
+    assert_eq!(
+        lab.check("ls -A /home/core /var/cache/zfs-prefix/download"),
+        "/home/core:\ngentoo\n\n/var/cache/zfs-prefix/download:"
+    );
+    let network = lab.exec("systemctl is-active network-online.target").output;
+    assert_eq!(network.trim(), "inactive", "nothing was to be fetched from it");
+}
