@@ -30,14 +30,19 @@ struct Native {
 }
 
 impl Native {
+    /// With the prefix in its place.
     fn boot(name: &str) -> Native {
+        Native::prepared(name, |state| lab::prefix::install(state).unwrap())
+    }
+
+    fn prepared(name: &str, prepare: impl FnOnce(&State)) -> Native {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let stage = std::env::var_os("ZFS_PREFIX_STAGE");
         let stage = PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"));
         let root: Root = lab::root::root().unwrap();
         let work = tempfile::tempdir_in(lab::dir()).unwrap();
         let state = State::fresh(&root, &work.path().join("state")).unwrap();
-        lab::prefix::install(&state).unwrap();
+        prepare(&state);
         let minute = Duration::from_secs(60);
         let machine = Machine::boot(name, &root, &state, Some(&stage), minute).unwrap();
         Native { machine, state, release: root.release, _work: work, _one: one }
@@ -178,12 +183,14 @@ fn a_full_disk_ends_the_build_with_17_then_it_backs_off_until_the_inputs_change(
 
 #[test]
 fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root() {
-    let lab = Native::boot("build-publish");
+    // No prefix yet: the first build has its signed archive unpacked, audited and put in place.
+    let lab = Native::prepared("build-publish", |state| lab::prefix::offer(state).unwrap());
     lab.state.write("/etc/zfs-prefix/config.d/50-bad.toml", "[build]\njobs = \"many\"\n").unwrap();
     let drop_in = "/etc/systemd/system/zfs-build@.service.d/50-strace.conf";
     lab.state.write(drop_in, trace::drop_in()).unwrap();
     lab.check("systemctl daemon-reload");
     lab.start_until("compiling");
+    assert_provisioned(&lab);
     let cc1 = lab.exec("ps -o user= -C cc1 | sort -u").output;
     assert_eq!(cc1.trim(), "core", "the compiler's user");
     let second =
@@ -236,6 +243,16 @@ fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root(
         &format!("/var/lib/zfs-prefix/current/{release}/lib/modules/{release}/extra/spl.ko"),
     );
     assert_emerge_by_hand_merges_into_the_prefix(&lab, &key);
+}
+
+fn assert_provisioned(lab: &Native) {
+    let unit = "zfs-prefix-provision.service";
+    let journal = lab.check(&format!("journalctl -o cat -u {unit}"));
+    assert_eq!(lab.check(&format!("systemctl show --value -p Result {unit}")), "success");
+    assert!(journal.contains("provisioned"), "{journal}");
+    assert_eq!(lab.check("ls -A /home/core | grep gentoo"), "gentoo", "and nothing beside it");
+    let foreign = lab.check(&format!("find {EPREFIX} ! -user core -o -perm /7022 ! -type l"));
+    assert_eq!(foreign, "", "not core's, or with odd modes");
 }
 
 /// The root image has another C library than the prefix: neither it nor anything else of the
