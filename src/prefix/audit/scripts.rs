@@ -81,7 +81,10 @@ fn covered(path: &Path) -> Option<&str> {
 }
 
 /// env(1) looks for the program in PATH, which is the prefix's: it has to be there.
-fn through_env<'w>(tree: &Tree, mut words: impl Iterator<Item = &'w [u8]>) -> Option<(String, String)> {
+fn through_env<'w>(
+    tree: &Tree,
+    mut words: impl Iterator<Item = &'w [u8]>,
+) -> Option<(String, String)> {
     let option = |word: &&[u8]| word.starts_with(b"-") || word.contains(&b'=');
     let name = Path::new(OsStr::from_bytes(words.find(|word| !option(word))?));
     if toolchain::program(tree, name).is_some() {
