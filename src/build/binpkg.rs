@@ -90,7 +90,7 @@ fn only_writer(meta: &fs::Metadata, owner: u32) -> bool {
 #[derive(Debug)]
 pub struct Package {
     url: String,
-    verify: String,
+    verify: &'static str,
 }
 
 impl Job<'_> {
@@ -144,7 +144,7 @@ impl Job<'_> {
             .args(["--usepkgonly", "--binpkg-respect-use=y"])
             .env("PKGDIR", self.work.top.join("binpkgs"))
             .env("FEATURES", "binpkg-request-signature -binpkg-ignore-signature")
-            .env("BINPKG_GPG_VERIFY_BASE_COMMAND", &package.verify)
+            .env("BINPKG_GPG_VERIFY_BASE_COMMAND", package.verify)
             .env("BINPKG_GPG_VERIFY_GPG_HOME", self.gpg_home())
             // Fetches keys of Gentoo's, which have no say here.
             .env("PORTAGE_TRUST_HELPER", "")
@@ -157,7 +157,7 @@ impl Job<'_> {
     /// Portage's command to check a signature (make.globals): with a keyring of this build alone,
     /// in which exactly the keys of the file are trusted. The prefix's keyring and its owner's have
     /// no say.
-    fn verify_command(&self, key: &Path) -> Result<String> {
+    fn verify_command(&self, key: &Path) -> Result<&'static str> {
         let run = |program| self.prefix.run(program, &self.place);
         run("mkdir").args(["-m", "0700"]).arg(self.gpg_home()).output(self.cancel)?;
         let gpg = || {
@@ -171,11 +171,17 @@ impl Job<'_> {
         if trusted.is_empty() {
             fail!(Exit::Other, "{}", unusable());
         }
-        let trusted: String = trusted.iter().map(|f| format!(" --trusted-key {f}")).collect();
+        // gpg takes ownertrust (6: ultimate) from a file or its standard input only.
+        let trust = "home=$1; shift; printf '%s:6:\\n' \"$@\" | \
+                     gpg --batch --no-tty --quiet --no-autostart --homedir \"$home\" --import-ownertrust";
+        run("sh")
+            .args(["-c", trust, "sh"])
+            .arg(self.gpg_home())
+            .args(trusted)
+            .output(self.cancel)?;
         // direct: nobody's certificates make another key trusted.
-        Ok(format!(
-            "gpg --verify --batch --no-tty --no-autostart --no-auto-check-trustdb --trust-model direct{trusted} --status-fd 2 [PORTAGE_CONFIG] [SIGNATURE]"
-        ))
+        Ok("gpg --verify --batch --no-tty --no-autostart --no-secmem-warning \
+            --no-auto-check-trustdb --trust-model direct --status-fd 2 [PORTAGE_CONFIG] [SIGNATURE]")
     }
 }
 
@@ -274,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_a_binhost_that_has_nothing() {
-        let package = Package { url: "file:///srv".into(), verify: String::new() };
+        let package = Package { url: "file:///srv".into(), verify: "" };
         for (said, refused, missing) in [
             (
                 " * Binary package is not usable (verification failed):\n *  Summary:\n \

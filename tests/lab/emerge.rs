@@ -64,6 +64,12 @@ fn build(root: &Root, to: &Path) -> Result<()> {
     let state = State::fresh(root, &work.path().join("state"))?;
     super::prefix::install(&state)?;
     let machine = Machine::boot("emerge", root, &state, None, Duration::from_secs(60))?;
+    // Debian's package of the kernel's own programs (objtool) depends on it, and the root has none
+    // of its dependencies. A build in the prefix's namespace replaces these programs.
+    machine.check(&format!(
+        "mkdir /opt/lab && cp -L {EPREFIX}/usr/lib/x86_64-linux-gnu/libelf.so.1 /opt/lab && \
+         echo /opt/lab > /etc/ld.so.conf.d/lab.conf && ldconfig"
+    ))?;
     machine.check(&format!("install -d -o core -g core {DIR}"))?;
     state.write(&format!("{DIR}.sh"), BINPKG)?;
     machine.check(&as_owner(&format!("key {SIGNER}")))?;
