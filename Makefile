@@ -1,18 +1,21 @@
 # The short list. Everything long behind it is Rust (tests/lab) or a script with a name.
 DESTDIR ?=
+EPREFIX ?= /home/core/gentoo
+DISTFILES ?=
 MUSL := x86_64-unknown-linux-musl
 BOOT := target/$(MUSL)/boot
 RELEASE := target/release
 STAGE := $(CURDIR)/target/stage
 UNITS := $(filter-out %.preset,$(wildcard units/*.service units/*.slice units/*.timer units/*.path units/*.target))
 
-.PHONY: help setup build install stage demo lint check check-all bench
+.PHONY: help setup build install stage demo prefix lint check check-all bench
 help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
 	@echo 'make check      the tests that every change passes (root, under 45 minutes)'
 	@echo 'make check-all  all tests (root, hours)'
 	@echo 'make bench      times of generator, audit, loader and builder; asserts nothing (root, 20 minutes)'
+	@echo 'make prefix     a self-contained prefix, its archive and manifest, in target/prefix (Debian 12)'
 	@echo 'make install DESTDIR=…'
 
 setup:
@@ -46,6 +49,10 @@ stage:
 
 demo: setup stage
 	cargo run --locked -q --example demo -- '$(STAGE)'
+
+# Downloads into target/prefix-packages; a minute.
+prefix:
+	cargo run --locked --release -q --example make-prefix -- --eprefix '$(EPREFIX)' $(DISTFILES:%=--distfile '%') target/prefix
 
 lint:
 	cargo fmt --check

@@ -30,14 +30,19 @@ struct Native {
 }
 
 impl Native {
+    /// With the prefix in its place.
     fn boot(name: &str) -> Native {
+        Native::prepared(name, |state| lab::prefix::install(state).unwrap())
+    }
+
+    fn prepared(name: &str, prepare: impl FnOnce(&State)) -> Native {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let stage = std::env::var_os("ZFS_PREFIX_STAGE");
         let stage = PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"));
         let root: Root = lab::root::root().unwrap();
         let work = tempfile::tempdir_in(lab::dir()).unwrap();
         let state = State::fresh(&root, &work.path().join("state")).unwrap();
-        lab::prefix::install(&state).unwrap();
+        prepare(&state);
         let minute = Duration::from_secs(60);
         let machine = Machine::boot(name, &root, &state, Some(&stage), minute).unwrap();
         Native { machine, state, release: root.release, _work: work, _one: one }
@@ -178,12 +183,14 @@ fn a_full_disk_ends_the_build_with_17_then_it_backs_off_until_the_inputs_change(
 
 #[test]
 fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root() {
-    let lab = Native::boot("build-publish");
+    // No prefix yet: the first build has its signed archive unpacked, audited and put in place.
+    let lab = Native::prepared("build-publish", |state| lab::prefix::offer(state).unwrap());
     lab.state.write("/etc/zfs-prefix/config.d/50-bad.toml", "[build]\njobs = \"many\"\n").unwrap();
     let drop_in = "/etc/systemd/system/zfs-build@.service.d/50-strace.conf";
     lab.state.write(drop_in, trace::drop_in()).unwrap();
     lab.check("systemctl daemon-reload");
     lab.start_until("compiling");
+    assert_provisioned(&lab);
     let cc1 = lab.exec("ps -o user= -C cc1 | sort -u").output;
     assert_eq!(cc1.trim(), "core", "the compiler's user");
     let second =
@@ -236,6 +243,16 @@ fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root(
         &format!("/var/lib/zfs-prefix/current/{release}/lib/modules/{release}/extra/spl.ko"),
     );
     assert_emerge_by_hand_merges_into_the_prefix(&lab, &key);
+}
+
+fn assert_provisioned(lab: &Native) {
+    let unit = "zfs-prefix-provision.service";
+    let journal = lab.check(&format!("journalctl -o cat -u {unit}"));
+    assert_eq!(lab.check(&format!("systemctl show --value -p Result {unit}")), "success");
+    assert!(journal.contains("provisioned"), "{journal}");
+    assert_eq!(lab.check("ls -A /home/core | grep gentoo"), "gentoo", "and nothing beside it");
+    let foreign = lab.check(&format!("find {EPREFIX} ! -user core -o -perm /7022 ! -type l"));
+    assert_eq!(foreign, "", "not core's, or with odd modes");
 }
 
 /// The root image has another C library than the prefix: neither it nor anything else of the
@@ -375,6 +392,27 @@ fn what_is_missing_has_its_exit_status_and_the_message_says_what_to_do() {
 }
 
 #[test]
+fn sources_that_cannot_be_had_end_the_stage_fetch_with_19_or_11() {
+    let lab = Native::boot("build-fetch");
+    let prefix = "/home/core/gentoo";
+    lab.check(&format!("rm {prefix}/var/cache/distfiles/zfs-linux_*"));
+    let (status, journal) = lab.build();
+    assert_eq!(status, "11", "the ebuild says that the prefix brings them: {journal}");
+    assert!(journal.contains("stage fetch: ") && journal.contains("provision"), "{journal}");
+    // Nobody listens there. What Portage remembers of the ebuild goes too: it looks at whole seconds.
+    let ebuilds = format!("{prefix}/var/db/repos/zfs-prefix/sys-fs/zfs-kmod/*.ebuild");
+    lab.check(&format!(
+        "sed -i -e '/^RESTRICT=/s/fetch //' -e '/^SRC_URI=/s,\"zfs,\"https://localhost:1/zfs,' {ebuilds}
+         rm -rf {prefix}/var/cache/edb/dep/*"
+    ));
+    let (status, journal) = lab.build();
+    assert_eq!(status, "19", "{journal}");
+    assert!(journal.contains("Couldn't download 'zfs-linux_"), "{journal}");
+    assert_eq!(lab.failure().expect("a failure record").stage, "fetch");
+    lab.assert_store_untouched("nothing fetched");
+}
+
+#[test]
 #[ignore = "compiles OpenZFS once more: make check-all"]
 fn the_make_recipe_publishes_the_same_modules_as_emerge() {
     let lab = Native::boot("build-make");
@@ -399,4 +437,62 @@ fn the_make_recipe_publishes_the_same_modules_as_emerge() {
         assert_eq!(made.imports(), merged.imports(), "{name}: imports and their CRCs");
         assert_eq!(made.exports(), merged.exports(), "{name}: exports and their CRCs");
     }
+}
+
+#[test]
+fn a_machine_without_a_prefix_is_given_one_before_its_first_build() {
+    let lab = Native::boot("build-provision");
+    lab.check(&format!("rm -rf {EPREFIX}"));
+    let failed = || {
+        let units = lab.check("systemctl list-units --failed --plain --no-legend");
+        let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+        units.lines().map(first).filter(|unit| unit.starts_with("zfs-")).collect::<Vec<_>>()
+    };
+    let provision = "zfs-prefix-provision.service";
+    let (status, journal) = lab.build();
+    assert_eq!(status, "11", "{journal}");
+    assert!(journal.contains("set prefix.source, and one is provisioned"), "{journal}");
+    assert_eq!(failed(), [lab.unit()], "nothing configured: one failed unit that says what to do");
+
+    let made = lab::prefix::archive().unwrap();
+    let names = std::fs::read_dir(&made).unwrap().map(|e| e.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    let archive = names.iter().find(|name| name.ends_with(".tar.zst")).unwrap();
+    for name in &names {
+        let to = lab.state.path(&format!("/var/tmp/{name}"));
+        std::fs::copy(made.join(name), to).unwrap();
+    }
+    let config = |sha256: &str| {
+        let text = format!(
+            "[prefix]\nsource = \"/var/tmp/{archive}\"\nallow-unsigned = true\nsha256 = \"{sha256}\"\n"
+        );
+        lab.state.write("/etc/zfs-prefix/config.toml", &text).unwrap();
+    };
+    config(&"0".repeat(64));
+    let shown = lab.exec(&format!("zfs-prefix build --kernel-release {}", lab.release));
+    assert_eq!(shown.status, 11, "{}", shown.output);
+    assert!(shown.output.contains(provision), "where to look: {}", shown.output);
+    let journal = lab.check(&format!("journalctl -o cat -u {provision}"));
+    assert!(journal.contains("its SHA-256 is"), "{journal}");
+    let result = format!("systemctl show --value -p ExecMainStatus {provision}");
+    assert_eq!(lab.check(&result), "15", "{journal}");
+    assert_eq!(lab.check("ls -A /home/core"), "", "nothing is left");
+    let timer = format!("zfs-build-retry@{}.timer", lab.release);
+    assert_eq!(lab.check(&format!("systemctl is-active '{timer}'")), "active");
+
+    config(lab.check(&format!("sha256sum /var/tmp/{archive}")).split(' ').next().unwrap());
+    lab.start_until("configuring");
+    lab.check("systemctl stop UNIT");
+    let journal = lab.check(&format!("journalctl -o cat -u {provision}"));
+    assert!(journal.contains(&format!("provisioned {EPREFIX} from /var/tmp/")), "{journal}");
+    assert_eq!(lab.check(&format!("find {EPREFIX} ! -user core | wc -l")), "0");
+    let mark = lab.check(&format!("cat {EPREFIX}/.zfs-prefix.json"));
+    let mark: serde_json::Value = serde_json::from_str(&mark).unwrap();
+    assert_eq!(mark["digest"].as_str(), Some(&*lab::prefix::digest().unwrap()), "{mark}");
+    assert_eq!(
+        lab.check("ls -A /home/core /var/cache/zfs-prefix/download"),
+        "/home/core:\ngentoo\n\n/var/cache/zfs-prefix/download:"
+    );
+    let network = lab.exec("systemctl is-active network-online.target").output;
+    assert_eq!(network.trim(), "inactive", "nothing was to be fetched from it");
 }

@@ -200,6 +200,7 @@ fn what_makes_entering_impossible_is_named_with_its_status_and_cure() {
         ("another user's", format!("chown 501:501 {e}"), "true", 11, "belongs to uid 501"),
         ("root's", format!("chown 0:0 {e}"), "true", 11, "belongs to"),
         ("no such kernel", String::new(), "--kernel-release 9.9.9 -- true", 10, "no build tree"),
+        ("no CAP_SYS_ADMIN", String::new(), "UNABLE", 1, "CAP_SYS_ADMIN is needed"),
         ("no root", String::new(), "AS CORE", 1, "run this as root"),
         (
             "a published kernel",
@@ -214,6 +215,7 @@ fn what_makes_entering_impossible_is_named_with_its_status_and_cure() {
         let scene = Scene::new().after(&after);
         let ran = scene.run(&match line {
             "true" => format!("{SHELL} -- true"),
+            "UNABLE" => format!("setpriv --bounding-set=-sys_admin {SHELL} -- true"),
             "AS CORE" => {
                 format!("setpriv --reuid=core --regid=core --clear-groups {SHELL} -- true")
             }
@@ -293,4 +295,36 @@ fn what_a_shell_started_ends_with_it_however_it_ends() {
         assert!(begin.elapsed() < Duration::from_secs(60), "process {pid} outlived the shell");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+#[ignore = "compiles OpenZFS once more: make check-all"]
+fn the_page_of_shell_of_2014_merges_into_the_prefix_and_ccache_serves_another_work_directory() {
+    let scene = Scene::new();
+    let release = &scene.release;
+    // What ccache gets in a build; two values of PORTAGE_TMPDIR are two work directories.
+    let emerge = r#"
+        merge() {
+            env FEATURES=ccache CCACHE_BASEDIR="$1" CCACHE_NOHASHDIR=1 PORTAGE_TMPDIR="$1" \
+                EXTRA_ECONF="--with-linux=$KERNEL_DIR --with-linux-obj=$KV_OUT_DIR" \
+                KV_OUT_DIR="$KV_OUT_DIR" emerge -1v sys-fs/zfs-kmod >&2 || exit
+        }
+        export CCACHE_DIR=$EPREFIX/var/cache/ccache
+        mkdir "$HOME/one" "$HOME/two"
+        merge "$HOME/one"
+        ls "$EPREFIX"/lib/modules/*/extra
+        modinfo -F vermagic "$EPREFIX"/lib/modules/*/extra/zfs.ko
+        ccache -z >&2
+        merge "$HOME/two"
+        ccache --print-stats"#;
+    let said = scene.inside(&format!("--kernel-release {release}"), emerge);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..2], ["spl.ko", "zfs.ko"], "{said}");
+    assert!(lines[2].starts_with(&format!("{release} ")), "{said}");
+    let count = |name: &str| -> u32 {
+        let found = lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+        found.unwrap_or_else(|| panic!("{name}: {said}")).parse().unwrap()
+    };
+    let hits = count("direct_cache_hit") + count("preprocessed_cache_hit");
+    assert!(hits > 300 && hits > 10 * count("cache_miss"), "{said}");
 }

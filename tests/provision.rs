@@ -128,9 +128,38 @@ fn a_tree_without_a_toolchain_is_refused_by_the_audit_and_nothing_is_left() {
     let refused = ran(world.command(&[]).output().unwrap());
     assert_eq!(refused.status, Some(11), "{}", refused.said);
     assert!(refused.said.contains("the prefix in it is not sound"), "{}", refused.said);
-    assert!(refused.said.contains("cc1"), "{}", refused.said);
+    assert!(refused.said.contains("no program bash"), "{}", refused.said);
     assert_eq!(world.listing(), [""; 0]);
     assert_eq!(common::entries(&world.downloads()), [""; 0]);
+}
+
+#[test]
+fn a_refused_archive_is_not_fetched_again_by_every_build_until_something_changes() {
+    let world = World::new();
+    let server = Server::start(Certificate::Good, &world.authority);
+    let archive = world.archive("prefix.tar.gz", &["--gzip"]);
+    server.put("/prefix.tar.gz", fs::read(archive).unwrap(), Manner::Well);
+    let url = server.url("/prefix.tar.gz");
+    let config = |more: &str| {
+        world.configure(&format!("source = {url:?}\nallow-unsigned = true\n{more}"));
+    };
+    config(&format!("sha256 = {:?}", "0".repeat(64)));
+    let unit = || world.provision(&["--if-missing"]);
+    let first = unit();
+    assert_eq!(first.status, Some(15), "{}", first.said);
+    server.asked();
+    let second = unit();
+    assert_eq!(second.status, Some(21), "{}", second.said);
+    assert!(second.said.contains("its SHA-256 is"), "the reason is repeated: {}", second.said);
+    assert!(second.said.contains("next try in"), "{}", second.said);
+    assert_eq!(server.asked(), [], "nothing is fetched meanwhile");
+    let by_hand = world.provision(&[]);
+    assert_eq!(by_hand.status, Some(15), "{}", by_hand.said);
+    config("");
+    let changed = unit();
+    assert_eq!(changed.status, Some(0), "{}", changed.said);
+    let record = world.root.join("var/lib/zfs-prefix/failures/prefix.json");
+    assert!(!record.exists(), "forgotten");
 }
 
 #[test]

@@ -10,6 +10,9 @@ use crate::exit::Exit;
 use crate::host::Host;
 use crate::kernel::Release;
 
+/// What a build pulls in first.
+const PROVISION: &str = "zfs-prefix-provision.service";
+
 /// Starts the build of `release` (none: the running kernel) and waits, showing its progress.
 /// Returns the builder's exit status.
 ///
@@ -27,7 +30,12 @@ pub fn build(release: Option<&Release>) -> Result<u8> {
         if let Some(status) = start.try_wait().context("systemctl")? {
             break status;
         }
-        let text = show(&unit, "StatusText")?;
+        // The build waits for a prefix first, where there is none.
+        let doing = match show(PROVISION, "ActiveState")? == "activating" {
+            true => PROVISION,
+            false => &unit,
+        };
+        let text = show(doing, "StatusText")?;
         if text != said && !text.is_empty() {
             eprintln!("{text}");
             said = text;
@@ -35,6 +43,9 @@ pub fn build(release: Option<&Release>) -> Result<u8> {
         std::thread::sleep(Duration::from_millis(500));
     };
     if !status.success() {
+        if show(PROVISION, "ActiveState")? == "failed" {
+            failed(PROVISION)?;
+        }
         return failed(&unit);
     }
     eprintln!("{}", show(&unit, "StatusText")?);

@@ -73,7 +73,7 @@ fn main() -> Result<()> {
     for contender in &contenders {
         table.row(contender.name, &milliseconds(&contender.times));
     }
-    table.remark("The whole audit runs seven programs, asks gcc eight times, compiles a program and runs it.");
+    table.remark("The whole audit starts seven programs of the prefix, asks gcc for its parts, compiles a program and runs it.");
     table.print(cli.json);
     Ok(())
 }
@@ -132,6 +132,6 @@ fn readelf(tree: &Path) -> Command {
 
 fn find(tree: &Path) -> Command {
     let mut command = quiet(Path::new("find"));
-    command.arg(tree).args(["-printf", "%m %u %p\n"]);
+    command.arg(tree).args(["-printf", "%m %U %p\n"]);
     command
 }

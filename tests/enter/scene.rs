@@ -3,8 +3,10 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use super::lab;
+use lab::root::Root;
 use lab::tool::run;
 
 /// EPREFIX.
@@ -45,9 +47,11 @@ pub struct Ran {
 impl Scene {
     /// The root image and the prefix as they are.
     pub fn new() -> Scene {
-        let root = lab::root::root().unwrap();
+        // Asked once: apt takes seconds to say what they are made of.
+        static PARTS: OnceLock<(Root, PathBuf)> = OnceLock::new();
+        let made = || (lab::root::root().unwrap(), prefix_of_core().unwrap());
+        let (root, prefix) = PARTS.get_or_init(made).clone();
         let (before, after) = (String::new(), String::new());
-        let prefix = prefix_of_core().unwrap();
         Scene { root: root.dir, prefix, release: root.release, before, after }
     }
 

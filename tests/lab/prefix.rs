@@ -72,7 +72,8 @@ pub fn digest() -> Result<String> {
     Ok(fs::read_to_string(made()?.join("digest"))?)
 }
 
-/// The directory with the prefix's archive and manifest, made when they are not there.
+/// The directory with the prefix's archive and manifest, and the archive's signature (minisign)
+/// with its public key, `maker.pub`; made when they are not there.
 pub fn archive() -> Result<PathBuf> {
     let made = made()?;
     cache::artifact("prefix-archive", &[made.as_os_str().as_encoded_bytes()], |to| {
@@ -80,8 +81,33 @@ pub fn archive() -> Result<PathBuf> {
         let tree = Tree { dir: made.join("tree"), eprefix: EPREFIX.into() };
         let digest = fs::read_to_string(made.join("digest"))?;
         let time = fs::read_to_string(made.join("time"))?.parse()?;
-        make::pack::archive(&tree, &digest, time, &parts()?.packages, to).map(drop)
+        let file = make::pack::archive(&tree, &digest, time, &parts()?.packages, to)?;
+        let (public, secret) = (to.join("maker.pub"), to.join("maker.sec"));
+        run(Command::new("minisign").args(["-G", "-W", "-p"]).arg(public).arg("-s").arg(&secret))?;
+        run(Command::new("minisign").args(["-S", "-s"]).arg(secret).arg("-m").arg(file)).map(drop)
     })
+}
+
+/// Puts archive, signature and key into a machine's state, and configures them as the source of
+/// its prefix.
+pub fn offer(state: &State) -> Result<()> {
+    let dir = archive()?;
+    fs::create_dir_all(state.path("/srv/prefix"))?;
+    let mut source = None;
+    for entry in fs::read_dir(&dir)? {
+        let from = entry?.path();
+        let name = from.file_name().context("a file has a name")?.to_string_lossy().into_owned();
+        if name.ends_with(".sec") {
+            continue;
+        }
+        fs::copy(&from, state.path("/srv/prefix").join(&name))?;
+        source = source.or(name.ends_with(".zst").then_some(name));
+    }
+    let source = source.with_context(|| format!("{}: no archive", dir.display()))?;
+    let text = format!(
+        "[prefix]\nsource = \"/srv/prefix/{source}\"\npublic-key = \"/srv/prefix/maker.pub\"\n"
+    );
+    state.write("/etc/zfs-prefix/config.d/10-prefix.toml", text)
 }
 
 /// Puts a copy of the prefix into a machine's state, as the user core's.

@@ -30,12 +30,12 @@ fn main() -> Result<()> {
     let staged: PathBuf = std::env::args_os().nth(1).context("usage: demo STAGE")?.into();
     let staged = staged.canonicalize().with_context(|| staged.display().to_string())?;
     say(
-        "1. A Debian root image: read-only /usr, user core, the stock cloud kernel, no zfs module (one to three minutes when it is not cached)",
+        "1. A Debian 13 root image: read-only /usr, user core, the stock cloud kernel, no zfs module, no compiler, make, perl or python; and a prefix made of Debian 12's packages, signed (two to four minutes when they are not cached)",
     );
     let root = lab::root::root()?;
     let work = lab::dir().join("demo");
     let state = State::fresh(&root, &work.join("state"))?;
-    lab::prefix::install(&state)?;
+    lab::prefix::offer(&state)?;
     build(&root, &state, &staged)?;
 
     say("3. The stock kernel in QEMU (no KVM needed): generator, zfs-load, a new pool");
@@ -62,7 +62,7 @@ fn main() -> Result<()> {
         println!("multi-user.target {} s after the kernel's start", boot.uptime()?);
     }
     say(&format!(
-        "PROVEN in {} s: stock kernel {}, OpenZFS built by emerge as user core, published, loaded before import, pool ONLINE with its file in three boots",
+        "PROVEN in {} s: stock kernel {}, OpenZFS built by emerge as user core in a prefix of another Debian, published, loaded before import, pool ONLINE with its file in three boots",
         begin.elapsed().as_secs(),
         root.release
     ));
@@ -71,11 +71,17 @@ fn main() -> Result<()> {
 
 fn build(root: &Root, state: &State, staged: &Path) -> Result<()> {
     say(
-        "2. That image booted with systemd in nspawn: systemctl start zfs-build@RELEASE, a real emerge as user core (three to six minutes)",
+        "2. That image booted with systemd in nspawn: the prefix's archive is checked, unpacked and audited; then systemctl start zfs-build@RELEASE, a real emerge as user core (four to seven minutes)",
     );
     let machine = Machine::boot("demo-native", root, state, Some(staged), Duration::from_secs(60))?;
     ensure!(machine.exec("touch /usr/x")?.status != 0, "/usr can be written to");
     let release = &root.release;
+    ensure!(
+        machine.exec("! command -v gcc make perl python3")?.status == 0,
+        "the image has a toolchain"
+    );
+    let provisioned = machine.exec_live("zfs-prefix prefix provision && zfs-prefix prefix info")?;
+    ensure!(provisioned == 0, "prefix provision ended with {provisioned}");
     // It starts zfs-build@RELEASE.service, and shows that unit's STATUS as it changes.
     let status = machine.exec_live(&format!("zfs-prefix build --kernel-release {release}"))?;
     machine.exec_live(&format!(

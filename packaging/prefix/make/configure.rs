@@ -123,7 +123,8 @@ fn certificates(tree: &Tree) -> Result<()> {
     anyhow::ensure!(!bundle.is_empty(), "{}: no certificates", from.display());
     tree.write("etc/ssl/certs/ca-certificates.crt", &bundle, 0o644)?;
     tree.write("usr/lib/ssl/openssl.cnf", "openssl_conf = default\n[default]\n", 0o644)?;
-    tree.link("../../../etc/ssl/certs", "usr/lib/ssl/certs")
+    tree.link("../../../etc/ssl/certs", "usr/lib/ssl/certs")?;
+    tree.link("../../../etc/ssl/certs/ca-certificates.crt", "usr/lib/ssl/cert.pem")
 }
 
 /// Compiles python's modules, so that starting it does not: by content, not by time. With the

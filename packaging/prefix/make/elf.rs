@@ -10,7 +10,7 @@ use object::Endianness;
 use object::elf::{DT_RPATH, DT_RUNPATH, DT_SONAME, FileHeader64, PT_INTERP};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 
-use super::tool::run;
+use super::tool::output;
 use super::tree::{TRIPLET, Tree};
 
 type Header = FileHeader64<Endianness>;
@@ -45,7 +45,9 @@ pub fn relocate(tree: &Tree) -> Result<()> {
         } else if dynamic.interpreter {
             patchelf.run(&["--set-interpreter", &tree.interpreter()], &file)?;
             patchelf.run(&["--force-rpath", "--set-rpath", &tree.libraries()], &file)?;
-        } else if dynamic.run_path {
+        } else if dynamic.run_path
+            && !patchelf.run(&["--print-rpath"], &file)?.starts_with("$ORIGIN")
+        {
             patchelf.run(&["--remove-rpath"], &file)?;
         }
     }
@@ -70,19 +72,21 @@ impl Patchelf<'_> {
         Ok(Patchelf { tree, dir })
     }
 
-    fn run(&self, args: &[&str], file: &Path) -> Result<()> {
+    fn run(&self, args: &[&str], file: &Path) -> Result<String> {
         let at = |name: &str| -> PathBuf { self.dir.path().join(name) };
         let mode = fs::metadata(file)?.permissions().mode();
-        run(Command::new(at("ld-linux-x86-64.so.2"))
-            .env_clear()
-            .arg("--library-path")
-            .arg(self.dir.path())
-            .arg(at("patchelf"))
-            .args(args)
-            .arg(file))
+        let said = output(
+            Command::new(at("ld-linux-x86-64.so.2"))
+                .env_clear()
+                .arg("--library-path")
+                .arg(self.dir.path())
+                .arg(at("patchelf"))
+                .args(args)
+                .arg(file),
+        )
         .with_context(|| format!("{} in {}", file.display(), self.tree.dir.display()))?;
         fs::set_permissions(file, PermissionsExt::from_mode(mode))?;
-        Ok(())
+        Ok(said)
     }
 }
 

@@ -66,7 +66,7 @@ mod tests {
         let mut specs = "*asm:\n%{m}\n\n*link:\n%{a}\n\n*startfile:\n\n".to_owned();
         prepend(&mut specs, "link", "X ").unwrap();
         replace(&mut specs, "startfile", "Y").unwrap();
-        assert_eq!(specs, "*asm:\n%{m}\n\n*link:\nX %{a}\n\n*startfile:\nY\n\n");
+        assert_eq!(specs, "*asm:\n%{m}\n\n*link:\nX %{a}\n\n*startfile:\nY\n");
         assert!(prepend(&mut specs, "none", "").is_err());
     }
 }

@@ -23,6 +23,16 @@ const UNWANTED: &str = "adduser base-files base-passwd debconf dpkg init-system-
     libsemanage-common libsemanage2 libsepol2 libdb5.3 libaudit-common \
     libasan8 liblsan0 libtsan2 libubsan1 libitm1 libhwasan0";
 
+/// Files whose libraries are in [`UNWANTED`], and the C library's converters between character sets,
+/// which are looked for in the host's /usr/lib only.
+const LEFT_OUT: [&str; 5] = [
+    "./usr/bin/su",
+    "./usr/sbin/runuser",
+    "./usr/lib/python3.11/lib-dynload/_dbm.*",
+    "./usr/lib/x86_64-linux-gnu/perl/*/auto/DB_File/*",
+    "./usr/lib/x86_64-linux-gnu/gconv/*",
+];
+
 /// A package as it was taken: name, version, and the file.
 #[derive(Clone, Debug)]
 pub struct Package {
@@ -125,6 +135,7 @@ pub fn unpack(packages: &[Package], tree: &Path) -> Result<()> {
         let mut tar = Command::new("tar");
         tar.args(["-x", "--keep-directory-symlink", "--no-same-owner", "--no-same-permissions"])
             .args(left_out.map(|d| format!("--exclude=./usr/share/{d}/*")))
+            .args(LEFT_OUT.map(|f| format!("--exclude={f}")))
             .args(["--exclude=./etc/*", "--exclude=./var/*", "--exclude=./run/*", "-C"])
             .arg(tree)
             .stdin(pipe);

@@ -8,22 +8,33 @@ use anyhow::{Context, Result};
 
 use super::tree::Tree;
 
-/// Makes absolute symlinks relative, and removes those that lead nowhere (to what was left out).
+/// Makes absolute symlinks relative, and removes those that lead nowhere (to what was left out) or
+/// out of the tree, whatever this machine has there.
 ///
 /// # Errors
 /// The tree cannot be read or written.
 pub fn links(tree: &Tree) -> Result<()> {
-    for link in tree.files(true)? {
-        let target = fs::read_link(&link)?;
-        if target.is_absolute() {
-            let inside = tree.at(&target.to_string_lossy()[1..]);
-            if let Ok(real) = fs::canonicalize(&inside) {
+    let root = fs::canonicalize(&tree.dir)?;
+    let inside = |path: &Path| fs::canonicalize(path).ok().filter(|real| real.starts_with(&root));
+    // A link to a link comes right once that one is: as often as there is something to do.
+    let mut again = true;
+    while again {
+        again = false;
+        for link in tree.files(true)? {
+            let target = fs::read_link(&link)?;
+            if !target.is_absolute() || target.starts_with("/etc/alternatives") {
+                continue;
+            }
+            if let Some(real) = inside(&tree.at(&target.to_string_lossy()[1..])) {
                 let from = fs::canonicalize(link.parent().context("a link has a directory")?)?;
                 fs::remove_file(&link)?;
                 std::os::unix::fs::symlink(relative(&from, &real), &link)?;
+                again = true;
             }
         }
-        if !link.exists() || target.starts_with("/etc/alternatives") {
+    }
+    for link in tree.files(true)? {
+        if inside(&link).is_none() || fs::read_link(&link)?.is_absolute() {
             fs::remove_file(&link)?;
         }
     }
@@ -138,6 +149,29 @@ mod tests {
             ("#!/usr/bin/env -S awk -f\n", "#!/E/bin/awk -f\n"),
         ] {
             assert_eq!(script(from, "/E", true), want, "{from}");
+        }
+    }
+
+    #[test]
+    fn no_link_leads_out_of_the_tree_whatever_this_machine_has_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree { dir: dir.path().join("tree"), eprefix: "/E".to_owned() };
+        tree.write("usr/lib/x/ld.so.2", "", 0o755).unwrap();
+        for (target, link) in [
+            ("/lib64/ld.so", "usr/bin/ld.so"),
+            ("/usr/lib/x/ld.so.2", "lib64/ld.so"),
+            ("/etc/passwd", "etc/passwd"),
+            ("/etc/alternatives/x", "usr/bin/x"),
+            ("none", "usr/bin/none"),
+        ] {
+            tree.link(target, link).unwrap();
+        }
+        links(&tree).unwrap();
+        let found = |link: &str| fs::read_link(tree.at(link)).ok();
+        assert_eq!(found("usr/bin/ld.so"), Some("../lib/x/ld.so.2".into()));
+        assert_eq!(found("lib64/ld.so"), Some("../usr/lib/x/ld.so.2".into()));
+        for link in ["etc/passwd", "usr/bin/x", "usr/bin/none"] {
+            assert_eq!(found(link), None, "{link}");
         }
     }
 

@@ -20,16 +20,17 @@ pub(super) fn check(found: &mut Findings) {
             Check::Owner,
             Path::new(""),
             "belongs to root; builds do not run as root",
-            "chown -hR it to an unprivileged user",
+            format!("chown -hR USER:GROUP {}, an unprivileged user's", tree.eprefix.display()),
         );
     }
     for (path, entry) in &tree.entries {
+        let shown = found.shown(path);
         if let Some(why) = &entry.unreadable {
             found.error(
                 Check::Unreadable,
                 path,
                 format!("cannot be read: {why}"),
-                "run the audit as the prefix's owner or as root, or chmod u+rX it",
+                format!("run the audit as the prefix's owner or as root, or chmod u+rX {shown}"),
             );
         }
         if entry.uid != owner {
@@ -37,7 +38,7 @@ pub(super) fn check(found: &mut Findings) {
                 Check::Owner,
                 path,
                 format!("belongs to uid {}, the prefix to uid {owner}", entry.uid),
-                format!("chown -h {owner} it, once you know what it is"),
+                format!("chown -h {owner} {shown}, once you know what it is"),
             );
         }
         mode(found, path, entry);
@@ -57,22 +58,24 @@ pub(super) fn check(found: &mut Findings) {
 fn mode(found: &mut Findings, path: &Path, entry: &Entry) {
     let mode = entry.mode & 0o7777;
     let directory = matches!(entry.kind, Kind::Directory);
+    let shown = found.shown(path);
     match entry.kind {
         Kind::Link(_) => return,
         Kind::Special(what @ ("block device" | "character device")) => {
-            found.error(Check::Mode, path, format!("is a {what}"), "remove it");
+            found.error(Check::Mode, path, format!("is a {what}"), format!("rm {shown}"));
         }
         _ => {}
     }
     // A sticky directory is open to all on purpose, as /tmp is.
     if mode & OTHERS_WRITE != 0 && !(directory && mode & STICKY != 0) {
         let problem = format!("everybody can write to it (mode {mode:04o})");
-        found.error(Check::Mode, path, problem, "chmod o-w it");
+        found.error(Check::Mode, path, problem, format!("chmod o-w {shown}"));
     }
     // On a directory the bit gives no rights: new files take its group.
     if mode & SET_ID != 0 && !directory {
         let which = if mode & 0o4000 != 0 { "setuid" } else { "setgid" };
-        found.error(Check::Mode, path, format!("is {which} (mode {mode:04o})"), "chmod ug-s it");
+        let problem = format!("is {which} (mode {mode:04o})");
+        found.error(Check::Mode, path, problem, format!("chmod ug-s {shown}"));
     }
 }
 

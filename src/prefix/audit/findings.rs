@@ -13,6 +13,11 @@ pub(super) struct Findings<'t> {
 }
 
 impl Findings<'_> {
+    /// The path of a file, for the command that is its cure.
+    pub(super) fn shown(&self, file: &Path) -> String {
+        self.tree.absolute(file).display().to_string()
+    }
+
     pub(super) fn error(
         &mut self,
         check: Check,
@@ -45,7 +50,7 @@ impl Findings<'_> {
         problem: String,
         cure: String,
     ) {
-        let file = self.tree.absolute(file).to_string_lossy().into_owned();
+        let file = self.shown(file);
         self.list.push(Finding { severity, check, file, problem, cure });
     }
 }

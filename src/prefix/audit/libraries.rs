@@ -61,8 +61,8 @@ fn run_path(found: &mut Findings, path: &Path, elf: &Elf) {
                 Place::Here(..) | Place::Missing(_) => continue,
             };
             let cure = format!(
-                "patchelf --remove-rpath, or --set-rpath {} it",
-                tree.eprefix.join("usr/lib").display()
+                "patchelf --set-rpath DIRECTORIES-OF-THE-PREFIX {0}, or --remove-rpath {0}",
+                found.shown(path)
             );
             found.error(Check::RunPath, path, problem, cure);
         }
@@ -82,7 +82,8 @@ fn programs(
     let mut loaders: HashMap<PathBuf, (usize, Loader)> = HashMap::new();
     for (path, elf) in elves.iter().filter(|(_, elf)| elf.kind == Kind::Program) {
         let Some(interpreter) = interpreter(found, path, elf) else { continue };
-        for dir in expand(tree, path, &elf.rpath) {
+        let rpath = if elf.runpath.is_empty() { &elf.rpath[..] } else { &[] };
+        for dir in expand(tree, path, rpath) {
             *inherited.entry(dir).or_default() += 1;
         }
         let (uses, loader) = loaders.entry(interpreter.clone()).or_insert_with(|| {
@@ -119,7 +120,9 @@ fn interpreter(found: &mut Findings, path: &Path, elf: &Elf) -> Option<PathBuf> 
         Place::Outside(_) => format!("its interpreter is the host's {}", wanted.display()),
     };
     let cure = match usual_interpreter(tree) {
-        Some(usual) => format!("patchelf --set-interpreter {} it", usual.display()),
+        Some(usual) => {
+            format!("patchelf --set-interpreter {} {}", usual.display(), found.shown(path))
+        }
         None => "provision a prefix that has an ELF interpreter of its own".to_owned(),
     };
     found.error(Check::Interpreter, path, problem, cure);

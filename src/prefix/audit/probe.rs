@@ -44,7 +44,10 @@ pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Opt
         Ok(programs) => programs,
         Err(error) => {
             let problem = format!("its programs were not run: {error:#}");
-            let cure = "audit it as root, at the path it was made for";
+            let cure = match nix::unistd::geteuid().is_root() {
+                true => "mend what this says, and audit again",
+                false => "run the audit as root",
+            };
             found.error(Check::Probe, Path::new(""), problem, cure);
             return None;
         }
@@ -87,22 +90,29 @@ pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Opt
     Some(compiler)
 }
 
-/// gcc's own idea of where its parts are.
+/// gcc's own idea of where its parts are: asked by one shell, each entering of the prefix costs.
 fn parts(found: &mut Findings, programs: &Programs, gcc: &Path, command: &Path) {
-    for (option, name) in PARTS {
-        let said = match programs.run(command, &[&format!("{option}{name}")]) {
-            Ok(text) => text.trim().to_owned(),
-            Err(error) => format!("{error:#}"),
-        };
-        let problem = match found.tree.resolve(Path::new(&said)) {
+    const SCRIPT: &str = "gcc=$1; shift; for option; do \"$gcc\" \"$option\" || exit; done";
+    let bash = found.tree.eprefix.join("bin/bash");
+    let options = PARTS.map(|(option, name)| format!("{option}{name}"));
+    let command = command.to_string_lossy();
+    let mut args = vec!["-c", SCRIPT, "bash", &command];
+    args.extend(options.iter().map(String::as_str));
+    let cure = "provision a complete prefix, or mend gcc's specs file";
+    let said = programs.run(&bash, &args).unwrap_or_else(|error| format!("{error:#}"));
+    if said.lines().count() != PARTS.len() {
+        let problem = format!("does not say where its parts are: {}", said.trim());
+        return found.error(Check::Probe, gcc, problem, cure);
+    }
+    for ((_, name), said) in PARTS.iter().zip(said.lines()) {
+        let problem = match found.tree.resolve(Path::new(said)) {
             // Without a directory gcc has none of its own, and takes the one of PATH.
-            _ if said == name && ["as", "ld"].contains(&name) => continue,
+            _ if said == *name && ["as", "ld"].contains(name) => continue,
             _ if !said.starts_with('/') => format!("finds no {name} of its own (says {said:?})"),
             Place::Here(..) => continue,
             Place::Missing(at) => format!("takes {name} from {}, which is not there", at.display()),
             Place::Outside(host) => format!("takes {name} from the host: {}", host.display()),
         };
-        let cure = "provision a complete prefix, or mend gcc's specs file";
         found.error(Check::Probe, gcc, problem, cure);
     }
 }

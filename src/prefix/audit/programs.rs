@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use super::tree::Tree;
-use crate::build::command::{Cancel, Run};
+use crate::build::command::{Cancel, Run, User};
 use crate::host::Host;
 use crate::prefix::Prefix;
-use crate::prefix::enter::{Place, environment::environment};
+use crate::prefix::enter::{Account, Place, environment::environment};
 use crate::store::{Layout, make_dirs};
 
 /// How long a program may say nothing.
@@ -74,7 +74,7 @@ impl<'a> Programs<'a> {
     pub(crate) fn run(&self, program: &Path, args: &[&str]) -> Result<String> {
         let run = match &self.inside {
             Some((prefix, place)) => prefix.run(program, place),
-            None => environment(self.eprefix, self.work(), "audit")
+            None => environment(self.eprefix, self.work(), &caller())
                 .into_iter()
                 .fold(Run::new(program).dir(self.work()), |run, (name, value)| {
                     run.env(name, value)
@@ -82,6 +82,11 @@ impl<'a> Programs<'a> {
         };
         run.args(args).idle(PATIENCE).output(self.cancel)
     }
+}
+
+fn caller() -> String {
+    let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    Account::of(User { uid, gid }).user
 }
 
 /// Where builds work too: /tmp may be mounted noexec.

@@ -138,7 +138,7 @@ impl Tree {
                     names(target).rev().for_each(|name| rest.push_front(name));
                 }
                 Some(Kind::Directory) => {}
-                Some(_) if rest.is_empty() => {}
+                Some(Kind::File(_) | Kind::Special(_)) if rest.is_empty() => {}
                 _ => {
                     at.extend(rest);
                     return Place::Missing(at);

@@ -73,7 +73,10 @@ pub fn run(host: &Host, settings: &Settings, request: &Request) -> Result<u8> {
     let run = command(&prefix, &place, tree.as_ref(), request);
     say_what_is_special(&prefix, &layout, release, request);
     let status = follow(&run, &cancel)?;
-    scratch.close().context("removing the scratch directory")?;
+    // The command's status counts; what is left is removed with its age (tmpfiles.d).
+    if let Err(error) = scratch.close() {
+        eprintln!("zfs-prefix: the scratch directory cannot be removed: {error}");
+    }
     Ok(code(status))
 }
 

@@ -7,16 +7,19 @@
 
 mod check;
 mod fetch;
+mod pause;
 mod place;
 mod report;
+mod sound;
 pub mod step;
 mod unpack;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use tracing::warn;
 
@@ -25,9 +28,9 @@ use crate::config::{Settings, Source};
 use crate::exit::{self, Exit};
 use crate::fail;
 use crate::host::Host;
-use crate::prefix::audit;
 use crate::store::{Layout, Lock, unix_now};
 use check::Expected;
+use pause::Pause;
 use place::{Present, Target};
 use report::Report;
 use step::{Hands, Step};
@@ -133,12 +136,14 @@ pub fn run(
     }
     let expected = Expected::of(&settings.prefix, options)?;
     let target = Target::find(&settings.prefix)?;
-    let provision = Provision { host, options, signals, layout, source, expected, target };
+    let provision =
+        Provision { host, settings, options, signals, layout, source, expected, target };
     provision.run().map(Outcome::Provisioned)
 }
 
 struct Provision<'a> {
     host: &'a Host,
+    settings: &'a Settings,
     options: &'a Options,
     signals: &'a Signals,
     layout: Layout,
@@ -149,6 +154,10 @@ struct Provision<'a> {
 
 impl Provision<'_> {
     fn run(&self) -> Result<String> {
+        let pause = Pause::of(&self.layout, self.settings, self.source)?;
+        if self.options.if_missing {
+            pause.check()?;
+        }
         let hands = Hands {
             exe: &self.options.exe,
             user: self.target.user,
@@ -156,35 +165,70 @@ impl Provision<'_> {
         };
         hands.in_parent(&self.clean(), &self.signals.cancel)?;
         let mut report = Report::new();
-        let name = fetch::name(self.source);
+        let (part, fetched) = self.fetch(&mut report)?;
+        let placed = self.check_and_place(&hands, &part, &fetched, &mut report);
+        match &placed {
+            Ok(text) => {
+                part.remove();
+                pause.over();
+                report.done(text);
+            }
+            Err(error) => {
+                pause.failed(error);
+                // Wrong, it would be taken up again for ever. Whole, it need not be fetched again,
+                // unless its room is needed.
+                let room = exit::of(error) == Exit::NoSpace && self.shares_disk(&part);
+                if blames_archive(error) || room {
+                    part.remove();
+                }
+            }
+        }
+        placed
+    }
+
+    fn fetch(&self, report: &mut Report) -> Result<(fetch::Part, fetch::Fetched)> {
+        let part =
+            fetch::Part::new(&self.layout.cache().join("download"), &fetch::name(self.source))?;
+        // There is nothing to clean up: what was fetched is kept.
         self.signals.at_once.store(true, Ordering::Relaxed);
         if self.options.if_missing {
             fetch::wait_for_network(self.source);
         }
-        let part = fetch::Part::new(&self.layout.cache().join("download"), &name)?;
-        let fetched =
-            fetch::fetch(self.source, &part, &self.target.path, &self.expected, &mut report);
+        let fetched = fetch::fetch(self.source, &part, &self.target.path, &self.expected, report);
         self.signals.at_once.store(false, Ordering::Relaxed);
-        let fetched = fetched.inspect_err(|e| part.after(e))?;
+        let fetched = fetched.inspect_err(|error| {
+            if blames_archive(error) || exit::of(error) == Exit::NoSpace {
+                part.remove();
+            }
+        })?;
+        Ok((part, fetched))
+    }
+
+    fn check_and_place(
+        &self,
+        hands: &Hands<'_>,
+        part: &fetch::Part,
+        fetched: &fetch::Fetched,
+        report: &mut Report,
+    ) -> Result<String> {
         report.say("checking the archive");
-        let checked =
-            check::check(&part.path, self.source, &self.expected, fetched.signature.as_deref())
-                .inspect_err(|e| part.after(e))?;
+        let signature = fetched.signature.as_deref();
+        let checked = check::check(&part.path, self.source, &self.expected, signature)?;
         let digest = fetched.manifest.as_ref().and_then(|m| m.digest(&checked.sha256));
         let mark = self.mark(&checked, digest)?;
-        let placed = self.put_in_place(&hands, &part, mark, &checked, &mut report);
-        if let Err(error) = &placed {
+        self.put_in_place(hands, part, mark, &checked, report).inspect_err(|_| {
             // What we made in the parent goes, whoever ended us.
             let cleaned = hands.in_parent(&self.clean(), &Cancel::after(place::CLEANING));
-            if let Err(e) = cleaned {
-                warn!("{e:#}; the next run removes it");
+            if let Err(error) = cleaned {
+                warn!("{error:#}; the next run removes it");
             }
-            part.after(error);
-        }
-        let text = placed?;
-        part.remove();
-        report.done(&text);
-        Ok(text)
+        })
+    }
+
+    /// Whether the download takes room where the prefix goes.
+    fn shares_disk(&self, part: &fetch::Part) -> bool {
+        let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+        device(&part.path) == device(place::parent(&self.target.path))
     }
 
     fn clean(&self) -> Step {
@@ -212,7 +256,7 @@ impl Provision<'_> {
         hands.as_owner(&unpack, cancel, &mut |line| report.unpacking(line))?;
         if self.options.audit {
             report.say("auditing the prefix");
-            self.audit(&dir)?;
+            sound::check(self.host, self.source, &dir, path, cancel)?;
         }
         // From here on it is quick, and not to be torn.
         if cancel.is_set() {
@@ -240,28 +284,6 @@ impl Provision<'_> {
             when: unix_now(),
         };
         Ok(serde_json::to_string(&mark)?)
-    }
-
-    /// The one place where the audit is asked: errors of it are ours.
-    fn audit(&self, dir: &Path) -> Result<()> {
-        let options =
-            audit::Options { host: self.host, kernel_compiler: None, cancel: &self.signals.cancel };
-        let found =
-            audit::audit(dir, &self.target.path, &options).context("auditing the prefix")?;
-        if found.is_sound() {
-            return Ok(());
-        }
-        let errors: Vec<_> = found.of(audit::Severity::Error).collect();
-        let some: Vec<_> =
-            errors.iter().take(5).map(|f| format!("\n  {}: {}", f.file, f.problem)).collect();
-        fail!(
-            Exit::PrefixIncomplete,
-            "{}: the prefix in it is not sound; nothing was put in place. {} errors, the first ones:{}\n\
-             To take it all the same: zfs-prefix prefix provision --no-audit",
-            self.source,
-            errors.len(),
-            some.concat()
-        )
     }
 }
 

@@ -2,6 +2,7 @@
 //! bears no signature and nothing depends on it: with it, an archive for another place is refused
 //! before it is fetched, and the prefix says which tree it was made from.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -34,32 +35,18 @@ struct Archive {
 }
 
 impl Manifest {
-    /// The manifest beside `source`, if there is one.
-    ///
-    /// # Errors
-    /// [`Exit::Network`]: the server does not answer.
-    pub(super) fn find(source: &Source, get: Option<&Get>) -> Result<Option<Manifest>> {
-        let Some(place) = beside(&source.to_string()) else { return Ok(None) };
-        let read = match get {
-            Some(get) => {
-                let answer = get(&place, 0, None)?;
-                match answer.status {
-                    200 => text(answer.body, LIMIT),
-                    _ => return Ok(None),
-                }
-            }
-            None => match open_file(Path::new(&place)) {
-                Ok((file, _)) => text(file, LIMIT),
-                Err(_) => return Ok(None),
-            },
+    /// The manifest beside `source`, if there is one. A server that does not answer is the
+    /// archive's matter, which is asked for next.
+    pub(super) fn find(source: &Source, get: Option<&Get>) -> Option<Manifest> {
+        let place = beside(&source.to_string())?;
+        let content: Box<dyn Read> = match get {
+            Some(get) => get(&place, 0, None).ok().filter(|answer| answer.status == 200)?.body,
+            None => Box::new(open_file(Path::new(&place)).ok()?.0),
         };
-        match read.and_then(|text| Ok(serde_json::from_str(&text)?)) {
-            Ok(manifest) => Ok(Some(manifest)),
-            Err(error) => {
-                warn!("{place} is no manifest of a prefix and not heeded: {error:#}");
-                Ok(None)
-            }
-        }
+        let parsed = text(content, LIMIT).and_then(|text| Ok(serde_json::from_str(&text)?));
+        parsed
+            .inspect_err(|e| warn!("{place} is no manifest of a prefix and not heeded: {e:#}"))
+            .ok()
     }
 
     /// # Errors

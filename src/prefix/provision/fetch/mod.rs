@@ -99,7 +99,7 @@ pub(super) fn fetch(
         (other, _) => signature_beside(Path::new(&other.to_string())),
     };
     let signature = expected.signed().then(signature).transpose()?;
-    let manifest = Manifest::find(source, get.as_ref())?;
+    let manifest = Manifest::find(source, get.as_ref());
     manifest.iter().try_for_each(|manifest| manifest.check_place(source, eprefix))?;
     match (source, &get) {
         (Source::Https(url), Some(get)) => part.download(source, url, get, expected, report)?,

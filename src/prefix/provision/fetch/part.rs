@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Answer, Get, open_file};
 use crate::config::Source;
-use crate::exit::{self, Exit, Failure, WithExit};
+use crate::exit::{Exit, Failure, WithExit};
 use crate::fail;
 use crate::prefix::provision::check::Expected;
 use crate::prefix::provision::report::{Report, megabytes};
@@ -71,14 +71,6 @@ impl Part {
                 }
                 _ => {}
             }
-        }
-    }
-
-    /// Decides after a failure whether it is worth keeping: a wrong one would be resumed for ever,
-    /// and a full disk needs the room.
-    pub(in super::super) fn after(&self, error: &anyhow::Error) {
-        if super::super::blames_archive(error) || exit::of(error) == Exit::NoSpace {
-            self.remove();
         }
     }
 
@@ -215,7 +207,11 @@ fn free_space(dir: &Path) -> Result<u64> {
 /// Whether the answer goes on where the part ends, with the same file.
 fn continues(answer: &Answer, have: u64, of: Option<&Of>) -> bool {
     let known = of.and_then(|of| of.total);
+    // Some servers do not heed If-Range.
+    let validators = (of.and_then(|of| of.validator.as_ref()), answer.validator.as_ref());
+    let another = matches!(validators, (Some(ours), Some(theirs)) if ours != theirs);
     answer.status == 206
+        && !another
         && answer
             .range
             .is_some_and(|(start, total)| start == have && known.is_none_or(|known| known == total))

@@ -59,7 +59,8 @@ impl Tree {
     /// Only to a file of the tree that is there: not to what a symlink of it names.
     pub(super) fn hard_link(&mut self, path: &Path, target: &Path) -> Result<()> {
         let there = open_beneath(self.root.as_fd(), target, OFlag::O_PATH | OFlag::O_NOFOLLOW)
-            .map_err(|e| refused(format!("a hard link to {}: {}", target.display(), why(e))))?;
+            .map_err(look)
+            .with_context(|| format!("a hard link to {}", target.display()))?;
         let stat = nix::sys::stat::fstat(&there)?;
         if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
             return Err(refused(format!("a hard link to {}, which is no file", target.display())));
@@ -67,7 +68,7 @@ impl Tree {
         let from = directory_of(self.root.as_fd(), target)?;
         let (parent, name) = self.parent(path)?;
         let old = target.file_name().unwrap_or_default();
-        Ok(linkat(&from, old, parent, name, AtFlags::empty()).map_err(once)?)
+        linkat(&from, old, parent, name, AtFlags::empty()).map_err(once)
     }
 
     /// A new file, which nobody else may read until [`finish_file`].
@@ -110,7 +111,7 @@ impl Tree {
     fn open_or_make(&self, dir: &Path) -> Result<OwnedFd> {
         match open_beneath(self.root.as_fd(), dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
             Err(Errno::ENOENT) => {}
-            other => return other.map_err(|e| refused(why(e).to_owned())),
+            other => return other.map_err(look),
         }
         let mut at = PathBuf::new();
         for name in dir {
@@ -150,8 +151,7 @@ fn directory_of(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
 }
 
 fn open_directory(root: BorrowedFd<'_>, dir: &Path) -> Result<OwnedFd> {
-    open_beneath(root, dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
-        .map_err(|e| refused(why(e).to_owned()))
+    open_beneath(root, dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(look)
 }
 
 fn open_beneath(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
@@ -163,13 +163,14 @@ fn open_beneath(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> nix::Result<
 }
 
 /// Names cannot lead out of the tree any more, so these are what an archive can still do wrong.
-fn why(error: Errno) -> &'static str {
-    match error {
+fn look(error: Errno) -> anyhow::Error {
+    let why = match error {
         Errno::ELOOP => "goes through a symlink of the archive",
         Errno::ENOTDIR => "goes through something that is no directory",
         Errno::ENOENT => "is not in the archive so far",
-        other => other.desc(),
-    }
+        other => return other.into(),
+    };
+    refused(why.to_owned())
 }
 
 fn once(error: Errno) -> anyhow::Error {
