@@ -163,8 +163,8 @@ impl Job<'_> {
     }
 
     /// `run` with what ccache(1) has to know. Its cache is the prefix's. Another work directory
-    /// makes no difference to configure's checks; it does to modules, whose path is an argument of the
-    /// compiler (KBUILD_MODFILE, -ffile-prefix-map). The one of a kernel release is always the same.
+    /// makes no difference to configure's own checks; it does to modules, for kbuild compiles in the
+    /// kernel's tree, and the way from there names it. The one of a kernel release is always the same.
     fn ccache(&self, run: Run) -> Run {
         run.env("CCACHE_DIR", self.prefix.path.join("var/cache/ccache"))
             .env("CCACHE_BASEDIR", &self.work.top)
