@@ -56,6 +56,11 @@ impl Apt {
     /// # Errors
     /// apt-get is not there, or the archive does not have a package.
     pub fn packages(&self, dir: &Path) -> Result<Vec<Package>> {
+        let machine = output(Command::new("dpkg").arg("--print-architecture"))?;
+        let release = fs::read_to_string("/etc/os-release")?;
+        if machine.trim() != "amd64" || !release.contains("VERSION_CODENAME=bookworm") {
+            bail!("prefixes are made on Debian 12 (bookworm) for amd64, and of its packages");
+        }
         // apt-get names no file that is in its cache already: asked with another, empty one.
         let empty = dir.join("empty");
         for dir in [dir, &empty] {
@@ -102,6 +107,11 @@ impl Apt {
 /// # Errors
 /// pip is not there, the index does not have it, or it is another file than the pinned one.
 pub fn portage(requirements: &Path, dir: &Path) -> Result<PathBuf> {
+    // Another version may be left from earlier.
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
     run(Command::new("python3")
         .args(["-m", "pip", "-q", "--disable-pip-version-check", "download", "--no-deps"])
         .args(["--require-hashes", "-r"])

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -42,9 +43,16 @@ pub(super) fn make(spec: &Spec) -> Result<()> {
     let files = Files::of(&spec.account);
     let mut flags = CloneFlags::CLONE_NEWNS;
     flags.set(CloneFlags::CLONE_NEWNET, !spec.place.network);
-    unshare(flags).context(
-        "unshare(2): root with CAP_SYS_ADMIN is needed (CapabilityBoundingSet= of the unit, or a container, may take it away)",
-    )?;
+    match unshare(flags) {
+        // Not a full disk, as this number means elsewhere.
+        Err(Errno::ENOSPC) => fail!(
+            Exit::Other,
+            "unshare(2): as many namespaces as this machine may have: sysctl user.max_mnt_namespaces, user.max_net_namespaces"
+        ),
+        other => other.context(
+            "unshare(2): root with CAP_SYS_ADMIN is needed (CapabilityBoundingSet= of the unit, or a container, may take it away)",
+        )?,
+    }
     plain("/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE)
         .context("/ is no mount point: this runs in a bare chroot")?;
     let parts = parts(spec)?;
@@ -220,7 +228,7 @@ fn cover_interpreters(spec: &Spec) -> Result<()> {
         let path = spec.prefix.join(ours);
         let file = match mounts::open_following(&path) {
             Ok(file) => file,
-            Err(e) if e.downcast_ref() == Some(&nix::errno::Errno::ENOENT) => continue,
+            Err(e) if e.downcast_ref() == Some(&Errno::ENOENT) => continue,
             Err(e) => return Err(Failure::new(Exit::PrefixIncomplete, format!("{e:#}")).into()),
         };
         let meta = File::from(file.try_clone()?).metadata()?;
