@@ -19,6 +19,8 @@ use crate::store::{Layout, make_dirs};
 
 /// How long a program may say nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take, whatever it says.
+const TIME: Duration = Duration::from_secs(300);
 
 /// The way into a prefix, and a directory to work in.
 pub(crate) struct Programs<'a> {
@@ -74,7 +76,7 @@ impl<'a> Programs<'a> {
     /// The output of a program, both streams.
     ///
     /// # Errors
-    /// It cannot be run, hangs, or ends with another status than 0.
+    /// It cannot be run, hangs, prints without end, or ends with another status than 0.
     pub(crate) fn run(&self, program: &Path, args: &[&str]) -> Result<String> {
         let run = match &self.inside {
             Some((prefix, place)) => prefix.run(program, place),
@@ -84,7 +86,7 @@ impl<'a> Programs<'a> {
                     run.env(name, value)
                 }),
         };
-        run.args(args).idle(PATIENCE).output(self.cancel)
+        run.args(args).idle(PATIENCE).within(TIME).output(self.cancel)
     }
 }
 
