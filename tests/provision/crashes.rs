@@ -90,7 +90,7 @@ fn a_failing_disk_at_any_system_call_is_an_error_and_nothing_is_left() {
 
 /// Runs `script` with a small file system at `dir`, in a mount namespace of its own; `$1` is the
 /// program.
-fn with_mount(world: &World, dir: &Path, options: &str, script: &str) -> Ran {
+pub fn with_mount(world: &World, dir: &Path, options: &str, script: &str) -> Ran {
     fs::create_dir_all(dir).unwrap();
     let script = format!(
         "mount -t tmpfs -o {options} small '{0}' && {script}; status=$?; echo left: >&2; find '{0}' -mindepth 1 >&2; exit $status",

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use super::common::entries;
+use super::crashes::with_mount;
 use super::server::{Asked, Certificate, Manner, Server};
 use super::world::World;
 
@@ -123,6 +124,26 @@ fn what_a_server_says_is_repeated_with_what_to_do() {
     world.refuses("nobody there", 19, "onnection refused");
     world.configure("source = \"https://nowhere.invalid/p.tar\"\nallow-unsigned = true");
     world.refuses("no such host", 19, "https://nowhere.invalid/p.tar: ");
+}
+
+#[test]
+fn an_answer_without_end_is_given_up_before_the_disk_is_full() {
+    let (world, server, bytes) = world(Certificate::Good);
+    server.put(PATH, bytes, Manner::Endless);
+    let run = "\"$1\" prefix provision --no-audit";
+    for (case, more, status, says) in [
+        ("a size", "size = 500000", 15, "more comes than 500000 bytes, its size"),
+        ("none", "", 17, "bytes, all that is free but 67.1 MB. The download was removed"),
+    ] {
+        let url = server.url(PATH);
+        world.configure(&format!("source = {url:?}\nallow-unsigned = true\n{more}"));
+        // 64 MiB of it are left to others.
+        let out = with_mount(&world, &world.downloads(), "size=70m", run);
+        assert_eq!(out.status, Some(status), "{case}: {}", out.said);
+        assert!(out.said.contains(says), "{case}: {}", out.said);
+        assert!(out.said.ends_with("left:\n"), "{case}: {}", out.said);
+        assert_eq!(world.listing(), [""; 0], "{case}");
+    }
 }
 
 #[test]
