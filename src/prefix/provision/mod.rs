@@ -7,6 +7,7 @@
 
 mod check;
 mod fetch;
+mod need;
 mod pause;
 mod place;
 mod report;
@@ -114,13 +115,20 @@ pub fn run(
             ),
         }
     };
+    let layout = Layout::new(&host.root);
+    if options.if_missing
+        && let Some(why) = need::nothing_to_build(host, settings, &layout)
+    {
+        return Ok(Outcome::Nothing(format!(
+            "{why}, and nothing else to build for: no prefix is fetched"
+        )));
+    }
     if !nix::unistd::geteuid().is_root() {
         fail!(
             Exit::Other,
             "provisioning needs root, which hands everything in the prefix to its owner: sudo zfs-prefix prefix provision"
         );
     }
-    let layout = Layout::new(&host.root);
     let _lock = Lock::take(&layout, "zfs-prefix prefix provision")?;
     // What was there before the lock was ours may have been another run's.
     match Present::at(path) {
