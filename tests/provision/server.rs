@@ -178,7 +178,7 @@ fn answer(
     manner: Manner,
 ) -> std::io::Result<bool> {
     let tag =
-        format!("\"{}\"", content.iter().fold(7u32, |a, b| a.wrapping_mul(31) + u32::from(*b)));
+        format!("\"{}\"", content.iter().fold(7u32, |a, b| a.wrapping_mul(31).wrapping_add(u32::from(*b))));
     match manner {
         Manner::Says(status) => {
             head(to, status, &[("Content-Length", "0")])?;
