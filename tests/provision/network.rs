@@ -1,8 +1,11 @@
 //! Servers that fail, and transfers that go on where they stopped.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
 
 use super::common::entries;
 use super::crashes::with_mount;
@@ -144,6 +147,37 @@ fn an_answer_without_end_is_given_up_before_the_disk_is_full() {
         assert!(out.said.ends_with("left:\n"), "{case}: {}", out.said);
         assert_eq!(world.listing(), [""; 0], "{case}");
     }
+}
+
+fn lock(world: &World, name: &str) -> Flock<fs::File> {
+    let path = world.root.join("run/zfs-prefix").join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut file = fs::File::create(path).unwrap();
+    writeln!(file, "1 6.1.0").unwrap();
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e).expect(name)
+}
+
+#[test]
+fn a_download_keeps_no_build_waiting_and_a_build_keeps_the_download() {
+    let (world, server, bytes) = world(Certificate::Good);
+    server.put(PATH, bytes.clone(), Manner::Hangs(60_000));
+    let mut child = world.command(&["--no-audit"]).spawn().unwrap();
+    let part = world.downloads().join("prefix.tar.zst.part");
+    while fs::metadata(&part).map_or(0, |m| m.len()) < 60_000 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let build = lock(&world, "lock");
+    world.refuses("two of them", 18, "a prefix is being provisioned (process");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    server.put(PATH, bytes.clone(), Manner::Well);
+    world.refuses("a build", 18, "another build is running (process 1 6.1.0, from");
+    assert_eq!(fs::metadata(&part).unwrap().len(), bytes.len() as u64, "it stays");
+    drop(build);
+    let done = world.provision(&[]);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    world.assert_provisioned("after the build");
 }
 
 #[test]

@@ -177,8 +177,10 @@ fn answer(
     content: &[u8],
     manner: Manner,
 ) -> std::io::Result<bool> {
-    let tag =
-        format!("\"{}\"", content.iter().fold(7u32, |a, b| a.wrapping_mul(31).wrapping_add(u32::from(*b))));
+    let tag = format!(
+        "\"{}\"",
+        content.iter().fold(7u32, |a, b| a.wrapping_mul(31).wrapping_add(u32::from(*b)))
+    );
     match manner {
         Manner::Says(status) => {
             head(to, status, &[("Content-Length", "0")])?;

@@ -39,6 +39,9 @@ use step::{Hands, Step};
 /// What a provisioned prefix says of itself, in EPREFIX.
 pub const MARK: &str = ".zfs-prefix.json";
 
+/// What a lock's file says for whoever finds it held.
+const COMMAND: &str = "zfs-prefix prefix provision";
+
 /// What was asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -129,7 +132,7 @@ pub fn run(
             "provisioning needs root, which hands everything in the prefix to its owner: sudo zfs-prefix prefix provision"
         );
     }
-    let _lock = Lock::take(&layout, "zfs-prefix prefix provision")?;
+    let _lock = Lock::provision(&layout, COMMAND)?;
     // What was there before the lock was ours may have been another run's.
     match Present::at(path) {
         Present::Content if options.if_missing => {
@@ -219,6 +222,9 @@ impl Provision<'_> {
         fetched: &fetch::Fetched,
         report: &mut Report,
     ) -> Result<String> {
+        // Not while it is fetched: builds may go on in the prefix that is there. Held by a build,
+        // the download stays for the next run.
+        let _lock = Lock::take(&self.layout, COMMAND)?;
         report.say("checking the archive");
         let signature = fetched.signature.as_deref();
         let checked = check::check(&part.path, self.source, &self.expected, signature)?;
