@@ -24,6 +24,8 @@ pub enum Manner {
     StopsOnce(usize),
     /// After so many bytes nothing comes any more, and the connection stays.
     Hangs(usize),
+    /// Again and again, without saying how large it is.
+    Endless,
     /// Another status.
     Says(u16),
     /// Over http:// it is said to be.
@@ -187,6 +189,12 @@ fn answer(
         Manner::LeadsToHttp => {
             head(to, 302, &[("Location", "http://localhost/x"), ("Content-Length", "0")])?;
             return Ok(true);
+        }
+        Manner::Endless => {
+            head(to, 200, &[("Connection", "close")])?;
+            loop {
+                to.write_all(content)?;
+            }
         }
         _ => {}
     }

@@ -6,6 +6,7 @@
 mod https;
 mod manifest;
 mod part;
+mod transfer;
 
 use std::fs::File;
 use std::io::Read;
