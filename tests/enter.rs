@@ -196,7 +196,7 @@ fn what_makes_entering_impossible_is_named_with_its_status_and_cure() {
             11,
             "bin/bash is not a program inside the prefix",
         ),
-        ("noexec", format!("mount -o remount,bind,noexec {e}"), "true", 11, "mounted noexec"),
+        ("noexec", format!("mount -o remount,bind,noexec {e}"), "true", 1, "mounted noexec"),
         ("another user's", format!("chown 501:501 {e}"), "true", 11, "belongs to uid 501"),
         ("root's", format!("chown 0:0 {e}"), "true", 11, "belongs to"),
         ("no such kernel", String::new(), "--kernel-release 9.9.9 -- true", 10, "no build tree"),
