@@ -199,11 +199,35 @@ fn a_zstd_archive_of_several_frames_is_one_archive() {
         frames.extend(fs::read(world.share.join("half.zst")).unwrap());
     }
     let archive = world.share.join("frames.tar.zst");
-    fs::write(&archive, frames).unwrap();
+    fs::write(&archive, &frames).unwrap();
     unsigned(&world, &archive);
     let done = world.provision(&[]);
     assert_eq!(done.status, Some(0), "{}", done.said);
     world.assert_provisioned("frames");
+}
+
+/// As pzstd has one before each frame, and a seekable file one at its end.
+fn skippable(content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len()).unwrap();
+    [&[0x5e, 0x2a, 0x4d, 0x18], &length.to_le_bytes()[..], content].concat()
+}
+
+#[test]
+fn skippable_frames_of_a_zstd_archive_are_skipped_as_zstd_does() {
+    let world = World::new();
+    let frame = fs::read(world.archive("p.tar.zst", &["--zstd"])).unwrap();
+    let archive = world.share.join("skippable.tar.zst");
+    unsigned(&world, &archive);
+    // The last one is longer than what is read ahead.
+    let whole = [skippable(&[1, 2, 3, 4]), frame, skippable(&[]), skippable(&[7; 600_000])];
+    let whole = whole.concat();
+    fs::write(&archive, &whole[..whole.len() - 1]).unwrap();
+    world.refuses("cut off", 15, "it was cut off");
+    fs::write(&archive, whole).unwrap();
+    tool("zstd", |z| z.args(["-q", "-t"]).arg(&archive));
+    let done = world.provision(&[]);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    world.assert_provisioned("skippable");
 }
 
 #[test]
