@@ -130,6 +130,35 @@ fn what_a_server_says_is_repeated_with_what_to_do() {
 }
 
 #[test]
+fn what_a_query_says_reaches_the_server_and_nobody_else() {
+    let (world, server, bytes) = world(Certificate::Good);
+    let path = format!("{PATH}?token=hushhush");
+    world.configure(&format!("source = {:?}\nallow-unsigned = true", server.url(&path)));
+    let mut said = String::new();
+    let part = world.downloads().join("prefix.tar.zst.part.json");
+    for (manner, status) in [
+        (Manner::Says(403), 19),
+        (Manner::StopsOnce(50_000), 19),
+        (Manner::NoRanges, 15),
+        (Manner::Well, 0),
+    ] {
+        let content = if status == 15 { vec![b'x'; 100] } else { bytes.clone() };
+        server.put(&path, content, manner);
+        let ran = world.provision(&[]);
+        assert_eq!(ran.status, Some(status), "{manner:?}: {}", ran.said);
+        said += &ran.said;
+        said += &fs::read_to_string(&part).unwrap_or_default();
+        let record = world.root.join("var/lib/zfs-prefix/failures/prefix.json");
+        said += &fs::read_to_string(record).unwrap_or_default();
+    }
+    said += &fs::read_to_string(world.prefix().join(".zfs-prefix.json")).unwrap();
+    assert!(said.contains("prefix.tar.zst?…"), "{said}");
+    assert!(!said.contains("hushhush"), "{said}");
+    let asked = server.asked();
+    assert!(asked.iter().all(|asked| asked.path.ends_with("?token=hushhush")), "{asked:?}");
+}
+
+#[test]
 fn an_answer_without_end_is_given_up_before_the_disk_is_full() {
     let (world, server, bytes) = world(Certificate::Good);
     server.put(PATH, bytes, Manner::Endless);

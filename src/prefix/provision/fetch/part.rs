@@ -17,7 +17,7 @@ use crate::exit::{Exit, Failure, WithExit};
 use crate::fail;
 use crate::prefix::provision::check::Expected;
 use crate::prefix::provision::report::{Report, megabytes};
-use crate::store::{make_dirs, write_atomic};
+use crate::store::{Digest, make_dirs, write_atomic};
 
 /// More than any prefix has: where no size is configured, an archive is no larger.
 const LARGEST: u64 = 16 << 30;
@@ -27,6 +27,7 @@ const RESERVE: u64 = 64 << 20;
 /// What a part is a part of.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Of {
+    /// What [`identity`] says of it.
     source: String,
     /// Bytes of the whole, if the server said so.
     total: Option<u64>,
@@ -103,6 +104,8 @@ impl Part {
             of = None;
             answer = get(url, 0, None)?;
         }
+        let shown = source.to_string();
+        let url = &*shown;
         let start = match answer.status {
             206 if of.is_some() => have,
             200 => 0,
@@ -115,7 +118,7 @@ impl Part {
         if let Some(total) = total {
             expected.check_size(source, total)?;
         }
-        let of = Of { source: source.to_string(), total, validator: answer.validator };
+        let of = Of { source: identity(source), total, validator: answer.validator };
         let mut file = self.open(start)?;
         write_atomic(&self.of, &serde_json::to_vec(&of)?)?;
         let size = expected.size.or(total);
@@ -198,7 +201,7 @@ impl Part {
     /// Of what the part there is one, if that is this source.
     fn earlier(&self, source: &Source) -> Option<Of> {
         let of: Of = serde_json::from_slice(&fs::read(&self.of).ok()?).ok()?;
-        (of.source == source.to_string()).then_some(of)
+        (of.source == identity(source)).then_some(of)
     }
 
     fn open(&self, start: u64) -> Result<File> {
@@ -231,6 +234,11 @@ impl Part {
         }
         Ok(())
     }
+}
+
+/// Tells sources apart, also by their queries, without recording those.
+fn identity(source: &Source) -> String {
+    format!("{source} {}", &Digest::of(source.full().as_bytes()).as_str()[..32])
 }
 
 /// Bytes that may be written to the file system of `dir`.
