@@ -214,6 +214,7 @@ impl Provision<'_> {
         report.say("checking the archive");
         let signature = fetched.signature.as_deref();
         let checked = check::check(&part.path, self.source, &self.expected, signature)?;
+        part.open_to_all()?;
         let digest = fetched.manifest.as_ref().and_then(|m| m.digest(&checked.sha256));
         let mark = self.mark(&checked, digest)?;
         self.put_in_place(hands, part, mark, &checked, report).inspect_err(|_| {

@@ -9,7 +9,7 @@ mod part;
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::build::command::{Cancel, Run};
 use crate::config::Source;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+use crate::prefix::owner_on_the_way;
 pub(super) use manifest::Manifest;
 pub(super) use part::Part;
 
@@ -159,12 +160,18 @@ fn text(reader: impl Read, limit: u64) -> Result<String> {
     Ok(text)
 }
 
-/// Opens a regular file; the file and its size.
+/// Opens a regular file; the file and its size. Where a user can put it there, it is that user's
+/// own: unsigned, anything would pass, and be shown to the prefix's owner.
 fn open_file(path: &Path) -> Result<(File, u64)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         bail!("not a regular file");
+    }
+    let cure = "move it to a directory of root's";
+    let uid = owner_on_the_way(path).context(cure)?;
+    if uid != meta.uid() {
+        bail!("it belongs to uid {}, its name to uid {uid}: {cure}", meta.uid());
     }
     Ok((file, meta.len()))
 }
