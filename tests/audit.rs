@@ -392,6 +392,22 @@ fn a_compiler_that_links_for_the_host_is_found_by_running_it() {
 }
 
 #[test]
+fn a_program_of_the_prefix_cannot_make_root_write_through_a_link() {
+    let copy = Copy::of(pristine());
+    let victim = copy.scratch().join("victim");
+    fs::write(&victim, "root's").unwrap();
+    // Wherever the probe's source is, or will be.
+    let script =
+        format!("#!/bin/sh\nln -sfn {} probe.c && echo planted >&2\nexit 1\n", victim.display());
+    copy.write("usr/bin/as", script.as_bytes(), 0o755);
+    let (status, report) = copy.audit();
+    assert_eq!(status, Some(11));
+    let planted = |f: &Found| f.file.ends_with("/as") && f.problem.contains("planted");
+    assert!(copy::findings(&report).iter().any(planted), "{report:#}");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "root's");
+}
+
+#[test]
 fn programs_that_cannot_be_run_are_an_error_and_never_passed_over() {
     let copy = Copy::of(pristine());
     copy.open_to_all();

@@ -24,6 +24,8 @@ use enter::{Account, Place};
 const CCACHE_LINKS: &str = "usr/lib/ccache/bin";
 /// How long making one symlink may take: the owner's `sh` is not trusted to end.
 const LINK_TIME: Duration = Duration::from_secs(10);
+/// How long the compiler may take to say its version: nor is it trusted to end.
+const VERSION_TIME: Duration = Duration::from_secs(60);
 
 /// A prefix and its owner.
 #[derive(Clone, Debug)]
@@ -101,6 +103,7 @@ impl Prefix {
         let text = self
             .run("gcc", &Place::default())
             .arg("--version")
+            .within(VERSION_TIME)
             .output(cancel)
             .context("the prefix's compiler")
             .exit(Exit::PrefixIncomplete)?;

@@ -40,7 +40,13 @@ const PARTS: [(&str, &str); 8] = [
 /// Runs the programs; the compiler line, if there is one.
 pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Option<String> {
     let tree = found.tree;
-    let programs = match Programs::enter(tree, root, options.host, options.cancel) {
+    let programs = match Programs::enter(
+        tree,
+        root,
+        options.host,
+        options.cancel,
+        Some(("probe.c", SOURCE)),
+    ) {
         Ok(programs) => programs,
         Err(error) => {
             let problem = format!("its programs were not run: {error:#}");
@@ -119,7 +125,6 @@ fn parts(found: &mut Findings, programs: &Programs, gcc: &Path, command: &Path) 
 
 /// Compiles [`SOURCE`] and runs it.
 fn compile_and_run(tree: &Tree, programs: &Programs, gcc: &Path) -> Result<()> {
-    std::fs::write(programs.work().join("probe.c"), SOURCE).context("probe.c")?;
     programs.run(gcc, &["-o", "probe", "probe.c"]).context("cannot compile a program")?;
     let path = programs.work().join("probe");
     let elf = read(&path).context("the program that it compiled")?;
