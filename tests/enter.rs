@@ -75,6 +75,24 @@ fn nothing_outside_the_prefix_can_be_written_and_tmp_is_private() {
 }
 
 #[test]
+fn the_sockets_of_services_are_hidden_and_name_servers_are_not() {
+    let before = "mkdir -p /run/user /run/resolve; echo nameserver 192.0.2.7 > /run/resolve/stub.conf; ln -sf ../run/resolve/stub.conf /etc/resolv.conf; ln -s /run /var/run2";
+    let scene = Scene::new().before(before);
+    let look =
+        "find /run /var/run2/ -mindepth 1 -type f; cat /etc/resolv.conf 2>/dev/null; echo end";
+    let found = "/run/resolve/stub.conf\n/var/run2/resolve/stub.conf\nnameserver 192.0.2.7\nend";
+    assert_eq!(scene.inside("", look), found);
+    assert_eq!(scene.inside("--no-network", look), "end");
+    let ran = scene.run(&format!("{SHELL} -- touch /run/x"));
+    assert!(ran.errors.contains("/run/x': Permission denied"), "{ran:?}");
+    let outside = std::fs::read_link("/proc/self/ns/ipc").unwrap();
+    let inside =
+        scene.inside("", "readlink /proc/self/ns/ipc");
+    assert!(inside.starts_with("ipc:") && !inside.contains('\n'), "{inside}");
+    assert_ne!(PathBuf::from(inside), outside);
+}
+
+#[test]
 fn the_owner_has_no_privilege_no_network_unless_asked_and_nothing_of_the_callers() {
     let scene = Scene::new();
     let status = scene.inside(
