@@ -87,9 +87,30 @@ fn the_sockets_of_services_are_hidden_and_name_servers_are_not() {
     assert!(ran.errors.contains("/run/x': Permission denied"), "{ran:?}");
     let outside = std::fs::read_link("/proc/self/ns/ipc").unwrap();
     let inside =
-        scene.inside("", "readlink /proc/self/ns/ipc");
+        scene.inside("", "readlink /proc/self/ns/ipc; ls -A /dev/mqueue 2>/dev/null; true");
     assert!(inside.starts_with("ipc:") && !inside.contains('\n'), "{inside}");
     assert_ne!(PathBuf::from(inside), outside);
+}
+
+#[test]
+fn a_file_system_that_is_unmounted_outside_is_gone_while_a_shell_runs() {
+    // A loop device with autoclear is free as soon as nobody has its file system mounted any more.
+    let after = "mkdir -p '/srv/a disk' /run/media && truncate -s 8M /image && mkfs.ext4 -q /image && mount -o loop /image '/srv/a disk' && mount -t tmpfs stick /run/media";
+    let scene = Scene::new().after(after);
+    let script = format!(
+        r#"device=$(findmnt -no SOURCE '/srv/a disk')
+        mkfifo /go
+        {SHELL} -- bash -c 'echo up; cat /proc/self/mountinfo; read -r line' < <(cat /go) > /said &
+        until grep -q ^up /said; do sleep 0.05; done
+        umount '/srv/a disk' && umount /run/media || exit
+        image=/sys/block/${{device#/dev/}}/loop/backing_file
+        for i in {{1..100}}; do [ -e "$image" ] || break; sleep 0.1; done
+        echo "[$(cat "$image" 2>/dev/null)]"
+        echo > /go; wait $!; echo $?
+        grep -E 'disk|media|mqueue' /said"#
+    );
+    let ran = scene.run(&script);
+    assert_eq!(ran.output, "[]\n0\n", "{ran:?}");
 }
 
 #[test]

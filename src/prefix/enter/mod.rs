@@ -10,6 +10,7 @@
 //! id, session, standard streams and the signal at the parent's death stay what they were.
 
 mod accounts;
+mod detach;
 mod elf;
 pub mod environment;
 pub mod kernel;

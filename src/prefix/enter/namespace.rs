@@ -64,6 +64,7 @@ pub(super) fn make(spec: &Spec) -> Result<()> {
     plain("/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE)
         .context("/ is no mount point: this runs in a bare chroot")?;
     let parts = parts(spec)?;
+    super::detach::detach(&needed(&parts))?;
     mounts::restrict(nix::fcntl::AT_FDCWD, c"/", READ_ONLY | NO_SUID | NO_EXEC)
         .context("making the host read-only")?;
     let mut private = temporary(&files)?;
@@ -105,6 +106,13 @@ fn resolver() -> Option<PathBuf> {
     let file = fs::canonicalize("/etc/resolv.conf").ok()?;
     let hidden = file.starts_with(fs::canonicalize(RUN).ok()?);
     hidden.then_some(file)
+}
+
+/// What the namespace is made from, without links.
+fn needed(parts: &[Part]) -> Vec<PathBuf> {
+    let names = TEMPORARY.iter().chain([&RUN]).chain(COVERED.iter().map(|(host, _)| host));
+    let host = names.filter_map(|name| fs::canonicalize(name).ok());
+    host.chain(parts.iter().map(|part| part.path.clone())).collect()
 }
 
 impl Part {
