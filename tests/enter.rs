@@ -165,6 +165,32 @@ fn the_owner_has_no_privilege_no_network_unless_asked_and_nothing_of_the_callers
 }
 
 #[test]
+#[allow(unsafe_code, reason = "no library here knows keyrings(7)")]
+fn what_roots_session_keyring_holds_stays_behind() {
+    let (kind, name, secret) = (c"user", c"of-root", c"secret");
+    // SAFETY: keyctl(2) and add_key(2) read C strings that outlive the calls. The keyring is this
+    // thread's, and so that of the processes it starts.
+    let id = unsafe {
+        let session = libc::KEY_SPEC_SESSION_KEYRING;
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0_usize);
+        libc::syscall(libc::SYS_add_key, kind.as_ptr(), name.as_ptr(), secret.as_ptr(), 6, session)
+    };
+    assert!(id > 0, "{}", std::io::Error::last_os_error());
+    // KEYCTL_READ of the key, and KEYCTL_SEARCH of the session keyring for it.
+    let script = format!(
+        r#"python3 -c '
+import ctypes
+call = ctypes.CDLL(None, use_errno=True).syscall
+print(call({0}, 11, {id}, ctypes.create_string_buffer(9), 9), ctypes.get_errno())
+print(call({0}, 10, -3, b"user", b"of-root", 0), ctypes.get_errno())'"#,
+        libc::SYS_keyctl
+    );
+    let scene = Scene::new();
+    let (no_access, no_key) = (libc::EACCES, libc::ENOKEY);
+    assert_eq!(scene.inside("", &script), format!("-1 {no_access}\n-1 {no_key}"));
+}
+
+#[test]
 fn user_and_group_have_names_wherever_the_host_keeps_them() {
     let forget = "sed -i /^core:/d /etc/passwd /etc/group";
     let flatcar = "; mkdir -p /usr/share/baselayout; echo flat:x:500:500::/home/core:/bin/bash > /usr/share/baselayout/passwd; echo flat:x:500: > /usr/share/baselayout/group";

@@ -31,6 +31,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use accounts::Account;
+pub(crate) use privileges::leave_keyrings;
 
 use crate::exit::{self, Exit, Failure};
 use crate::fail;
