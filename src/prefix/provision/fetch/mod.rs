@@ -63,6 +63,7 @@ pub(super) fn wait_for_network(source: &Source) {
         return;
     }
     let start = Run::new("/usr/bin/systemctl").args(["start", "network-online.target"]);
+    let start = start.idle(NETWORK_TIME);
     if let Err(error) = start.output(&Cancel::after(NETWORK_TIME)) {
         warn!("{error:#}; trying all the same");
     }
