@@ -267,6 +267,7 @@ fn what_makes_entering_impossible_is_named_with_its_status_and_cure() {
         ("no such kernel", String::new(), "--kernel-release 9.9.9 -- true", 10, "no build tree"),
         ("no CAP_SYS_ADMIN", String::new(), "UNABLE", 1, "CAP_SYS_ADMIN is needed"),
         ("no root", String::new(), "AS CORE", 1, "run this as root"),
+        ("no /etc/group", "rm /etc/group".to_owned(), "true", 1, "touch /etc/group"),
         (
             "a published kernel",
             format!(

@@ -206,7 +206,7 @@ fn temporary(files: &Files) -> Result<Vec<PathBuf>> {
         let shown = || format!("{}", path.display());
         File::create(&path).and_then(|mut f| f.write_all(text.as_bytes())).with_context(shown)?;
         let over = fs::canonicalize(Path::new("/etc").join(name))
-            .with_context(|| format!("/etc/{name}"))?;
+            .with_context(|| format!("/etc/{name}, to lay the prefix's over: touch /etc/{name}"))?;
         let mount = mounts::copy(&mounts::open(&path)?)?;
         mounts::restrict(&mount, c"", READ_ONLY | NO_SUID | NO_EXEC)?;
         lay(&mount, &over)?;
