@@ -15,7 +15,7 @@ mod server;
 mod world;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
@@ -70,6 +70,26 @@ fn a_signed_archive_from_an_https_server_becomes_the_owners_prefix() {
     let again = world.provision(&["--if-missing"]);
     assert_eq!(again.status, Some(0), "{}", again.said);
     assert_eq!(server.asked(), [], "nothing is asked of the network then");
+}
+
+#[test]
+fn what_only_root_may_read_is_not_copied_through_a_name_of_the_owners() {
+    let world = World::new();
+    let secret = world.share.join("secret");
+    fs::write(&secret, "root's").unwrap();
+    let archive = world.home().join("prefix.tar");
+    world.configure(&format!("source = {archive:?}\nallow-unsigned = true"));
+    for case in ["a symlink", "a hard link"] {
+        if case == "a symlink" {
+            symlink(&secret, &archive).and_then(|()| lchown(&archive, Some(OWNER), None)).unwrap();
+        } else {
+            fs::hard_link(&secret, &archive).unwrap();
+        }
+        world.refuses(case, 11, "move it to a directory of root's");
+        let part = world.downloads().join("prefix.tar.part");
+        assert!(!part.exists(), "{case}");
+        fs::remove_file(&archive).unwrap();
+    }
 }
 
 fn assert_progress_was_told(told: &UnixDatagram) {

@@ -24,6 +24,9 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub(super) const GRACE: Duration = Duration::from_secs(3);
 /// What [`Run::output`] collects: the memory is this process's, and the program may be anybody's.
 const OUTPUT: usize = 1 << 20;
+/// What is asked for an answer says something within this time: it may be anybody's program, and
+/// the build lock is held meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// As much of a line as is repeated in a message, in characters.
 const REPEATED: usize = 500;
 
@@ -239,8 +242,13 @@ impl Run {
     ///
     /// # Errors
     /// It could not be run, did not exit with 0, or was ended, also because it printed more than
-    /// 1 MiB: the message has its last lines.
+    /// 1 MiB, or nothing for a minute where [`Run::idle`] says nothing else: the message has its
+    /// last lines.
     pub fn output(&self, cancel: &Cancel) -> Result<String> {
+        self.clone().idle(self.idle.unwrap_or(PATIENCE)).collected(cancel)
+    }
+
+    fn collected(&self, cancel: &Cancel) -> Result<String> {
         let mut text = String::new();
         let ended = self.limited(cancel, Some(OUTPUT), |line| {
             text.push_str(line);

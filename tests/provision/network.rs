@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
@@ -39,7 +40,12 @@ fn a_transfer_that_stops_is_reported_and_the_next_run_goes_on_where_it_was() {
     server.put(PATH, bytes, Manner::StopsOnce(100_000));
     world.refuses("it stops", 19, &format!("the transfer stopped after 100000 of {total} bytes"));
     let part = world.downloads().join("prefix.tar.zst.part");
-    assert_eq!(fs::metadata(&part).unwrap().len(), 100_000);
+    let meta = fs::metadata(&part).unwrap();
+    assert_eq!(
+        (meta.len(), meta.mode() & 0o777),
+        (100_000, 0o600),
+        "unchecked, it is root's alone"
+    );
     assert_eq!(ranges(&server), [None]);
     let done = world.provision(&[]);
     assert_eq!(done.status, Some(0), "{}", done.said);

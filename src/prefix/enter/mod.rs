@@ -1,12 +1,16 @@
 //! Entering the prefix. Every program of the prefix, in a build or typed by hand, runs in a mount
 //! namespace of its own, as the prefix's owner, with an environment that names nothing of the
-//! host: so that nothing of the host's can be executed there, or mapped executable, at all.
+//! host. Nothing that is found by its path there can be executed, or mapped executable, unless it
+//! is the prefix's. That keeps builds hermetic, and is no wall around the owner: who has other
+//! processes outside reaches the host's mounts and network by way of them (`/proc/PID/root`,
+//! ptrace(2)), with no rights but those it has out there. No check of root's rests on it.
 //!
 //! The program runs itself again with [`OPTION`]: the new process has one thread, makes the
 //! namespace as root, gives up all rights for good, and executes the program in its place. Process
 //! id, session, standard streams and the signal at the parent's death stay what they were.
 
 mod accounts;
+mod detach;
 mod elf;
 pub mod environment;
 pub mod kernel;
@@ -27,6 +31,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use accounts::Account;
+pub(crate) use privileges::leave_keyrings;
 
 use crate::exit::{self, Exit, Failure};
 use crate::fail;

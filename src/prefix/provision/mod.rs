@@ -231,6 +231,7 @@ impl Provision<'_> {
         report.say("checking the archive");
         let signature = fetched.signature.as_deref();
         let checked = check::check(&part.path, self.source, &self.expected, signature)?;
+        part.open_to_all()?;
         let digest = fetched.manifest.as_ref().and_then(|m| m.digest(&checked.sha256));
         self.put_in_place(hands, part, digest, &checked, report).inspect_err(|_| {
             // What we made in the parent goes, whoever ended us.

@@ -70,13 +70,6 @@ impl Target {
             .with_context(|| format!("prefix.path = {}: the directory for it", path.display()))
             .exit(Exit::PrefixIncomplete)?;
         let meta = fs::metadata(parent).with_context(|| format!("{}", parent.display()))?;
-        if meta.mode() & 0o1002 == 0o002 {
-            fail!(
-                Exit::PrefixIncomplete,
-                "{} can be written to by everybody: no place for a prefix",
-                parent.display()
-            );
-        }
         let present = match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_symlink() => fail!(
                 Exit::PrefixIncomplete,

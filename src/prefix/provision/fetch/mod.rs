@@ -10,7 +10,7 @@ mod transfer;
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::build::command::{Cancel, Run};
 use crate::config::{Source, without_query};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+use crate::prefix::owner_on_the_way;
 pub(super) use manifest::Manifest;
 pub(super) use part::Part;
 
@@ -63,6 +64,7 @@ pub(super) fn wait_for_network(source: &Source) {
         return;
     }
     let start = Run::new("/usr/bin/systemctl").args(["start", "network-online.target"]);
+    let start = start.idle(NETWORK_TIME);
     if let Err(error) = start.output(&Cancel::after(NETWORK_TIME)) {
         warn!("{error:#}; trying all the same");
     }
@@ -161,12 +163,18 @@ fn text(reader: impl Read, limit: u64) -> Result<String> {
     Ok(text)
 }
 
-/// Opens a regular file; the file and its size.
+/// Opens a regular file; the file and its size. Where a user can put it there, it is that user's
+/// own: unsigned, anything would pass, and be shown to the prefix's owner.
 fn open_file(path: &Path) -> Result<(File, u64)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         bail!("not a regular file");
+    }
+    let cure = "move it to a directory of root's";
+    let uid = owner_on_the_way(path).context(cure)?;
+    if uid != meta.uid() {
+        bail!("it belongs to uid {}, its name to uid {uid}: {cure}", meta.uid());
     }
     Ok((file, meta.len()))
 }

@@ -69,6 +69,16 @@ impl Part {
         Ok(Part { path, of, dir: dir.to_owned() })
     }
 
+    /// Lets the prefix's owner read it. Before it was checked, a source that the owner could have
+    /// put there might be a link to what only root may read.
+    ///
+    /// # Errors
+    /// Its mode cannot be changed.
+    pub(in super::super) fn open_to_all(&self) -> Result<()> {
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o644))
+            .with_context(|| format!("{}", self.path.display()))
+    }
+
     /// Removes it.
     pub(in super::super) fn remove(&self) {
         for path in [&self.of, &self.path] {
@@ -210,10 +220,10 @@ impl Part {
                 .write(true)
                 .create(true)
                 .truncate(false)
-                .mode(0o644)
+                .mode(0o600)
                 .custom_flags(libc::O_NOFOLLOW)
                 .open(&self.path)?;
-            file.set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
             file.set_len(start)?;
             file.seek(SeekFrom::Start(start))?;
             Ok(file)
