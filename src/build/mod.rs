@@ -113,7 +113,11 @@ struct Build<'a> {
 impl Build<'_> {
     fn run(&mut self) -> Result<()> {
         let _lock = Lock::take(&self.layout, self.release.as_str())?;
-        self.take_force()?;
+        // `zfs-prefix build --force` leaves it for the build that it starts.
+        self.options.force |= taken(&self.layout.force(&self.release))?;
+        if self.release == self.host.kernel_release {
+            taken(&self.layout.published())?;
+        }
         if !self.options.force
             && let Some(path) = crate::load::shipped(self.host, &self.release)?
         {
@@ -136,20 +140,12 @@ impl Build<'_> {
         }
         self.hold_back()?;
         let tree = self.build(&plan)?;
+        if self.release == self.host.kernel_release && !self.cancel.is_set() {
+            store::write_atomic(&self.layout.published(), b"")?;
+        }
         let text = format!("published modules for kernel {}", self.release);
         info!(message_id = id::PUBLISHED, "{text} in {}", tree.display());
         self.progress.ready(&text);
-        Ok(())
-    }
-
-    /// `zfs-prefix build --force` leaves a file for the build that it starts.
-    fn take_force(&mut self) -> Result<()> {
-        let path = self.layout.force(&self.release);
-        match std::fs::remove_file(&path) {
-            Ok(()) => self.options.force = true,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e).with_context(|| format!("{}", path.display())),
-        }
         Ok(())
     }
 
@@ -376,6 +372,15 @@ impl Build<'_> {
             }
             _ => {}
         }
+    }
+}
+
+/// Whether the file was there; it is not any more.
+fn taken(path: &Path) -> Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("{}", path.display())),
     }
 }
 
