@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tracing::{info, warn};
@@ -13,10 +14,11 @@ use super::command::Run;
 use super::output::{failing_lines, reason_of};
 use super::recipe::{Job, failed};
 use crate::config::{Settings, fill_release};
-use crate::exit::Exit;
+use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::Release;
+use crate::prefix::portage::package_of;
 use crate::store::Digest;
 
 /// Marks of Portage (gpkg.py, BinpkgVerifier.py) for a package that is not what was signed.
@@ -32,6 +34,9 @@ const OTHER_PREFIX: &str = ">>> Adjusting Prefix to";
 const NONE_THERE: &str = "there are no binary packages to satisfy";
 /// Portage, when the binhost's index cannot be had; the reason is in the line after.
 const UNREACHABLE: &str = "Error fetching binhost package info";
+
+/// How long Portage may take to say which version it would build.
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// The configured binhost for one kernel.
 #[derive(Clone, Debug)]
@@ -90,6 +95,8 @@ fn only_writer(meta: &fs::Metadata, owner: u32) -> bool {
 #[derive(Debug)]
 pub struct Package {
     url: String,
+    /// The atoms, with the versions that would be compiled.
+    atoms: Vec<String>,
     verify: &'static str,
 }
 
@@ -102,11 +109,12 @@ impl Job<'_> {
     /// [`Exit::PrefixIncomplete`]: no gpg.
     pub fn fetch_package(&mut self, binhost: &Binhost) -> Result<Option<Package>> {
         let verify = self.verify_command(&binhost.key)?;
-        let package = Package { url: binhost.url.clone(), verify };
+        let atoms = self.exact_atoms()?;
+        let package = Package { url: binhost.url.clone(), atoms, verify };
         let run = self
             .emerge_package(&package)
             .args(["--fetchonly", "--getbinpkg"])
-            .args(super::atoms(self.settings))
+            .args(&package.atoms)
             .env("PORTAGE_BINHOST", &binhost.url);
         let fetched = self.follow(&run)?;
         if fetched.status.success() && !fetched.stalled {
@@ -127,15 +135,38 @@ impl Job<'_> {
     /// [`Exit::Refused`]: the signature is not right, or the package is from another EPREFIX.
     /// [`Exit::BuildFailed`]: the merge failed.
     pub fn merge_package(&mut self, package: &Package) -> Result<PathBuf> {
-        let atoms = super::atoms(self.settings);
-        let run = self.emerge_package(package).args(&atoms);
+        let run = self.emerge_package(package).args(&package.atoms);
         let merged = self.follow(&run)?;
         package.refused(&merged.tail)?;
         if !merged.status.success() || merged.stalled {
             return Err(failed(&run, &merged, reason_of));
         }
-        info!("merged the binary package of {} from {}", atoms.join(" "), package.url);
+        info!("merged the binary package of {} from {}", package.shown(), package.url);
         Ok(self.installed())
+    }
+
+    /// The configured atoms, each with the version that Portage would compile here: otherwise it
+    /// takes the highest one that the binhost has.
+    fn exact_atoms(&self) -> Result<Vec<String>> {
+        let exact = |atom: String| {
+            if atom.starts_with('=') && !atom.ends_with('*') {
+                return Ok(atom);
+            }
+            let asked = || format!("asking Portage which version of {atom} it would compile");
+            let best = self
+                .portage_program("portageq")
+                .arg("best_visible")
+                .arg(&self.prefix.path)
+                .args(["ebuild", &atom])
+                .idle(ANSWER);
+            let said = best.output(self.cancel).with_context(asked).exit(Exit::PrefixIncomplete)?;
+            let package = format!("{}-", package_of(&atom));
+            match said.lines().map(str::trim).rfind(|line| line.starts_with(&package)) {
+                Some(version) => Ok(format!("={version}")),
+                None => fail!(Exit::PrefixIncomplete, "{}: {}", asked(), said.trim()),
+            }
+        };
+        super::atoms(self.settings).into_iter().map(exact).collect()
     }
 
     /// emerge for binary packages and nothing else; none whose signature is not right.
@@ -205,6 +236,17 @@ fn fingerprints(list: &str) -> Vec<&str> {
 }
 
 impl Package {
+    /// Its name and version.
+    fn shown(&self) -> String {
+        let names: Vec<_> = self.atoms.iter().map(|atom| atom.trim_start_matches('=')).collect();
+        names.join(" ")
+    }
+
+    /// The binhost it is from.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// An error if Portage refused the package, or changed it.
     fn refused(&self, tail: &VecDeque<String>) -> Result<()> {
         let url = &self.url;
@@ -280,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_a_binhost_that_has_nothing() {
-        let package = Package { url: "file:///srv".into(), verify: "" };
+        let package = Package { url: "file:///srv".into(), atoms: vec![], verify: "" };
         for (said, refused, missing) in [
             (
                 " * Binary package is not usable (verification failed):\n *  Summary:\n \

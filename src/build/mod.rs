@@ -6,6 +6,7 @@ pub mod command;
 mod depmod;
 mod harvest;
 mod jobs;
+mod made_from;
 mod output;
 mod plan;
 pub mod processes;
@@ -276,7 +277,9 @@ impl Build<'_> {
     fn merge(&mut self, plan: &Plan, work: &WorkDir, package: &Package) -> Result<Vec<PathBuf>> {
         let place = Place { work: Some(work.top.clone()), ..Place::default() };
         let installed = self.job(plan, work, place).merge_package(package)?;
-        harvest::find(&installed, &self.release)
+        let modules = harvest::find(&installed, &self.release)?;
+        made_from::check(&work.top, &modules, plan.inputs.map(), package.url())?;
+        Ok(modules)
     }
 
     /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
