@@ -77,7 +77,7 @@ impl Fleet {
 
 /// Name, how the package is made in DIR/p/NAME, and what the reason has to say. BINPKG is
 /// guest/binpkg.sh; VDB and MODULES are in the merged tree that it makes packages of.
-const REFUSED: [(&str, &str, &[&str]); 10] = [
+const REFUSED: [(&str, &str, &[&str]); 11] = [
     ("unsigned", "BINPKG quickpkg DIR/p/unsigned", &["appears unsigned"]),
     (
         "stranger",
@@ -101,6 +101,15 @@ const REFUSED: [(&str, &str, &[&str]); 10] = [
          rm -f Packages.gz && sed -i -E \"s/^MD5: .*/MD5: $(md5sum < $f | cut -d' ' -f1)/; \
          s/^SHA1: .*/SHA1: $(sha1sum < $f | cut -d' ' -f1)/\" Packages",
         &["BAD signature"],
+    ),
+    (
+        "truncated",
+        // The index agrees with this one too. What Portage then says is not made for people.
+        "cp -a DIR/binpkgs DIR/p/truncated && cd DIR/p/truncated && f=$(find . -name '*.gpkg.tar') && \
+         truncate -s 100000 $f && \
+         rm -f Packages.gz && sed -i -E \"s/^SIZE: .*/SIZE: 100000/; s/^MD5: .*/MD5: $(md5sum < $f | cut -d' ' -f1)/; \
+         s/^SHA1: .*/SHA1: $(sha1sum < $f | cut -d' ' -f1)/\" Packages",
+        &["nothing is compiled in its place"],
     ),
     (
         "damaged",
