@@ -7,6 +7,7 @@ mod depmod;
 mod harvest;
 mod jobs;
 mod made_from;
+pub(crate) mod network;
 mod output;
 mod plan;
 pub mod processes;
@@ -262,10 +263,14 @@ impl Build<'_> {
             let here = network || !self.settings.portage.asks_network();
             if !here {
                 info!("{} is not asked: there is no network this early", binhost.url);
-            } else if let Some(package) =
-                self.job(plan, work, place.clone()).fetch_package(binhost)?
-            {
-                return Ok(Some(package));
+            } else {
+                if self.settings.portage.asks_network() {
+                    network::wait_for_network(self.cancel);
+                }
+                let package = self.job(plan, work, place.clone()).fetch_package(binhost)?;
+                if package.is_some() {
+                    return Ok(package);
+                }
             }
         }
         self.job(plan, work, place).fetch()?;
