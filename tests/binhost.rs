@@ -77,7 +77,7 @@ impl Fleet {
 
 /// Name, how the package is made in DIR/p/NAME, and what the reason has to say. BINPKG is
 /// guest/binpkg.sh; VDB and MODULES are in the merged tree that it makes packages of.
-const REFUSED: [(&str, &str, &[&str]); 8] = [
+const REFUSED: [(&str, &str, &[&str]); 11] = [
     ("unsigned", "BINPKG quickpkg DIR/p/unsigned", &["appears unsigned"]),
     (
         "stranger",
@@ -101,6 +101,15 @@ const REFUSED: [(&str, &str, &[&str]); 8] = [
          rm -f Packages.gz && sed -i -E \"s/^MD5: .*/MD5: $(md5sum < $f | cut -d' ' -f1)/; \
          s/^SHA1: .*/SHA1: $(sha1sum < $f | cut -d' ' -f1)/\" Packages",
         &["BAD signature"],
+    ),
+    (
+        "truncated",
+        // The index agrees with this one too. What Portage then says is not made for people.
+        "cp -a DIR/binpkgs DIR/p/truncated && cd DIR/p/truncated && f=$(find . -name '*.gpkg.tar') && \
+         truncate -s 100000 $f && \
+         rm -f Packages.gz && sed -i -E \"s/^SIZE: .*/SIZE: 100000/; s/^MD5: .*/MD5: $(md5sum < $f | cut -d' ' -f1)/; \
+         s/^SHA1: .*/SHA1: $(sha1sum < $f | cut -d' ' -f1)/\" Packages",
+        &["nothing is compiled in its place"],
     ),
     (
         "damaged",
@@ -127,6 +136,18 @@ const REFUSED: [(&str, &str, &[&str]); 8] = [
          BINPKG quickpkg DIR/p/other-release SIGNER; mv MODULES/OTHER MODULES/RELEASE; \
          sed -i s,modules/OTHER,modules/RELEASE, VDB/CONTENTS",
         &["no module for kernel RELEASE", "but some for OTHER"],
+    ),
+    (
+        "other-inputs",
+        "sed -i.kept -e '/^kernel-config /s/$/0/' -e '/^configure /s/$/ --enable-debug/' \
+         MODULES/RELEASE/extra/zfs-kmod.inputs && BINPKG quickpkg DIR/p/other-inputs SIGNER",
+        &["the kernel's .config, portage.extra-econf (\"--enable-debug\" there, \"\" here)"],
+    ),
+    (
+        "no-inputs",
+        ": > MODULES/RELEASE/extra/zfs-kmod.inputs && BINPKG quickpkg DIR/p/no-inputs SIGNER; \
+         cd MODULES/RELEASE/extra && mv zfs-kmod.inputs.kept zfs-kmod.inputs",
+        &["Module.symvers (not recorded)"],
     ),
 ];
 
@@ -201,6 +222,8 @@ fn a_signed_package_becomes_the_same_tree_as_a_compiled_one_from_disk_and_by_htt
         let dep = fleet
             .check("modprobe -d /var/lib/zfs-prefix/current/RELEASE -S RELEASE --show-depends zfs");
         assert!(dep.contains("/extra/spl.ko") && dep.contains("/extra/zfs.ko"), "{dep}");
+        let extra = format!("cd /var/lib/zfs-prefix/store/RELEASE/{key} && ls lib/modules/*/extra");
+        assert_eq!(fleet.check(&extra), "spl.ko\nzfs.ko", "{case}: what is no module is published");
         let foreign = fleet.check("find /var/lib/zfs-prefix ! -user root -o -perm /022 ! -type l");
         assert_eq!(foreign, "", "{case}: files that others own or may write to");
         keys.push(key);
@@ -225,12 +248,19 @@ fn without_a_fitting_package_the_modules_are_compiled_and_the_journal_says_why()
     fleet.check("mkdir -p /srv/debug && cp -a DIR/binpkgs /srv/debug/RELEASE");
     fleet.check("rm -f /srv/debug/RELEASE/Packages.gz");
     fleet.check("sed -i -E 's/^(USE: .*)/\\1 debug/' /srv/debug/RELEASE/Packages");
+    // The binhost lags behind: signed, good, and not what this machine's overlay has.
+    fleet.check("mkdir -p /srv/older && cp -a DIR/binpkgs /srv/older/RELEASE");
+    fleet.check("rm -f /srv/older/RELEASE/Packages.gz");
+    fleet.check(
+        "sed -i -E '/^(CPV|PATH):/s/(zfs-kmod-[0-9.]*)[0-9]/\\10/' /srv/older/RELEASE/Packages",
+    );
     for (case, url, reason) in [
         ("refused connection", "http://127.0.0.1:1".to_owned(), "cannot be read (<urlopen error"),
         ("no index", format!("http://127.0.0.1:{}", server.port), "cannot be read (HTTP Error 404"),
         ("no directory", "/srv/none".to_owned(), "cannot be read ("),
         ("no file", "/srv/gone".to_owned(), "could not be fetched from file:///srv/gone"),
         ("another USE flag", "/srv/debug".to_owned(), "has none that fits (use flag"),
+        ("an older version", "/srv/older".to_owned(), "has none that fits"),
     ] {
         fleet.configure(&url);
         fleet.check("systemctl start --no-block UNIT");

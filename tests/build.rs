@@ -111,6 +111,9 @@ impl Native {
 #[test]
 fn a_stopped_or_killed_build_leaves_no_process_and_no_trace_in_the_store() {
     let lab = Native::boot("build-killed");
+    let drop_in = "/etc/systemd/system/zfs-build@.service.d/50-late.conf";
+    lab.state.write(drop_in, "[Unit]\nOnSuccess=zfs-load-late.service\n").unwrap();
+    lab.check("systemctl daemon-reload");
     lab.start_until("configuring");
     assert_ne!(lab.exec("ps -u core -o pid --no-headers").output.trim(), "", "it does run as core");
     lab.check("systemctl stop UNIT");
@@ -126,6 +129,9 @@ fn a_stopped_or_killed_build_leaves_no_process_and_no_trace_in_the_store() {
     );
 
     assert_eq!(lab.check("systemctl show --value -p ActiveState UNIT"), "inactive", "not failed");
+    // To systemd that is a success, and OnSuccess= fires.
+    let late = lab.check("systemctl show -p ExecMainStartTimestampMonotonic zfs-load-late");
+    assert!(late.ends_with("=0"), "nothing is loaded or imported: {late}");
     let timer = format!("zfs-build-retry@{}.timer", lab.release);
     assert_ne!(lab.exec(&format!("systemctl is-active '{timer}'")).output.trim(), "active");
 

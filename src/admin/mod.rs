@@ -1,5 +1,6 @@
 //! What the admin command `zfs-prefix` does.
 
+mod import;
 mod list;
 mod prefix;
 mod provision;
@@ -47,7 +48,11 @@ enum Command {
         force: bool,
     },
     /// Load the published modules now, as zfs-load.service does
-    Load,
+    Load {
+        /// Then import and mount what the boot had to skip (zfs-load-late.service says this)
+        #[arg(long, hide = true)]
+        import: bool,
+    },
     /// The toolchain prefix
     #[command(subcommand)]
     Prefix(prefix::Command),
@@ -107,7 +112,8 @@ fn run(host: &Host, command: Command) -> Result<u8> {
             }
             systemctl::build(kernel_release.as_ref())
         }
-        Command::Load => systemctl::load(host),
+        Command::Load { import: false } => systemctl::load(host),
+        Command::Load { import: true } => import::load_and_import(host),
         Command::Prefix(command) => prefix::run(host, command),
     }
 }

@@ -5,18 +5,20 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 use super::command::Run;
-use super::output::{failing_lines, reason_of};
+use super::output::reason_of;
 use super::recipe::{Job, failed};
 use crate::config::{Settings, fill_release};
-use crate::exit::Exit;
+use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::Release;
+use crate::prefix::portage::package_of;
 use crate::store::Digest;
 
 /// Marks of Portage (gpkg.py, BinpkgVerifier.py) for a package that is not what was signed.
@@ -28,10 +30,23 @@ const REFUSED: [&str; 4] = [
 ];
 /// Portage (Binpkg.py) when it rewrites paths in the files of a package from another EPREFIX.
 const OTHER_PREFIX: &str = ">>> Adjusting Prefix to";
-/// Portage, when a binary package was wanted and there is none.
-const NONE_THERE: &str = "there are no binary packages to satisfy";
+/// Portage (depgraph.py), when a binary package was wanted and there is none that may be taken.
+const NONE_THERE: [&str; 3] = [
+    "there are no binary packages to satisfy",
+    "there are no ebuilds built with USE flags to satisfy",
+    "All binary packages that could satisfy",
+];
+/// Portage (BinpkgFetcher.py), when the index names a file that is not there.
+const NO_FILE: &str = "!!! File not found: ";
+/// wget(1), Portage's FETCHCOMMAND, and curl(1), its usual replacement: no such file, no
+/// connection, or one that broke. In the order in which they tell the most.
+const NOT_FETCHED: [&str; 6] =
+    ["ERROR 4", "ERROR 5", "unable to resolve host", "failed: Connection", "Giving up.", "curl: ("];
 /// Portage, when the binhost's index cannot be had; the reason is in the line after.
 const UNREACHABLE: &str = "Error fetching binhost package info";
+
+/// How long Portage may take to say which version it would build.
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// The configured binhost for one kernel.
 #[derive(Clone, Debug)]
@@ -97,6 +112,8 @@ fn only_writer(meta: &fs::Metadata, owner: u32) -> bool {
 #[derive(Debug)]
 pub struct Package {
     url: String,
+    /// The atoms, with the versions that would be compiled.
+    atoms: Vec<String>,
     verify: &'static str,
 }
 
@@ -105,15 +122,17 @@ impl Job<'_> {
     /// cannot be reached, with the reason in the journal.
     ///
     /// # Errors
-    /// [`Exit::Refused`]: a package is there, and its signature or its digest is not right.
+    /// [`Exit::Refused`]: a package is there, and its signature or its digest is not right, or
+    /// Portage cannot take it for another reason than those known to be harmless.
     /// [`Exit::PrefixIncomplete`]: no gpg.
     pub fn fetch_package(&mut self, binhost: &Binhost) -> Result<Option<Package>> {
         let verify = self.verify_command(&binhost.key)?;
-        let package = Package { url: binhost.url.clone(), verify };
+        let atoms = self.exact_atoms()?;
+        let package = Package { url: binhost.url.clone(), atoms, verify };
         let run = self
             .emerge_package(&package)
             .args(["--fetchonly", "--getbinpkg"])
-            .args(super::atoms(self.settings))
+            .args(&package.atoms)
             .env("PORTAGE_BINHOST", &binhost.url);
         let fetched = self.follow(&run)?;
         if fetched.status.success() && !fetched.stalled {
@@ -123,8 +142,18 @@ impl Job<'_> {
         if reason_of(&fetched.tail).0 == Exit::NoSpace {
             return Err(failed(&run, &fetched, reason_of));
         }
-        warn!("no binary package: {}; compiling instead", package.missing(&fetched.tail));
-        Ok(None)
+        match package.missing(&fetched.tail) {
+            Some(why) if !fetched.stalled => {
+                warn!("no binary package: {why}; compiling instead");
+                Ok(None)
+            }
+            _ => Err(failed(&run, &fetched, unknown_reason)).with_context(|| {
+                format!(
+                    "the binary package of {} cannot be used, and nothing is compiled in its place",
+                    package.url
+                )
+            }),
+        }
     }
 
     /// Merges the fetched packages into the work directory's ROOT; Portage checks the signature of
@@ -134,15 +163,38 @@ impl Job<'_> {
     /// [`Exit::Refused`]: the signature is not right, or the package is from another EPREFIX.
     /// [`Exit::BuildFailed`]: the merge failed.
     pub fn merge_package(&mut self, package: &Package) -> Result<PathBuf> {
-        let atoms = super::atoms(self.settings);
-        let run = self.emerge_package(package).args(&atoms);
+        let run = self.emerge_package(package).args(&package.atoms);
         let merged = self.follow(&run)?;
         package.refused(&merged.tail)?;
         if !merged.status.success() || merged.stalled {
             return Err(failed(&run, &merged, reason_of));
         }
-        info!("merged the binary package of {} from {}", atoms.join(" "), package.url);
+        info!("merged the binary package of {} from {}", package.shown(), package.url);
         Ok(self.installed())
+    }
+
+    /// The configured atoms, each with the version that Portage would compile here: otherwise it
+    /// takes the highest one that the binhost has.
+    fn exact_atoms(&self) -> Result<Vec<String>> {
+        let exact = |atom: String| {
+            if atom.starts_with('=') && !atom.ends_with('*') {
+                return Ok(atom);
+            }
+            let asked = || format!("asking Portage which version of {atom} it would compile");
+            let best = self
+                .portage_program("portageq")
+                .arg("best_visible")
+                .arg(&self.prefix.path)
+                .args(["ebuild", &atom])
+                .idle(ANSWER);
+            let said = best.output(self.cancel).with_context(asked).exit(Exit::PrefixIncomplete)?;
+            let package = format!("{}-", package_of(&atom));
+            match said.lines().map(str::trim).rfind(|line| line.starts_with(&package)) {
+                Some(version) => Ok(format!("={version}")),
+                None => fail!(Exit::PrefixIncomplete, "{}: {}", asked(), said.trim()),
+            }
+        };
+        super::atoms(self.settings).into_iter().map(exact).collect()
     }
 
     /// emerge for binary packages and nothing else; none whose signature is not right.
@@ -212,6 +264,17 @@ fn fingerprints(list: &str) -> Vec<&str> {
 }
 
 impl Package {
+    /// Its name and version.
+    fn shown(&self) -> String {
+        let names: Vec<_> = self.atoms.iter().map(|atom| atom.trim_start_matches('=')).collect();
+        names.join(" ")
+    }
+
+    /// The binhost it is from.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// An error if Portage refused the package, or changed it.
     fn refused(&self, tail: &VecDeque<String>) -> Result<()> {
         let url = &self.url;
@@ -244,22 +307,36 @@ impl Package {
         )
     }
 
-    /// Why there is no package, in a few words.
-    fn missing(&self, tail: &VecDeque<String>) -> String {
+    /// Why there is no package, in a few words; none if that is not the reason of the failure.
+    fn missing(&self, tail: &VecDeque<String>) -> Option<String> {
         let url = &self.url;
-        if let Some(at) = tail.iter().position(|line| line.contains(UNREACHABLE)) {
+        let find = |mark: &str| tail.iter().position(|line| line.contains(mark));
+        if let Some(at) = find(UNREACHABLE) {
             let why = tail.get(at + 1).map_or("", |line| line.trim());
             let why = why.split_once("] ").map_or(why, |(_, text)| text);
-            return format!("{url} cannot be read ({why})");
+            return Some(format!("{url} cannot be read ({why})"));
         }
         // Another USE flag, a keyword, a licence: Portage says which.
         if let Some(at) = tail.iter().rev().find_map(|line| line.split_once("(masked by: ")) {
-            return format!("{url} has none that fits ({})", at.1.trim_end_matches(')'));
+            return Some(format!("{url} has none that fits ({})", at.1.trim_end_matches(')')));
         }
-        if tail.iter().any(|line| line.contains(NONE_THERE)) {
-            return format!("{url} has none that fits");
+        if NONE_THERE.iter().any(|mark| find(mark).is_some()) {
+            return Some(format!("{url} has none that fits"));
         }
-        format!("it could not be fetched from {url}: {}", failing_lines(tail).join(" / "))
+        // Python's way to say that something was not foreseen, whatever else was said before.
+        if find("Traceback (most recent call last)").is_some() {
+            return None;
+        }
+        let at = find(NO_FILE).or_else(|| NOT_FETCHED.iter().find_map(|mark| find(mark)))?;
+        Some(format!("it could not be fetched from {url}: {}", tail[at].trim()))
+    }
+}
+
+/// As [`reason_of`]; but a package that Portage cannot take for a reason nobody knows is refused.
+fn unknown_reason(tail: &VecDeque<String>) -> (Exit, &'static str) {
+    match reason_of(tail) {
+        (Exit::BuildFailed, hint) => (Exit::Refused, hint),
+        known => known,
     }
 }
 
@@ -291,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_a_binhost_that_has_nothing() {
-        let package = Package { url: "file:///srv".into(), verify: "" };
+        let package = Package { url: "file:///srv".into(), atoms: vec![], verify: "" };
         for (said, refused, missing) in [
             (
                 " * Binary package is not usable (verification failed):\n *  Summary:\n \
@@ -330,6 +407,26 @@ mod tests {
                     "it could not be fetched from file:///srv: !!! File not found: /srv/a.gpkg.tar",
                 ),
             ),
+            (
+                "HTTP request sent, awaiting response... 404 Not Found\n2026-11-23 15:20:00 ERROR \
+                 404: Not Found.\n>>> Failed to emerge a/b",
+                None,
+                Some(
+                    "it could not be fetched from file:///srv: 2026-11-23 15:20:00 ERROR 404: Not Found.",
+                ),
+            ),
+            (
+                "!!! All binary packages that could satisfy \"a/b\" have been masked.",
+                None,
+                Some("file:///srv has none that fits"),
+            ),
+            (
+                "Connecting to h... failed: Connection refused.\nTraceback (most recent call \
+                 last):\n  File \"gpkg.py\"\ntarfile.ReadError: unexpected end of data",
+                None,
+                None,
+            ),
+            ("a wording of Portage's that nobody here knows", None, None),
         ] {
             let tail = tail(said);
             let error = package.refused(&tail).err().map(|e| (crate::exit::of(&e), e.to_string()));
@@ -338,7 +435,7 @@ mod tests {
                     assert_eq!(exit, Exit::Refused, "{said}");
                     assert!(text.contains(words) && !text.contains("GNUPG"), "{said}: {text}");
                 }
-                (None, None) => assert_eq!(package.missing(&tail), missing.unwrap(), "{said}"),
+                (None, None) => assert_eq!(package.missing(&tail).as_deref(), missing, "{said}"),
                 (_, error) => panic!("{said}: {error:?}"),
             }
         }

@@ -110,7 +110,7 @@ pub fn copy(
 
 /// Reads a plain file below `top` without following any link: not the last component, and none of
 /// the directories on the way, which belong to somebody else (openat2(2), RESOLVE_NO_SYMLINKS).
-fn read_plain(top: &Path, path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read_plain(top: &Path, path: &Path) -> Result<Vec<u8>> {
     let shown = || format!("{}", path.display());
     let relative = path.strip_prefix(top).with_context(shown)?;
     let dir = File::open(top).with_context(|| format!("{}", top.display()))?;

@@ -6,6 +6,8 @@ pub mod command;
 mod depmod;
 mod harvest;
 mod jobs;
+mod made_from;
+pub(crate) mod network;
 mod output;
 mod plan;
 pub mod processes;
@@ -113,7 +115,11 @@ struct Build<'a> {
 impl Build<'_> {
     fn run(&mut self) -> Result<()> {
         let _lock = Lock::take(&self.layout, self.release.as_str())?;
-        self.take_force()?;
+        // `zfs-prefix build --force` leaves it for the build that it starts.
+        self.options.force |= taken(&self.layout.force(&self.release))?;
+        if self.release == self.host.kernel_release {
+            taken(&self.layout.published())?;
+        }
         if !self.options.force
             && let Some(path) = crate::load::shipped(self.host, &self.release)?
         {
@@ -136,20 +142,12 @@ impl Build<'_> {
         }
         self.hold_back()?;
         let tree = self.build(&plan)?;
+        if self.release == self.host.kernel_release && !self.cancel.is_set() {
+            store::write_atomic(&self.layout.published(), b"")?;
+        }
         let text = format!("published modules for kernel {}", self.release);
         info!(message_id = id::PUBLISHED, "{text} in {}", tree.display());
         self.progress.ready(&text);
-        Ok(())
-    }
-
-    /// `zfs-prefix build --force` leaves a file for the build that it starts.
-    fn take_force(&mut self) -> Result<()> {
-        let path = self.layout.force(&self.release);
-        match std::fs::remove_file(&path) {
-            Ok(()) => self.options.force = true,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e).with_context(|| format!("{}", path.display())),
-        }
         Ok(())
     }
 
@@ -266,10 +264,14 @@ impl Build<'_> {
             let here = network || !self.settings.portage.asks_network();
             if !here {
                 info!("{} is not asked: there is no network this early", binhost.url);
-            } else if let Some(package) =
-                self.job(plan, work, place.clone()).fetch_package(binhost)?
-            {
-                return Ok(Some(package));
+            } else {
+                if self.settings.portage.asks_network() {
+                    network::wait_for_network(self.cancel);
+                }
+                let package = self.job(plan, work, place.clone()).fetch_package(binhost)?;
+                if package.is_some() {
+                    return Ok(package);
+                }
             }
         }
         self.job(plan, work, place).fetch()?;
@@ -282,7 +284,9 @@ impl Build<'_> {
         let readable = plan.binhost.iter().flat_map(Binhost::files).collect();
         let place = Place { work: Some(work.top.clone()), readable, ..Place::default() };
         let installed = self.job(plan, work, place).merge_package(package)?;
-        harvest::find(&installed, &self.release)
+        let modules = harvest::find(&installed, &self.release)?;
+        made_from::check(&work.top, &modules, plan.inputs.map(), package.url())?;
+        Ok(modules)
     }
 
     /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
@@ -378,6 +382,15 @@ impl Build<'_> {
             }
             _ => {}
         }
+    }
+}
+
+/// Whether the file was there; it is not any more.
+fn taken(path: &Path) -> Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("{}", path.display())),
     }
 }
 

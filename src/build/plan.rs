@@ -19,7 +19,7 @@ use crate::prefix::Prefix;
 use crate::store::{Digest, Inputs};
 
 /// Raised when what a recipe does changes in a way its other inputs do not show.
-const RECIPE_VERSION: &str = "2";
+const RECIPE_VERSION: &str = "3";
 
 /// A build, planned.
 #[derive(Debug)]

@@ -99,17 +99,12 @@ impl Job<'_> {
             format!("--with-linux-obj={}", self.tree.output.display()),
         ];
         econf.extend(self.settings.portage.extra_econf.iter().cloned());
-        let account = &self.prefix.account;
         let run = self
-            .prefix
-            .run("emerge", &self.place)
+            .portage_program("emerge")
             .args(["--oneshot", "--verbose", "--quiet-build=n", "--color=n", "--nospinner"])
             .env("ROOT", &self.work.root)
             .env("PORTAGE_TMPDIR", &self.work.tmp)
             .env("PORTAGE_LOGDIR", self.work.top.join("log"))
-            // The names that user and group have here, whatever they were where it was made.
-            .env("PORTAGE_USERNAME", &account.user)
-            .env("PORTAGE_GRPNAME", &account.group)
             .env("EXTRA_ECONF", econf.join(" "))
             .env("KERNEL_DIR", &self.tree.source)
             .env("KV_OUT_DIR", &self.tree.output)
@@ -121,6 +116,16 @@ impl Job<'_> {
             true => self.ccache(run.env("FEATURES", "ccache")),
             false => run,
         }
+    }
+
+    /// A program of Portage's, without arguments. The names of user and group are those that they
+    /// have here, whatever they were where it was made.
+    pub(super) fn portage_program(&self, program: &str) -> Run {
+        let account = &self.prefix.account;
+        self.prefix
+            .run(program, &self.place)
+            .env("PORTAGE_USERNAME", &account.user)
+            .env("PORTAGE_GRPNAME", &account.group)
     }
 
     /// configure, make and modules_install of `zfs.source`. Returns the directory below which

@@ -76,6 +76,12 @@ impl Layout {
         self.run().join(format!("force-{release}"))
     }
 
+    /// `/run/zfs-prefix/published`: the last build for the running kernel ended well, and published
+    /// something. zfs-load-late.service asks for it, and takes it away.
+    pub fn published(&self) -> PathBuf {
+        self.run().join("published")
+    }
+
     /// `/run/zfs-prefix/active`, a symlink to the tree whose modules are loaded.
     pub fn active(&self) -> PathBuf {
         self.run().join("active")

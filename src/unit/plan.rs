@@ -26,7 +26,6 @@ const CONSUMERS: [&str; 6] = [
 const LOAD: &str = "zfs-load.service";
 const BUILD: &str = "zfs-build.service";
 const EARLY: &str = "zfs-build-early.service";
-const NETWORK: &str = "network-online.target";
 const STORE: &str = "/var/lib/zfs-prefix";
 const MASKABLE: &str = "zfs-load.service.d/10-var.conf";
 const MODPROBE: &str = "zfs-load-module.service.d/50-zfs-prefix.conf";
@@ -95,10 +94,6 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
         match directory_of(host, BUILD) {
             Some(directory) => plan.want("multi-user.target", BUILD, directory),
             None => plan.missing.push(BUILD),
-        }
-        if settings.portage.asks_network() {
-            // Otherwise nothing may wait for the network, and the build would come too early.
-            plan.want(BUILD, NETWORK, UNIT_DIRECTORIES[0]);
         }
     }
     for consumer in CONSUMERS {

@@ -25,6 +25,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use crate::build::command::Cancel;
+use crate::build::network;
 use crate::config::{Settings, Source};
 use crate::exit::{self, Exit};
 use crate::fail;
@@ -205,8 +206,8 @@ impl Provision<'_> {
             fetch::Part::new(&self.layout.cache().join("download"), &fetch::name(self.source))?;
         // There is nothing to clean up: what was fetched is kept.
         self.signals.at_once.store(true, Ordering::Relaxed);
-        if self.options.if_missing {
-            fetch::wait_for_network(self.source);
+        if self.options.if_missing && matches!(self.source, Source::Https(_)) {
+            network::wait_for_network(&self.signals.cancel);
         }
         let fetched = fetch::fetch(self.source, &part, &self.target.path, &self.expected, report);
         self.signals.at_once.store(false, Ordering::Relaxed);

@@ -70,6 +70,18 @@ src_install() {
 			die "${ko##*/} is for '${vermagic}', not for ${KV_FULL}"
 	done < <(find module -name '*.ko' -print0)
 	[[ -f ${into}/zfs.ko ]] || die "the build left no zfs.ko"
+	record_inputs > "${into}/zfs-kmod.inputs" || die "recording the inputs"
+}
+
+# What decides whether a binary package of this is the one that another machine would compile.
+# vermagic does not: two builds of one kernel release may differ in all of this.
+record_inputs() {
+	local of
+	of=$(b2sum < "${KV_OUT_DIR}/.config") || return
+	echo "kernel-config ${of%% *}"
+	of=$(b2sum < "${KV_OUT_DIR}/Module.symvers") || return
+	echo "module-symvers ${of%% *}"
+	echo "configure ${EXTRA_ECONF//[[:space:]]/ }"
 }
 
 pkg_postinst() {

@@ -12,14 +12,12 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::check::Expected;
 use super::report::Report;
-use crate::build::command::{Cancel, Run};
 use crate::config::{Source, without_query};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -29,8 +27,6 @@ pub(super) use part::Part;
 
 /// A signature file of minisign has four lines.
 const SIGNATURE_LIMIT: u64 = 16 * 1024;
-/// How long systemd may take to bring up the network, before it is tried all the same.
-const NETWORK_TIME: Duration = Duration::from_secs(120);
 
 /// What a server answered to a request for a file, or for the rest of one.
 pub(super) struct Answer {
@@ -55,19 +51,6 @@ pub(super) fn name(source: &Source) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let name: String = last.unwrap_or("prefix").chars().map(plain).take(200).collect();
     name.trim_start_matches('.').to_owned()
-}
-
-/// Has systemd bring up the network, where it runs and something has to be fetched. The unit is
-/// only ordered after network-online.target: no machine waits for a network that it does not need.
-pub(super) fn wait_for_network(source: &Source) {
-    if matches!(source, Source::File(_)) || !Path::new("/run/systemd/system").is_dir() {
-        return;
-    }
-    let start = Run::new("/usr/bin/systemctl").args(["start", "network-online.target"]);
-    let start = start.idle(NETWORK_TIME);
-    if let Err(error) = start.output(&Cancel::after(NETWORK_TIME)) {
-        warn!("{error:#}; trying all the same");
-    }
 }
 
 /// What comes with an archive.
