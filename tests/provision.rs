@@ -245,6 +245,36 @@ fn nothing_configured_is_said_and_fails_only_when_asked_for_by_hand() {
 }
 
 #[test]
+fn where_no_build_needs_a_prefix_the_unit_asks_nothing_of_the_network() {
+    let world = World::new();
+    let server = Server::start(Certificate::Good, &world.authority);
+    let archive = world.archive("prefix.tar.gz", &["--gzip"]);
+    server.put("/prefix.tar.gz", fs::read(archive).unwrap(), Manner::Well);
+    let url = server.url("/prefix.tar.gz");
+    world.configure(&format!("source = {url:?}\nallow-unsigned = true"));
+    let stands_aside = |case: &str, says: &str| {
+        let unit = world.provision(&["--if-missing"]);
+        assert_eq!(unit.status, Some(0), "{case}: {}", unit.said);
+        assert!(unit.said.contains(says), "{case}: {}", unit.said);
+        assert_eq!(server.asked(), [], "{case}");
+        assert_eq!(world.listing(), [""; 0], "{case}");
+    };
+    let modules = world.modules();
+    fs::create_dir_all(modules.join("extra")).unwrap();
+    fs::write(modules.join("extra/zfs.ko"), "").unwrap();
+    stands_aside("shipped", "extra/zfs.ko, and nothing else to build for");
+    fs::remove_dir(modules.join("build")).unwrap();
+    stands_aside("shipped and no tree", "has no build tree in");
+    fs::remove_file(modules.join("extra/zfs.ko")).unwrap();
+    stands_aside("no tree", "has no build tree in");
+    // Another kernel's build may be the one that asks: zfs-build@.service.
+    fs::create_dir_all(modules.with_file_name("1.2.3-other").join("build")).unwrap();
+    let unit = world.provision(&["--if-missing"]);
+    assert_eq!(unit.status, Some(0), "{}", unit.said);
+    world.assert_provisioned("another kernel");
+}
+
+#[test]
 fn another_source_on_the_command_line_comes_with_a_digest_of_its_own() {
     let world = World::new();
     let archive = world.archive("prefix.tar.xz", &["--xz"]);

@@ -18,6 +18,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+pub(super) use files::may_lead_to;
 pub(crate) use report::printable;
 pub use report::{Check, Finding, Report, Severity};
 
