@@ -157,6 +157,13 @@ fn faults() -> Vec<Fault> {
             "everybody can write to it (mode 0666)",
         ),
         fault(
+            "the same where nobody runs anything",
+            |c, file| c.write(file, b"x", 0o666),
+            "mode",
+            "var/db/repos/gentoo/open",
+            "everybody can write to it (mode 0666)",
+        ),
+        fault(
             "a directory that everybody can write to",
             |c, file| c.directory(file, 0o777),
             "mode",
@@ -335,6 +342,15 @@ fn files_that_nobody_runs_are_no_findings() {
     copy.edit("usr/bin/of-another-machine", |bytes| bytes[18] = 8);
     copy.write("usr/share/tool.py", b"#!/usr/bin/python3\n", 0o644);
     copy.write("usr/share/tool/examples/tool.py", b"#!/usr/bin/python3\n", 0o755);
+    let repository = "var/db/repos/gentoo";
+    let service = format!("{repository}/net-misc/ntp/files/ntpd.rc");
+    copy.write(&service, b"#!/sbin/openrc-run\n", 0o755);
+    let hook = format!("{repository}/.git/hooks/fsmonitor-watchman.sample");
+    copy.write(&hook, b"#!/usr/bin/perl\n", 0o755);
+    copy.write("usr/portage/eclass/tests/a.sh", b"#!/sbin/runscript\n", 0o755);
+    copy.program("var/db/pkg/sys-apps/tool-1/tool", &[]);
+    copy.program("usr/lib/python3.11/test/tool", &[]);
+    copy.write("usr/share/tool/tests/tool.py", b"#!/usr/bin/python3\n", 0o755);
     copy.write("usr/share/template", b"#!@PERL@ -w\n", 0o755);
     for (name, line) in [("sh", "/bin/sh -e"), ("bash", "/bin/bash"), ("env", "/usr/bin/env bash")]
     {

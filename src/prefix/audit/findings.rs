@@ -55,8 +55,16 @@ impl Findings<'_> {
     }
 }
 
-/// Work of builds, sources and documents (hier(7)): not run from where they are. Owners and modes
-/// are looked at there as well, contents are not.
+/// Ebuild repositories (the second one is where Gentoo once had its own) and Portage's records of
+/// what is installed: files without number, among them scripts that Portage copies elsewhere or
+/// reads with a shell of its own.
+pub(super) fn portages(relative: &Path) -> bool {
+    const TREES: [&str; 3] = ["var/db/repos", "usr/portage", "var/db/pkg"];
+    TREES.iter().any(|tree| relative.starts_with(tree))
+}
+
+/// Work of builds, sources, documents (hier(7)), tests and what is Portage's own: not run from where
+/// they are. Owners and modes are looked at there as well, contents are not.
 pub(super) fn not_run(relative: &Path) -> bool {
     const TREES: [&str; 9] = [
         "tmp",
@@ -69,7 +77,36 @@ pub(super) fn not_run(relative: &Path) -> bool {
         "usr/share/man",
         "usr/share/info",
     ];
-    TREES.iter().any(|tree| relative.starts_with(tree))
+    // Not the file itself: test(1) is a program.
+    let tests = |dir: &Path| dir.iter().any(|name| name == "test" || name == "tests");
+    portages(relative)
+        || TREES.iter().any(|tree| relative.starts_with(tree))
+        || relative.parent().is_some_and(tests)
         || relative.extension().is_some_and(|extension| extension == "debug")
         || relative.iter().any(|name| name == "examples" || name == "example")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_runs_is_told_by_its_directory_and_not_by_its_name() {
+        for (path, want) in [
+            ("var/db/repos/gentoo/net-misc/ntp/files/ntpd.rc", true),
+            ("usr/portage/profiles/a", true),
+            ("var/db/pkg/app-shells/bash-5.2/bash-5.2.ebuild", true),
+            ("var/db/reposx/a", false),
+            ("usr/lib/python3.11/test/regrtest.py", true),
+            ("usr/share/tool/tests/deep/run.sh", true),
+            ("usr/bin/test", false),
+            ("usr/bin/tests", false),
+            ("usr/bin/tester/a", false),
+            ("usr/share/tool/examples/a", true),
+            ("usr/lib/debug/usr/bin/a", true),
+            ("usr/bin/a", false),
+        ] {
+            assert_eq!(not_run(Path::new(path)), want, "{path}");
+        }
+    }
 }
