@@ -51,7 +51,7 @@ demo: setup stage
 	cargo run --locked -q --example demo -- '$(STAGE)'
 
 # Downloads into target/prefix-packages; a minute.
-prefix:
+prefix: setup
 	cargo run --locked --release -q --example make-prefix -- --eprefix '$(EPREFIX)' $(DISTFILES:%=--distfile '%') target/prefix
 
 lint:

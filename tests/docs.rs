@@ -166,7 +166,8 @@ fn shell_scripts_are_short_and_shellcheck_finds_nothing() {
     for known in [
         ".ci/run",
         "packaging/setup-debian",
-        "packaging/prefix/make-prefix",
+        "packaging/prefix/make/files/fetch",
+        "packaging/prefix/make/files/startprefix",
         "tests/lab/guest/init",
         "tests/lab/guest/prelude.sh",
     ] {
@@ -186,6 +187,17 @@ fn files_of_the_library_are_under_500_lines_and_mains_at_most_40() {
         assert!(!counts || lines <= most, "{} has {lines} lines", file.display());
     }
     assert_eq!(mains, 4, "one for each program");
+}
+
+#[test]
+fn no_file_has_the_marks_of_a_merge_that_was_not_finished() {
+    let marks = ["<", "=", ">"].map(|c| c.repeat(7));
+    for file in files() {
+        for (number, line) in text(&file).lines().enumerate() {
+            let marked = marks.iter().any(|m| line == m || line.starts_with(&format!("{m} ")));
+            assert!(!marked, "{}:{}: {line}", file.display(), number + 1);
+        }
+    }
 }
 
 #[test]

@@ -125,10 +125,23 @@ fn a_tree_without_a_toolchain_is_refused_by_the_audit_and_nothing_is_left() {
     let world = World::new();
     let archive = world.archive("prefix.tar.gz", &["--gzip"]);
     world.configure(&format!("source = {archive:?}\nallow-unsigned = true"));
+
+    // Nobody can say so on a machine that lets nobody in: the archive is not to blame.
+    let mut unable = std::process::Command::new("setpriv");
+    unable.arg("--bounding-set=-sys_admin").arg(env!("CARGO_BIN_EXE_zfs-prefix"));
+    world.prepare(&mut unable);
+    let unable = ran(unable.args(["prefix", "provision", "--if-missing"]).output().unwrap());
+    assert_eq!(unable.status, Some(1), "{}", unable.said);
+    assert!(unable.said.contains("CAP_SYS_ADMIN is needed"), "{}", unable.said);
+    assert_eq!(world.listing(), [""; 0]);
+    assert_ne!(common::entries(&world.downloads()), [""; 0], "what was fetched is kept");
+    assert!(!world.root.join("var/lib/zfs-prefix/failures/prefix.json").exists(), "no pause");
+
     let refused = ran(world.command(&[]).output().unwrap());
     assert_eq!(refused.status, Some(11), "{}", refused.said);
     assert!(refused.said.contains("the prefix in it is not sound"), "{}", refused.said);
     assert!(refused.said.contains("no program bash"), "{}", refused.said);
+    assert!(refused.said.contains("; provision a complete prefix"), "a cure: {}", refused.said);
     assert_eq!(world.listing(), [""; 0]);
     assert_eq!(common::entries(&world.downloads()), [""; 0]);
 }

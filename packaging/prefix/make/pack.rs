@@ -36,8 +36,8 @@ pub fn newest(tree: &Tree) -> Result<i64> {
     Ok(newest)
 }
 
-/// BLAKE2b-512 over the sorted list of paths below the tree with kind, mode, and content or link
-/// target.
+/// BLAKE2b-512 over the sorted list of files and symlinks below the tree with kind, mode, and
+/// content or link target; of directories only those count that something is in.
 ///
 /// # Errors
 /// The tree cannot be read.

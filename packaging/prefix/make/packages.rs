@@ -26,8 +26,8 @@ const UNWANTED: &str = "adduser base-files base-passwd debconf dpkg init-system-
 /// Files whose libraries are in [`UNWANTED`], and the C library's converters between character sets,
 /// which are looked for in the host's /usr/lib only.
 const LEFT_OUT: [&str; 5] = [
-    "./usr/bin/su",
-    "./usr/sbin/runuser",
+    "./bin/su",
+    "./sbin/runuser",
     "./usr/lib/python3.11/lib-dynload/_dbm.*",
     "./usr/lib/x86_64-linux-gnu/perl/*/auto/DB_File/*",
     "./usr/lib/x86_64-linux-gnu/gconv/*",
@@ -56,6 +56,11 @@ impl Apt {
     /// # Errors
     /// apt-get is not there, or the archive does not have a package.
     pub fn packages(&self, dir: &Path) -> Result<Vec<Package>> {
+        let machine = output(Command::new("dpkg").arg("--print-architecture"))?;
+        let release = fs::read_to_string("/etc/os-release")?;
+        if machine.trim() != "amd64" || !release.contains("VERSION_CODENAME=bookworm") {
+            bail!("prefixes are made on Debian 12 (bookworm) for amd64, and of its packages");
+        }
         // apt-get names no file that is in its cache already: asked with another, empty one.
         let empty = dir.join("empty");
         for dir in [dir, &empty] {
@@ -102,6 +107,11 @@ impl Apt {
 /// # Errors
 /// pip is not there, the index does not have it, or it is another file than the pinned one.
 pub fn portage(requirements: &Path, dir: &Path) -> Result<PathBuf> {
+    // Another version may be left from earlier.
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
     run(Command::new("python3")
         .args(["-m", "pip", "-q", "--disable-pip-version-check", "download", "--no-deps"])
         .args(["--require-hashes", "-r"])

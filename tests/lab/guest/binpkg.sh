@@ -23,7 +23,8 @@ sign_with() {
 
 case $command in
 key)
-	mkdir -p -m 0700 "$dir/$1"
+	mkdir -p "$dir/$1"
+	chmod 0700 "$dir/$1"
 	gpg --homedir "$dir/$1" --batch --quiet --passphrase '' --quick-generate-key "$1 <$1@localhost>" ed25519 sign "${2-never}"
 	gpg --homedir "$dir/$1" --batch --quiet --check-trustdb
 	gpg --homedir "$dir/$1" --batch --armor --export > "$dir/$1.asc"
