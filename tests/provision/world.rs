@@ -78,11 +78,12 @@ impl World {
     }
 
     pub fn prepare(&self, command: &mut Command) {
+        // Whatever proxy or authorities this machine has: the server is on loopback.
         command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").expect("a search path"))
             .env("ZFS_PREFIX_ROOT", &self.root)
             .env("SSL_CERT_FILE", &self.authority)
-            .env_remove("SSL_CERT_DIR")
-            .env_remove("https_proxy")
             .stdin(Stdio::null());
     }
 
