@@ -423,6 +423,37 @@ fn programs_that_cannot_be_run_are_an_error_and_never_passed_over() {
 }
 
 #[test]
+fn a_machine_that_lets_nobody_in_is_no_fault_of_the_tree() {
+    let copy = Copy::of(pristine());
+    let noexec = "mkdir -p \"$1\" && mount --bind \"$1\" \"$1\" && \
+        mount -o remount,bind,noexec \"$1\" && shift && exec \"$@\"";
+    let scratch = copy.scratch().join("host/var/cache/zfs-prefix").display().to_string();
+    let tree = copy.path("").display().to_string();
+    for (case, by, says) in [
+        (
+            "no CAP_SYS_ADMIN",
+            &["setpriv", "--bounding-set=-sys_admin"][..],
+            "CAP_SYS_ADMIN is needed",
+        ),
+        (
+            "a directory to work in that is noexec",
+            &["unshare", "--mount", "sh", "-c", noexec, "sh", &scratch],
+            "mounted noexec",
+        ),
+        (
+            "a prefix that is noexec",
+            &["unshare", "--mount", "sh", "-c", noexec, "sh", &tree],
+            "mounted noexec",
+        ),
+    ] {
+        let output = copy.audited_by(by);
+        assert_eq!(output.status.code(), Some(1), "{case}: {output:?}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains(says) && output.stdout.is_empty(), "{case}: {output:?}");
+    }
+}
+
+#[test]
 fn names_of_the_owner_are_found_where_coreos_keeps_them_and_their_absence_is_a_note() {
     let copy = Copy::of(pristine());
     let notes = |copy: &Copy| -> BTreeSet<String> {

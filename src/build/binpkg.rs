@@ -252,6 +252,10 @@ impl Package {
             let why = why.split_once("] ").map_or(why, |(_, text)| text);
             return format!("{url} cannot be read ({why})");
         }
+        // Another USE flag, a keyword, a licence: Portage says which.
+        if let Some(at) = tail.iter().rev().find_map(|line| line.split_once("(masked by: ")) {
+            return format!("{url} has none that fits ({})", at.1.trim_end_matches(')'));
+        }
         if tail.iter().any(|line| line.contains(NONE_THERE)) {
             return format!("{url} has none that fits");
         }
@@ -312,6 +316,12 @@ mod tests {
                 "emerge: there are no binary packages to satisfy \"sys-fs/zfs-kmod\" for /x/.",
                 None,
                 Some("file:///srv has none that fits"),
+            ),
+            (
+                "!!! All binary packages that could satisfy \"a/b\" have been masked.\n\
+                 - a/b-1::x (masked by: use flag configuration mismatch)",
+                None,
+                Some("file:///srv has none that fits (use flag configuration mismatch)"),
             ),
             (
                 "!!! File not found: /srv/a.gpkg.tar",

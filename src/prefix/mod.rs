@@ -24,6 +24,8 @@ use enter::{Account, Place};
 const CCACHE_LINKS: &str = "usr/lib/ccache/bin";
 /// How long making one symlink may take: the owner's `sh` is not trusted to end.
 const LINK_TIME: Duration = Duration::from_secs(10);
+/// How long entering may take: mounts, on a machine that is busy.
+const ENTER_TIME: Duration = Duration::from_secs(60);
 /// How long the compiler may take to say its version: nor is it trusted to end.
 const VERSION_TIME: Duration = Duration::from_secs(60);
 
@@ -79,6 +81,15 @@ impl Prefix {
         let run = Run::new(program.as_ref()).dir(home).enter(self, place);
         let environment = enter::environment::environment(&self.path, home, &self.account.user);
         environment.into_iter().fold(run, |run, (name, value)| run.env(name, value))
+    }
+
+    /// Enters and runs nothing: whether this machine lets anybody in. No program of the prefix has
+    /// a say in the answer.
+    ///
+    /// # Errors
+    /// [`Exit::PrefixIncomplete`]: the prefix is not what it should be. Others: the machine is not.
+    pub(crate) fn try_to_enter(&self, place: &Place, cancel: &Cancel) -> Result<()> {
+        self.run("", place).within(ENTER_TIME).output(cancel).map(drop)
     }
 
     /// Whether the prefix has ccache(1), and its links that stand for the compilers.

@@ -7,11 +7,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::tree::Tree;
 use crate::build::command::{Cancel, Run, User};
+use crate::exit::Exit;
+use crate::fail;
 use crate::host::Host;
 use crate::prefix::Prefix;
 use crate::prefix::enter::{Account, Place, environment::environment};
@@ -36,8 +38,9 @@ impl<'a> Programs<'a> {
     /// text, is in the directory that they are run in.
     ///
     /// # Errors
-    /// The tree belongs to root; or it is not where its programs were made for, and the caller is
-    /// not root, who alone could let them find it there.
+    /// [`Exit::PrefixIncomplete`]: the tree belongs to root; or it is not where its programs were
+    /// made for, and the caller is not root, who alone could let them find it there; or it cannot be
+    /// entered as it is. Others: this machine lets nobody in, or has no room.
     pub(crate) fn enter(
         tree: &'a Tree,
         root: &Path,
@@ -50,7 +53,12 @@ impl<'a> Programs<'a> {
         let eprefix = tree.eprefix.as_path();
         if !nix::unistd::geteuid().is_root() {
             if !in_place {
-                bail!("the tree is in {} and not at {}", root.display(), eprefix.display());
+                fail!(
+                    Exit::PrefixIncomplete,
+                    "the tree is in {} and not at {}",
+                    root.display(),
+                    eprefix.display()
+                );
             }
             let work = tempfile::Builder::new().prefix("zfs-prefix-audit-").tempdir();
             let work = work.context("a directory to compile in")?;
@@ -65,6 +73,7 @@ impl<'a> Programs<'a> {
             work: Some(work.path().to_owned()),
             ..Place::default()
         };
+        prefix.try_to_enter(&place, cancel)?;
         Ok(Programs { eprefix, inside: Some((prefix, place)), cancel, work })
     }
 

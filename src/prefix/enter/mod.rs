@@ -37,7 +37,8 @@ use crate::exit::{self, Exit, Failure};
 use crate::fail;
 
 /// The option by which this program asks itself to enter: `--enter SPEC PROGRAM [ARGUMENT…]`, with
-/// SPEC a [`Spec`] as JSON. Internal: no promise holds for it.
+/// SPEC a [`Spec`] as JSON; an empty PROGRAM is none: entering is only tried. Internal: no promise
+/// holds for it.
 pub const OPTION: &str = "--enter";
 
 /// How the message of a process begins that could not enter: what follows is not the program's.
@@ -111,9 +112,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     if args.next()? != OPTION {
         return None;
     }
-    let Err(error) = enter(args.collect());
-    eprintln!("{FAILED}{}", format!("{error:#}").replace('\n', " "));
-    Some(exit::of(&error).into())
+    Some(match enter(args.collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{FAILED}{}", format!("{error:#}").replace('\n', " "));
+            exit::of(&error).into()
+        }
+    })
 }
 
 /// The error of a process that could not enter, from its exit status and last line; none when it
@@ -130,8 +135,8 @@ pub fn failure(status: ExitStatus, last: &str) -> Option<Failure> {
     Some(Failure::new(exit, format!("{FAILED}{message}")))
 }
 
-/// Returns only when it failed.
-fn enter(args: Vec<OsString>) -> Result<std::convert::Infallible> {
+/// Returns when it failed, or there is no program to become.
+fn enter(args: Vec<OsString>) -> Result<()> {
     let [spec, program, args @ ..] = &args[..] else {
         fail!(Exit::Usage, "{OPTION} is for this program's own use");
     };
@@ -149,6 +154,9 @@ fn enter(args: Vec<OsString>) -> Result<std::convert::Infallible> {
     std::env::set_current_dir(&spec.dir)
         .with_context(|| format!("{} as user {}", spec.dir.display(), spec.account.user))?;
     privileges::close_descriptors()?;
+    if program.is_empty() {
+        return Ok(());
+    }
     Err(not_executed(&spec, program, &Command::new(program).args(args).exec()))
 }
 

@@ -16,7 +16,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use super::Spec;
 use super::accounts::Files;
 use super::mounts::{self, NO_EXEC, NO_SUID, READ_ONLY};
-use crate::exit::{Exit, Failure, WithExit};
+use crate::exit::{Exit, Failure};
 use crate::fail;
 
 /// Where every program may write; private and empty.
@@ -87,7 +87,7 @@ fn parts(spec: &Spec) -> Result<Vec<Part>> {
         Some(tree) => Part::of_owner(tree, uid, attributes)
             .and_then(|part| Ok(Part { path: to_be(&spec.prefix)?, ..part })),
     };
-    let mut parts = vec![prefix.exit(Exit::PrefixIncomplete)?];
+    let mut parts = vec![prefix?];
     if let Some(work) = &spec.place.work {
         parts.push(Part::of_owner(work, uid, NO_SUID)?);
     }
@@ -133,7 +133,10 @@ impl Part {
         let meta = File::from(part.mount.try_clone()?).metadata()?;
         let shown = path.display();
         if !meta.is_dir() || meta.uid() != uid {
-            anyhow::bail!("{shown} is not, or no longer, a directory of user {uid}");
+            fail!(
+                Exit::PrefixIncomplete,
+                "{shown} is not, or no longer, a directory of user {uid}"
+            );
         }
         if fstatvfs(&part.mount)?.flags().contains(FsFlags::ST_NOEXEC) {
             anyhow::bail!(

@@ -6,6 +6,7 @@
 mod https;
 mod manifest;
 mod part;
+mod transfer;
 
 use std::fs::File;
 use std::io::Read;
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 use super::check::Expected;
 use super::report::Report;
 use crate::build::command::{Cancel, Run};
-use crate::config::Source;
+use crate::config::{Source, without_query};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::prefix::owner_on_the_way;
@@ -132,6 +133,7 @@ fn signature_of(url: &str, get: &Get) -> Result<String> {
     };
     let url = format!("{path}.minisig{query}");
     let answer = get(&url, 0, None)?;
+    let url = without_query(&url);
     match answer.status {
         200 => text(answer.body, SIGNATURE_LIMIT).with_context(|| url.clone()).exit(Exit::Network),
         404 | 410 => fail!(
