@@ -392,6 +392,22 @@ fn a_compiler_that_links_for_the_host_is_found_by_running_it() {
 }
 
 #[test]
+fn a_program_of_the_prefix_cannot_make_root_write_through_a_link() {
+    let copy = Copy::of(pristine());
+    let victim = copy.scratch().join("victim");
+    fs::write(&victim, "root's").unwrap();
+    // Wherever the probe's source is, or will be.
+    let script =
+        format!("#!/bin/sh\nln -sfn {} probe.c && echo planted >&2\nexit 1\n", victim.display());
+    copy.write("usr/bin/as", script.as_bytes(), 0o755);
+    let (status, report) = copy.audit();
+    assert_eq!(status, Some(11));
+    let planted = |f: &Found| f.file.ends_with("/as") && f.problem.contains("planted");
+    assert!(copy::findings(&report).iter().any(planted), "{report:#}");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "root's");
+}
+
+#[test]
 fn programs_that_cannot_be_run_are_an_error_and_never_passed_over() {
     let copy = Copy::of(pristine());
     copy.open_to_all();
@@ -404,6 +420,37 @@ fn programs_that_cannot_be_run_are_an_error_and_never_passed_over() {
     let (_, as_root) = copy.audit();
     let as_root = copy::findings(&as_root).iter().filter(|f| f.severity == "error").count();
     assert_eq!(errors, as_root + 1, "the owner finds the rest too");
+}
+
+#[test]
+fn a_machine_that_lets_nobody_in_is_no_fault_of_the_tree() {
+    let copy = Copy::of(pristine());
+    let noexec = "mkdir -p \"$1\" && mount --bind \"$1\" \"$1\" && \
+        mount -o remount,bind,noexec \"$1\" && shift && exec \"$@\"";
+    let scratch = copy.scratch().join("host/var/cache/zfs-prefix").display().to_string();
+    let tree = copy.path("").display().to_string();
+    for (case, by, says) in [
+        (
+            "no CAP_SYS_ADMIN",
+            &["setpriv", "--bounding-set=-sys_admin"][..],
+            "CAP_SYS_ADMIN is needed",
+        ),
+        (
+            "a directory to work in that is noexec",
+            &["unshare", "--mount", "sh", "-c", noexec, "sh", &scratch],
+            "mounted noexec",
+        ),
+        (
+            "a prefix that is noexec",
+            &["unshare", "--mount", "sh", "-c", noexec, "sh", &tree],
+            "mounted noexec",
+        ),
+    ] {
+        let output = copy.audited_by(by);
+        assert_eq!(output.status.code(), Some(1), "{case}: {output:?}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains(says) && output.stdout.is_empty(), "{case}: {output:?}");
+    }
 }
 
 #[test]

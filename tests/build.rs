@@ -248,7 +248,6 @@ fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root(
         &lab,
         &format!("/var/lib/zfs-prefix/current/{release}/lib/modules/{release}/extra/spl.ko"),
     );
-    assert_emerge_by_hand_merges_into_the_prefix(&lab, &key);
 }
 
 fn assert_provisioned(lab: &Native) {
@@ -279,38 +278,6 @@ fn assert_nothing_of_the_host_was_mapped(lab: &Native) {
     for program in ["/fixdep", "/modpost", "/objtool"] {
         assert!(runs(program) > 0, "{program}: {:#?}", trace.programs);
     }
-}
-
-/// As people did it in 2014, with the compiler's cache warm from the build before.
-fn assert_emerge_by_hand_merges_into_the_prefix(lab: &Native, key: &str) {
-    let release = &lab.release;
-    let link = format!("{EPREFIX}/lib/modules/{release}");
-    let shell = format!("zfs-prefix prefix shell --kernel-release {release} --");
-    let refused = lab.exec(&format!("{shell} true"));
-    assert!(refused.output.contains(&format!("`rm {link}`")), "{}", refused.output);
-    lab.check(&format!("{shell} rm {link}"));
-    let hits = || -> u64 {
-        let stats = lab.check(&format!(
-            "{shell} env CCACHE_DIR={EPREFIX}/var/cache/ccache ccache --print-stats"
-        ));
-        let hits = stats.lines().filter(|l| l.contains("_cache_hit"));
-        hits.filter_map(|l| l.split_whitespace().last()?.parse::<u64>().ok()).sum()
-    };
-    let before = hits();
-    let tree = format!("/usr/lib/modules/{release}/build");
-    let ran = lab.exec(&format!(
-        "{shell} env EXTRA_ECONF=--with-linux-obj={tree} KV_OUT_DIR={tree} emerge -1v sys-fs/zfs-kmod"
-    ));
-    assert_eq!(ran.status, 0, "{}", lab::tool::last_lines(&ran.output, 60));
-    assert!(hits() >= before + 300, "the compiler's cache was not used: {before}, {}", hits());
-    let owner = lab.check(&format!("stat -c %U {link}/extra/zfs.ko"));
-    assert_eq!(owner, "core", "merged into the prefix, as its owner");
-    let merged = lab.state.path(&format!("{link}/extra/zfs.ko"));
-    let module =
-        |path: PathBuf| zfs_prefix::module::Module::parse(&std::fs::read(path).unwrap()).unwrap();
-    let published = lab.layout().tree(&release.parse().unwrap(), key);
-    let published = module(published.join(format!("lib/modules/{release}/extra/zfs.ko")));
-    assert_eq!(module(merged).imports(), published.imports(), "imports and their CRCs");
 }
 
 fn assert_journal(lab: &Native, key: &str) {

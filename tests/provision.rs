@@ -15,7 +15,7 @@ mod server;
 mod world;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
@@ -72,6 +72,26 @@ fn a_signed_archive_from_an_https_server_becomes_the_owners_prefix() {
     assert_eq!(server.asked(), [], "nothing is asked of the network then");
 }
 
+#[test]
+fn what_only_root_may_read_is_not_copied_through_a_name_of_the_owners() {
+    let world = World::new();
+    let secret = world.share.join("secret");
+    fs::write(&secret, "root's").unwrap();
+    let archive = world.home().join("prefix.tar");
+    world.configure(&format!("source = {archive:?}\nallow-unsigned = true"));
+    for case in ["a symlink", "a hard link"] {
+        if case == "a symlink" {
+            symlink(&secret, &archive).and_then(|()| lchown(&archive, Some(OWNER), None)).unwrap();
+        } else {
+            fs::hard_link(&secret, &archive).unwrap();
+        }
+        world.refuses(case, 11, "move it to a directory of root's");
+        let part = world.downloads().join("prefix.tar.part");
+        assert!(!part.exists(), "{case}");
+        fs::remove_file(&archive).unwrap();
+    }
+}
+
 fn assert_progress_was_told(told: &UnixDatagram) {
     let mut all = String::new();
     let mut message = [0; 4096];
@@ -125,10 +145,23 @@ fn a_tree_without_a_toolchain_is_refused_by_the_audit_and_nothing_is_left() {
     let world = World::new();
     let archive = world.archive("prefix.tar.gz", &["--gzip"]);
     world.configure(&format!("source = {archive:?}\nallow-unsigned = true"));
+
+    // Nobody can say so on a machine that lets nobody in: the archive is not to blame.
+    let mut unable = std::process::Command::new("setpriv");
+    unable.arg("--bounding-set=-sys_admin").arg(env!("CARGO_BIN_EXE_zfs-prefix"));
+    world.prepare(&mut unable);
+    let unable = ran(unable.args(["prefix", "provision", "--if-missing"]).output().unwrap());
+    assert_eq!(unable.status, Some(1), "{}", unable.said);
+    assert!(unable.said.contains("CAP_SYS_ADMIN is needed"), "{}", unable.said);
+    assert_eq!(world.listing(), [""; 0]);
+    assert_ne!(common::entries(&world.downloads()), [""; 0], "what was fetched is kept");
+    assert!(!world.root.join("var/lib/zfs-prefix/failures/prefix.json").exists(), "no pause");
+
     let refused = ran(world.command(&[]).output().unwrap());
     assert_eq!(refused.status, Some(11), "{}", refused.said);
     assert!(refused.said.contains("the prefix in it is not sound"), "{}", refused.said);
     assert!(refused.said.contains("no program bash"), "{}", refused.said);
+    assert!(refused.said.contains("; provision a complete prefix"), "a cure: {}", refused.said);
     assert_eq!(world.listing(), [""; 0]);
     assert_eq!(common::entries(&world.downloads()), [""; 0]);
 }
@@ -229,6 +262,36 @@ fn nothing_configured_is_said_and_fails_only_when_asked_for_by_hand() {
     assert_eq!(usage.status, Some(2), "{}", usage.said);
     assert!(usage.said.contains("can be replaced on its way"), "{}", usage.said);
     assert_eq!(world.listing(), [""; 0]);
+}
+
+#[test]
+fn where_no_build_needs_a_prefix_the_unit_asks_nothing_of_the_network() {
+    let world = World::new();
+    let server = Server::start(Certificate::Good, &world.authority);
+    let archive = world.archive("prefix.tar.gz", &["--gzip"]);
+    server.put("/prefix.tar.gz", fs::read(archive).unwrap(), Manner::Well);
+    let url = server.url("/prefix.tar.gz");
+    world.configure(&format!("source = {url:?}\nallow-unsigned = true"));
+    let stands_aside = |case: &str, says: &str| {
+        let unit = world.provision(&["--if-missing"]);
+        assert_eq!(unit.status, Some(0), "{case}: {}", unit.said);
+        assert!(unit.said.contains(says), "{case}: {}", unit.said);
+        assert_eq!(server.asked(), [], "{case}");
+        assert_eq!(world.listing(), [""; 0], "{case}");
+    };
+    let modules = world.modules();
+    fs::create_dir_all(modules.join("extra")).unwrap();
+    fs::write(modules.join("extra/zfs.ko"), "").unwrap();
+    stands_aside("shipped", "extra/zfs.ko, and nothing else to build for");
+    fs::remove_dir(modules.join("build")).unwrap();
+    stands_aside("shipped and no tree", "has no build tree in");
+    fs::remove_file(modules.join("extra/zfs.ko")).unwrap();
+    stands_aside("no tree", "has no build tree in");
+    // Another kernel's build may be the one that asks: zfs-build@.service.
+    fs::create_dir_all(modules.with_file_name("1.2.3-other").join("build")).unwrap();
+    let unit = world.provision(&["--if-missing"]);
+    assert_eq!(unit.status, Some(0), "{}", unit.said);
+    world.assert_provisioned("another kernel");
 }
 
 #[test]

@@ -93,6 +93,13 @@ impl Binhost {
         let key_digest = Digest::of(&bytes);
         Ok(Some(Binhost { url: fill_release(template, release), key, key_digest }))
     }
+
+    /// What of it is on this machine, wherever that is mounted: the keys, and the directory of
+    /// packages if it is one that is there.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let dir = self.url.strip_prefix("file://").map(PathBuf::from);
+        std::iter::once(self.key.clone()).chain(dir.filter(|dir| dir.is_dir())).collect()
+    }
 }
 
 /// Others may read it, and only `owner` may write to it.

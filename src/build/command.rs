@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::processes;
-use super::reading::Reading;
+use super::reading::{Limits, Reading};
 use crate::exit::{Exit, Failure};
 use crate::prefix::Prefix;
 use crate::prefix::enter::{self, Place, Spec};
@@ -22,6 +22,13 @@ use crate::prefix::enter::{self, Place, Spec};
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// How long processes have between SIGTERM and SIGKILL.
 pub(super) const GRACE: Duration = Duration::from_secs(3);
+/// What [`Run::output`] collects: the memory is this process's, and the program may be anybody's.
+const OUTPUT: usize = 1 << 20;
+/// What is asked for an answer says something within this time: it may be anybody's program, and
+/// the build lock is held meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// As much of a line as is repeated in a message, in characters.
+const REPEATED: usize = 500;
 
 /// Set by SIGTERM and SIGINT: whoever waits gives up.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +71,7 @@ pub struct Run {
     user: Option<User>,
     enter: Option<(Prefix, Place)>,
     idle: Option<Duration>,
+    total: Option<Duration>,
 }
 
 /// How a command ended.
@@ -77,6 +85,17 @@ pub struct Ended {
     pub cancelled: bool,
     /// It was ended because it said nothing for too long ([`Run::idle`]).
     pub stalled: bool,
+    /// It was ended because it went beyond another limit.
+    pub beyond: Option<Beyond>,
+}
+
+/// A limit that a command went beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// Of time ([`Run::within`]).
+    Time,
+    /// Of output that is collected ([`Run::output`]).
+    Output,
 }
 
 impl Ended {
@@ -97,6 +116,7 @@ impl Run {
             user: None,
             enter: None,
             idle: None,
+            total: None,
         }
     }
 
@@ -142,6 +162,12 @@ impl Run {
         self
     }
 
+    /// Ends the command when it is not done after this long, whatever it prints.
+    pub fn within(mut self, limit: Duration) -> Run {
+        self.total = Some(limit);
+        self
+    }
+
     /// The program and its arguments, for messages.
     pub fn shown(&self) -> String {
         let mut line = self.program.display().to_string();
@@ -184,7 +210,16 @@ impl Run {
     ///
     /// # Errors
     /// It could not be started or waited for. How it ended is not an error here.
-    pub fn lines(&self, cancel: &Cancel, mut sink: impl FnMut(&str)) -> Result<Ended> {
+    pub fn lines(&self, cancel: &Cancel, sink: impl FnMut(&str)) -> Result<Ended> {
+        self.limited(cancel, None, sink)
+    }
+
+    fn limited(
+        &self,
+        cancel: &Cancel,
+        output: Option<usize>,
+        mut sink: impl FnMut(&str),
+    ) -> Result<Ended> {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let (reader, writer) = std::io::pipe().context("pipe")?;
         let mut command = self.command(false)?;
@@ -194,7 +229,8 @@ impl Run {
             command.spawn().with_context(|| format!("{}: cannot be started", self.shown()))?;
         // The pipe's writing ends now belong to the child alone, so that its end is seen.
         drop(command);
-        let ended = Reading::new(reader).follow(&mut child, cancel, self.idle, &mut sink);
+        let limits = Limits { idle: self.idle, total: self.total, output };
+        let ended = Reading::new(reader).follow(&mut child, cancel, limits, &mut sink);
         if ended.is_err() {
             processes::end_descendants(GRACE);
             drop(child.try_wait());
@@ -205,26 +241,45 @@ impl Run {
     /// Runs the command and returns its output.
     ///
     /// # Errors
-    /// It could not be run, or did not exit with 0: the message has its last lines.
+    /// It could not be run, did not exit with 0, or was ended, also because it printed more than
+    /// 1 MiB, or nothing for a minute where [`Run::idle`] says nothing else: the message has its
+    /// last lines.
     pub fn output(&self, cancel: &Cancel) -> Result<String> {
+        self.clone().idle(self.idle.unwrap_or(PATIENCE)).collected(cancel)
+    }
+
+    fn collected(&self, cancel: &Cancel) -> Result<String> {
         let mut text = String::new();
-        let ended = self.lines(cancel, |line| {
+        let ended = self.limited(cancel, Some(OUTPUT), |line| {
             text.push_str(line);
             text.push('\n');
         })?;
         if let Some(failure) = ended.not_entered() {
             return Err(failure.into());
         }
-        if !ended.status.success() {
-            let tail: Vec<_> = ended.tail.iter().rev().take(5).rev().map(String::as_str).collect();
-            let message =
-                format!("{}: {}: {}", self.shown(), describe(ended.status), tail.join(" / "));
+        let stopped = self.stopped(&ended);
+        if !ended.status.success() || stopped.is_some() {
+            let why = stopped.unwrap_or_else(|| describe(ended.status));
+            let short = |line: &String| line.chars().take(REPEATED).collect::<String>();
+            let tail: Vec<_> = ended.tail.iter().rev().take(5).rev().map(short).collect();
+            let message = format!("{}: {why}: {}", self.shown(), tail.join(" / "));
             return match super::output::reason_of(&ended.tail).0 {
                 Exit::NoSpace => Err(Failure::new(Exit::NoSpace, message).into()),
                 _ => Err(anyhow::anyhow!(message)),
             };
         }
         Ok(text)
+    }
+
+    /// Why it was ended before its own end, in words.
+    fn stopped(&self, ended: &Ended) -> Option<String> {
+        let seconds = |limit: Option<Duration>| limit.map_or(0, |limit| limit.as_secs());
+        match ended.beyond {
+            Some(Beyond::Time) => Some(format!("ended: not done after {} s", seconds(self.total))),
+            Some(Beyond::Output) => Some(format!("ended: it printed more than {OUTPUT} bytes")),
+            None if ended.stalled => Some(format!("ended: no output for {} s", seconds(self.idle))),
+            None => ended.cancelled.then(|| "was stopped".to_owned()),
+        }
     }
 }
 
@@ -285,5 +340,29 @@ mod tests {
         assert!(text.contains("exit status 3: why it failed"), "{text}");
         let error = Run::new("/no/such/program").output(&Cancel::default()).unwrap_err();
         assert!(format!("{error:#}").contains("/no/such/program: cannot be started"), "{error:#}");
+    }
+
+    #[test]
+    fn a_command_that_goes_beyond_a_limit_is_ended_and_never_taken_for_done() {
+        let second = Duration::from_secs(1);
+        for (case, run, says) in [
+            ("endless output", sh("yes"), "yes: ended: it printed more than 1048576 bytes: y / y"),
+            ("an endless line", sh("exec cat /dev/zero"), "printed more than 1048576 bytes"),
+            (
+                "a line now and then",
+                sh("while sleep 0.1; do echo x; done").idle(60 * second).within(second),
+                "ended: not done after 1 s: ",
+            ),
+            (
+                "silence, ended in good order",
+                sh("trap 'exit 0' TERM; sleep 1000 & wait").idle(second),
+                "ended: no output for 1 s",
+            ),
+        ] {
+            let error = run.output(&Cancel::default()).expect_err(case).to_string();
+            assert!(error.contains(says) && error.len() < 4000, "{case}: {error}");
+        }
+        let most = sh("head -c 1048575 /dev/zero | tr '\\0' x").output(&Cancel::default());
+        assert_eq!(most.unwrap().replace('\n', "").len(), 1_048_575, "the limit itself is fine");
     }
 }

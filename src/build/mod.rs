@@ -36,7 +36,7 @@ use crate::kernel::Release;
 use crate::log::id;
 use crate::prefix::enter::Place;
 use crate::store::{self, FailureRecord, Layout, Lock, MANIFEST_VERSION, Manifest, Staging};
-use binpkg::Package;
+use binpkg::{Binhost, Package};
 use command::Cancel;
 use plan::{Plan, make_source};
 use progress::{Counts, Progress};
@@ -258,7 +258,8 @@ impl Build<'_> {
     /// no network, but may have the sources, or a binhost on its disks.
     fn fetch(&mut self, plan: &Plan, work: &WorkDir) -> Result<Option<Package>> {
         let network = !self.options.early;
-        let place = Place { work: Some(work.top.clone()), network, ..Place::default() };
+        let readable = plan.binhost.iter().flat_map(Binhost::files).collect();
+        let place = Place { work: Some(work.top.clone()), readable, network, ..Place::default() };
         if let Some(binhost) = &plan.binhost {
             let here = network || !self.settings.portage.asks_network();
             if !here {
@@ -280,7 +281,8 @@ impl Build<'_> {
     /// Merges a binary package; returns the modules it left, still their owner's files. They are
     /// not stripped: that would cut off their signatures.
     fn merge(&mut self, plan: &Plan, work: &WorkDir, package: &Package) -> Result<Vec<PathBuf>> {
-        let place = Place { work: Some(work.top.clone()), ..Place::default() };
+        let readable = plan.binhost.iter().flat_map(Binhost::files).collect();
+        let place = Place { work: Some(work.top.clone()), readable, ..Place::default() };
         let installed = self.job(plan, work, place).merge_package(package)?;
         let modules = harvest::find(&installed, &self.release)?;
         made_from::check(&work.top, &modules, plan.inputs.map(), package.url())?;

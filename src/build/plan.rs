@@ -1,7 +1,9 @@
 //! What is to be built, from which inputs: everything that decides the result, before anything is
 //! compiled.
 
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -168,8 +170,12 @@ pub fn digest_paths(paths: &[PathBuf]) -> Result<Digest> {
             }
             return Ok(());
         }
-        let (digest, _) =
-            std::fs::File::open(path).and_then(crate::store::file_digest).with_context(shown)?;
+        // A FIFO is not waited for, and a device may have no end.
+        let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = open.with_context(shown)?;
+        let regular = file.metadata().with_context(shown)?.is_file();
+        anyhow::ensure!(regular, "{}: neither a file nor a directory", path.display());
+        let (digest, _) = crate::store::file_digest(file).with_context(shown)?;
         all.extend_from_slice(name.as_os_str().as_bytes());
         all.push(0);
         all.extend_from_slice(digest.as_str().as_bytes());
@@ -207,5 +213,11 @@ mod tests {
             assert!(!all[..i].contains(&all[i]), "change {i} was not seen");
         }
         assert!(digest_paths(&[dir.path().join("none")]).is_err());
+        nix::unistd::mkfifo(&d.join("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let special = [d.clone(), "/dev/zero".into()];
+        for path in special {
+            let error = digest_paths(std::slice::from_ref(&path)).unwrap_err().to_string();
+            assert!(error.contains("neither a file nor a directory"), "{path:?}: {error}");
+        }
     }
 }

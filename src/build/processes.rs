@@ -18,15 +18,17 @@ pub fn adopt_orphans() -> std::io::Result<()> {
 }
 
 /// Puts the child into a session of its own, so that it has no terminal of root's to write into
-/// (TIOCSTI), and has the kernel end it when this process dies, by whatever cause
+/// (TIOCSTI), with a session keyring of its own, and has the kernel end it when this process dies, by whatever cause
 /// (PR_SET_PDEATHSIG).
 #[allow(unsafe_code)]
 pub fn detach(command: &mut std::process::Command) {
-    // SAFETY: between fork and exec only setsid(2) and prctl(2) are called, both async-signal-safe. std runs
-    // this after it changed the user id, a change that would reset the setting.
+    // SAFETY: between fork and exec only setsid(2), keyctl(2) and prctl(2) are called, all
+    // async-signal-safe. std runs this after it changed the user id, a change that would reset the
+    // setting.
     unsafe {
         command.pre_exec(|| {
             nix::unistd::setsid()?;
+            crate::prefix::enter::leave_keyrings()?;
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)
         });
     }

@@ -9,11 +9,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-use super::command::{Cancel, Ended, GRACE};
+use super::command::{Beyond, Cancel, Ended, GRACE};
 use super::processes;
 
 /// How many of the last lines of output are kept for the error message.
 const TAIL: usize = 400;
+
+/// What a child may use; beyond it, it is ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Without output.
+    pub(super) idle: Option<Duration>,
+    /// From its start.
+    pub(super) total: Option<Duration>,
+    /// Bytes of output.
+    pub(super) output: Option<usize>,
+}
 
 /// The output of one child.
 pub(super) struct Reading {
@@ -21,12 +32,22 @@ pub(super) struct Reading {
     partial: Vec<u8>,
     tail: VecDeque<String>,
     heard: Instant,
+    begun: Instant,
+    bytes: usize,
 }
 
 impl Reading {
     /// Reads from `pipe`, whose writing ends are the child's alone.
     pub(super) fn new(pipe: std::io::PipeReader) -> Reading {
-        Reading { pipe, partial: Vec::new(), tail: VecDeque::new(), heard: Instant::now() }
+        let now = Instant::now();
+        Reading {
+            pipe,
+            partial: Vec::new(),
+            tail: VecDeque::new(),
+            heard: now,
+            begun: now,
+            bytes: 0,
+        }
     }
 
     /// Reads until the child has ended and nothing is left to read, or [`Cancel`] is set.
@@ -34,20 +55,19 @@ impl Reading {
         mut self,
         child: &mut Child,
         cancel: &Cancel,
-        idle: Option<Duration>,
+        limits: Limits,
         sink: &mut impl FnMut(&str),
     ) -> Result<Ended> {
         let mut ended: Option<(ExitStatus, Instant)> = None;
         loop {
-            if cancel.is_set() {
+            let cancelled = cancel.is_set();
+            let stalled = limits.idle.is_some_and(|idle| self.heard.elapsed() > idle);
+            let beyond = self.beyond(limits);
+            if cancelled || stalled || beyond.is_some() {
                 processes::end_descendants(GRACE);
                 let status = self.ended(child)?;
-                return Ok(Ended { status, tail: self.tail, cancelled: true, stalled: false });
-            }
-            if idle.is_some_and(|idle| self.heard.elapsed() > idle) {
-                processes::end_descendants(GRACE);
-                let status = self.ended(child)?;
-                return Ok(Ended { status, tail: self.tail, cancelled: false, stalled: true });
+                let stalled = stalled && !cancelled;
+                return Ok(Ended { status, tail: self.tail, cancelled, stalled, beyond });
             }
             let open = self.read_some(Duration::from_millis(200), sink)?;
             if ended.is_none() {
@@ -59,12 +79,21 @@ impl Reading {
                 Some((status, since)) if !open || since.elapsed() > Duration::from_secs(2) => {
                     self.flush(sink);
                     processes::end_descendants(Duration::ZERO);
-                    return Ok(Ended { status, tail: self.tail, cancelled: false, stalled: false });
+                    // All that was left may have come at once.
+                    let beyond = self.beyond(Limits { total: None, ..limits });
+                    let (cancelled, stalled) = (false, false);
+                    return Ok(Ended { status, tail: self.tail, cancelled, stalled, beyond });
                 }
                 None if !open => std::thread::sleep(Duration::from_millis(20)),
                 _ => {}
             }
         }
+    }
+
+    fn beyond(&self, limits: Limits) -> Option<Beyond> {
+        let late = limits.total.is_some_and(|total| self.begun.elapsed() > total);
+        let much = limits.output.is_some_and(|output| self.bytes > output);
+        late.then_some(Beyond::Time).or(much.then_some(Beyond::Output))
     }
 
     /// The status of a child that was told to end. One in uninterruptible sleep does not, and is
@@ -94,6 +123,7 @@ impl Reading {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => return Ok(true),
             other => other.context("reading a child's output")?,
         };
+        self.bytes = self.bytes.saturating_add(n);
         self.partial.extend_from_slice(&buf[..n]);
         while let Some(end) = self.partial.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.partial.drain(..=end).collect();

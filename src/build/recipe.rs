@@ -167,8 +167,9 @@ impl Job<'_> {
         Ok(self.work.root.clone())
     }
 
-    /// `run` with what ccache(1) has to know: its cache is the prefix's, and neither the work
-    /// directory's name in paths nor as the current directory makes a difference.
+    /// `run` with what ccache(1) has to know. Its cache is the prefix's. Another work directory
+    /// makes no difference to configure's own checks; it does to modules, for kbuild compiles in the
+    /// kernel's tree, and the way from there names it. The one of a kernel release is always the same.
     fn ccache(&self, run: Run) -> Run {
         run.env("CCACHE_DIR", self.prefix.path.join("var/cache/ccache"))
             .env("CCACHE_BASEDIR", &self.work.top)

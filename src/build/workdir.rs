@@ -1,8 +1,8 @@
 //! Where a build works: `/var/cache/zfs-prefix/build/<release>/`, made by root, given to the
 //! prefix's owner, removed by the next build.
 
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -10,6 +10,9 @@ use anyhow::{Context, Result};
 use crate::build::command::User;
 use crate::kernel::Release;
 use crate::store::{Layout, make_dirs};
+
+/// A directory itself, not what a link leads to.
+const DIRECTORY: i32 = libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
 /// The directories of one build. All but [`WorkDir::top`]'s parents belong to the prefix's owner.
 #[derive(Clone, Debug)]
@@ -44,8 +47,11 @@ impl WorkDir {
             _ => {}
         }
         let work = WorkDir { tmp: top.join("tmp"), root: top.join("root"), top };
-        for dir in [&work.top, &work.tmp, &work.root] {
-            own_dir(dir, owner)?;
+        // Complete before it is given away: what the owner can rename, root changes no more.
+        let dirs = [make_dir(&work.top)?, make_dir(&work.tmp)?, make_dir(&work.root)?];
+        for (dir, path) in dirs.iter().zip([&work.top, &work.tmp, &work.root]).rev() {
+            give(dir, owner)
+                .with_context(|| format!("{}: cannot be user {}'s", path.display(), owner.uid))?;
         }
         Ok(work)
     }
@@ -60,10 +66,43 @@ impl WorkDir {
     }
 }
 
-fn own_dir(dir: &Path, owner: User) -> Result<()> {
+/// A directory of root's that nobody else may look into.
+fn make_dir(path: &Path) -> Result<File> {
+    let open = || File::options().read(true).custom_flags(DIRECTORY).open(path);
     fs::DirBuilder::new()
-        .mode(0o755)
-        .create(dir)
-        .and_then(|()| std::os::unix::fs::chown(dir, Some(owner.uid), Some(owner.gid)))
-        .with_context(|| format!("{}: cannot be made for user {}", dir.display(), owner.uid))
+        .mode(0o700)
+        .create(path)
+        .and_then(|()| open())
+        .with_context(|| format!("{}: cannot be made", path.display()))
+}
+
+fn give(dir: &File, owner: User) -> std::io::Result<()> {
+    dir.set_permissions(fs::Permissions::from_mode(0o755))?;
+    fchown(dir, Some(owner.uid), Some(owner.gid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    #[test]
+    fn the_directories_are_the_owners_and_a_link_of_an_earlier_build_is_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path());
+        let release = "6.1.0-1-test".parse().unwrap();
+        let owner = User { uid: 2000, gid: 2001 };
+        let victim = root.path().join("victim");
+        fs::create_dir(&victim).unwrap();
+        let work = WorkDir::make(&layout, &release, owner).unwrap();
+        fs::remove_dir(&work.tmp).unwrap();
+        symlink(&victim, &work.tmp).unwrap();
+        let work = WorkDir::make(&layout, &release, owner).unwrap();
+        for dir in [&work.top, &work.tmp, &work.root] {
+            let meta = fs::symlink_metadata(dir).unwrap();
+            let found = (meta.is_dir(), meta.uid(), meta.gid(), meta.mode() & 0o7777);
+            assert_eq!(found, (true, 2000, 2001, 0o755), "{}", dir.display());
+        }
+        assert_eq!(fs::metadata(&victim).unwrap().uid(), 0, "these tests run as root");
+    }
 }

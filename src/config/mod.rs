@@ -21,7 +21,7 @@ pub use note::{Note, Severity};
 pub use origin::{parse_sha256, parse_source};
 pub use settings::{
     Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source,
-    WhenMissing, Zfs, expand_release, fill_release,
+    WhenMissing, Zfs, expand_release, fill_release, without_query,
 };
 
 use crate::host::Host;

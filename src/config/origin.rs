@@ -102,6 +102,13 @@ mod tests {
         ] {
             assert_eq!(parse_source(text).is_ok(), good, "{text:?}");
         }
+        for (text, shown) in [
+            ("https://example.com/p.tar?token=secret#x", "https://example.com/p.tar?…"),
+            ("https://example.com/p.tar#x", "https://example.com/p.tar"),
+            ("/srv/p?x.tar", "/srv/p?x.tar"),
+        ] {
+            assert_eq!(parse_source(text).unwrap().to_string(), shown, "{text}");
+        }
         let refused = parse_source("http://example.com/x").unwrap_err();
         assert!(refused.contains("can be replaced on its way"), "{refused}");
     }

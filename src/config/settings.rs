@@ -108,12 +108,32 @@ pub enum PublicKey {
     File(PathBuf),
 }
 
+impl Source {
+    /// As it was configured. Not for messages: a query can be a secret.
+    pub fn full(&self) -> String {
+        match self {
+            Source::Https(url) => url.clone(),
+            Source::File(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// For messages and records: without the query of a URL.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Https(url) => f.write_str(url),
+            Source::Https(url) => f.write_str(&without_query(url)),
             Source::File(path) => write!(f, "{}", path.display()),
         }
+    }
+}
+
+/// A URL as it may be shown: a query can be a secret that opens the door, and is `?…`.
+pub fn without_query(url: &str) -> String {
+    let url = url.split('#').next().unwrap_or(url);
+    match url.split_once('?') {
+        Some((path, _)) => format!("{path}?…"),
+        None => url.to_owned(),
     }
 }
 

@@ -114,7 +114,7 @@ impl Info {
 
     /// What only the programs themselves can tell.
     fn ask(&mut self, tree: &Tree, host: &Host, cancel: &Cancel) {
-        let entered = Programs::enter(tree, &tree.eprefix, host, cancel);
+        let entered = Programs::enter(tree, &tree.eprefix, host, cancel, None);
         let Some(programs) = self.known(entered.context("its programs were not run")) else {
             return;
         };

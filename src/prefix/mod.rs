@@ -24,6 +24,10 @@ use enter::{Account, Place};
 const CCACHE_LINKS: &str = "usr/lib/ccache/bin";
 /// How long making one symlink may take: the owner's `sh` is not trusted to end.
 const LINK_TIME: Duration = Duration::from_secs(10);
+/// How long entering may take: mounts, on a machine that is busy.
+const ENTER_TIME: Duration = Duration::from_secs(60);
+/// How long the compiler may take to say its version: nor is it trusted to end.
+const VERSION_TIME: Duration = Duration::from_secs(60);
 
 /// A prefix and its owner.
 #[derive(Clone, Debug)]
@@ -41,7 +45,8 @@ impl Prefix {
     ///
     /// # Errors
     /// [`Exit::PrefixIncomplete`]: no directory there; it belongs to root or to root's group; or
-    /// the way to it is somebody else's, who could put another directory in its place.
+    /// the way to it is somebody else's, or can be written to by others, who could put another
+    /// directory in its place.
     pub fn open(path: &Path) -> Result<Prefix> {
         let uid = owner_on_the_way(path)
             .with_context(|| {
@@ -78,6 +83,15 @@ impl Prefix {
         environment.into_iter().fold(run, |run, (name, value)| run.env(name, value))
     }
 
+    /// Enters and runs nothing: whether this machine lets anybody in. No program of the prefix has
+    /// a say in the answer.
+    ///
+    /// # Errors
+    /// [`Exit::PrefixIncomplete`]: the prefix is not what it should be. Others: the machine is not.
+    pub(crate) fn try_to_enter(&self, place: &Place, cancel: &Cancel) -> Result<()> {
+        self.run("", place).within(ENTER_TIME).output(cancel).map(drop)
+    }
+
     /// Whether the prefix has ccache(1), and its links that stand for the compilers.
     pub fn has_ccache(&self) -> bool {
         let there = |name: &str| fs::symlink_metadata(self.path.join(name)).is_ok();
@@ -101,6 +115,7 @@ impl Prefix {
         let text = self
             .run("gcc", &Place::default())
             .arg("--version")
+            .within(VERSION_TIME)
             .output(cancel)
             .context("the prefix's compiler")
             .exit(Exit::PrefixIncomplete)?;
@@ -128,13 +143,14 @@ impl Prefix {
 }
 
 /// The owner of the last component of `path`. Directories and links on the way may be root's up to
-/// a point and then one user's: otherwise that user could lead us to what belongs to another one,
-/// and have the build run with that one's rights.
+/// a point and then one user's, and nobody else may write to them: otherwise others could lead us
+/// to what belongs to another user, and have the build run with that one's rights.
 pub(crate) fn owner_on_the_way(path: &Path) -> Result<u32> {
     let mut owner = 0;
     // Root's own links (/home -> var/home) are followed, and what they lead to is looked at too.
     for way in [path.to_owned(), fs::canonicalize(path)?] {
         owner = 0;
+        let mut shared = Vec::new();
         let ancestors: Vec<&Path> = way.ancestors().collect();
         for step in ancestors.into_iter().rev() {
             let meta = fs::symlink_metadata(step)?;
@@ -149,9 +165,29 @@ pub(crate) fn owner_on_the_way(path: &Path) -> Result<u32> {
                 );
             }
             owner = meta.uid();
+            // In a sticky one only what is one's own can be renamed.
+            if meta.is_dir() && meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
+                shared.push((step, meta));
+            }
         }
+        shared.iter().try_for_each(|(dir, meta)| nobody_elses(dir, meta, owner))?;
     }
     Ok(owner)
+}
+
+/// Refuses a directory that others than root and `owner` may write to.
+fn nobody_elses(dir: &Path, meta: &fs::Metadata, owner: u32) -> Result<()> {
+    let shown = dir.display();
+    if meta.mode() & 0o002 != 0 {
+        anyhow::bail!("{shown} can be written to by everybody: chmod o-w {shown}");
+    }
+    // Without an entry in passwd(5) a user's own group has the user's number, by custom.
+    let known = nix::unistd::User::from_uid(owner.into()).ok().flatten();
+    let own = known.map_or(owner, |user| user.gid.as_raw());
+    if meta.gid() != 0 && meta.gid() != own {
+        anyhow::bail!("{shown} can be written to by group {}: chmod g-w {shown}", meta.gid());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -178,10 +214,30 @@ mod tests {
         let group = dir("group", 2002);
         chown(&group, Some(2002), Some(0)).unwrap();
         let dir_of_root = dir("root", 0);
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        let staff = dir("staff", 0);
+        chown(&staff, Some(0), Some(2003)).unwrap();
+        let with_staff = dir("staff/gentoo", 2000);
+        let with_all = dir("all", 0).join("gentoo");
+        dir("all/gentoo", 2000);
+        let sticky = dir("sticky", 0).join("gentoo");
+        dir("sticky/gentoo", 2000);
+        mode(&staff, 0o2775);
+        mode(&root.path().join("all"), 0o777);
+        mode(&root.path().join("sticky"), 0o1777);
+        // umask 002, where each user has a group of its own.
+        mode(&root.path().join("core"), 0o775);
+        for (case, path) in [("sticky", &sticky), ("the owner's own group", &good)] {
+            assert!(Prefix::open(path).is_ok(), "{case}");
+        }
         for (case, path) in [
             ("a link to another user's", root.path().join("core/link")),
             ("another user's below", root.path().join("core/other")),
             ("root's", dir_of_root),
+            ("below what a group may write to", with_staff),
+            ("below what everybody may write to", with_all),
             ("root's group", group),
             ("none", root.path().join("none")),
         ] {

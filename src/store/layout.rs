@@ -66,6 +66,11 @@ impl Layout {
         self.run().join("lock")
     }
 
+    /// `/run/zfs-prefix/provision.lock`, as [`Layout::lock`].
+    pub fn provision_lock(&self) -> PathBuf {
+        self.run().join("provision.lock")
+    }
+
     /// `/run/zfs-prefix/force-<release>`: the next build of it is to be forced.
     pub fn force(&self, release: &Release) -> PathBuf {
         self.run().join(format!("force-{release}"))

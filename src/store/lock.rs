@@ -1,8 +1,9 @@
-//! One build at a time.
+//! One build at a time, and one `prefix provision`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -11,20 +12,32 @@ use super::{Layout, make_dirs};
 use crate::exit::Exit;
 use crate::fail;
 
-/// The build lock, flock(2) on `/run/zfs-prefix/lock`; ends with the process, however it ends.
+/// A lock, flock(2) on a file in `/run/zfs-prefix`; ends with the process, however it ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: Flock<File>,
 }
 
 impl Lock {
-    /// Takes the lock without waiting; `what` is written into the file for whoever finds it held.
+    /// Takes the build lock without waiting; `what` is written into the file for whoever finds it
+    /// held.
     ///
     /// # Errors
     /// [`Exit::Locked`] when another process holds it; or the file cannot be made.
     pub fn take(layout: &Layout, what: &str) -> Result<Lock> {
+        Lock::at(layout, &layout.lock(), what)
+    }
+
+    /// Takes the lock of `prefix provision`: a download does not keep builds waiting.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub fn provision(layout: &Layout, what: &str) -> Result<Lock> {
+        Lock::at(layout, &layout.provision_lock(), what)
+    }
+
+    fn at(layout: &Layout, path: &Path, what: &str) -> Result<Lock> {
         make_dirs(&layout.run())?;
-        let path = layout.lock();
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -33,7 +46,7 @@ impl Lock {
             // Not readable by others: whoever can open it can hold the lock.
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
+            .open(path)
             .with_context(|| format!("{}", path.display()))?;
         let mut holder = String::new();
         // Only for the message: what cannot be read is not named.
@@ -47,12 +60,21 @@ impl Lock {
             }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => fail!(
                 Exit::Locked,
-                "another build is running (process {}, from {}); wait for it: journalctl -fu 'zfs-build*'",
+                "{} (process {}, from {}); wait for it: journalctl -fu 'zfs-build*' -u zfs-prefix-provision",
+                holding(&holder),
                 holder.trim(),
                 path.display()
             ),
             Err((_, e)) => Err(e).with_context(|| format!("{}: flock", path.display())),
         }
+    }
+}
+
+/// What a holder does, by what it wrote.
+fn holding(holder: &str) -> &'static str {
+    match holder.contains("prefix provision") {
+        true => "a prefix is being provisioned",
+        false => "another build is running",
     }
 }
 
@@ -68,7 +90,11 @@ mod tests {
         let error = Lock::take(&layout, "6.2.0").unwrap_err();
         assert_eq!(crate::exit::of(&error), Exit::Locked);
         assert!(error.to_string().contains(&format!("{} 6.1.0", std::process::id())), "{error}");
-        drop(first);
+        assert!(error.to_string().contains("another build is running"), "{error}");
+        let provision = Lock::provision(&layout, "zfs-prefix prefix provision").unwrap();
+        let error = Lock::provision(&layout, "zfs-prefix prefix provision").unwrap_err();
+        assert!(error.to_string().contains("a prefix is being provisioned"), "{error}");
+        drop((first, provision));
         Lock::take(&layout, "6.2.0").unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -175,6 +175,13 @@ impl Copy {
     pub fn audit(&self) -> (Option<i32>, Value) {
         let mut command = zfs_prefix(&self.dir.path().join("host"));
         report(command.args(self.arguments()).arg("--json"))
+    }
+
+    /// The audit, run by another command.
+    pub fn audited_by(&self, command: &[&str]) -> Output {
+        let mut by = Command::new(command[0]);
+        by.args(&command[1..]).arg(env!("CARGO_BIN_EXE_zfs-prefix")).args(self.arguments());
+        by.env("ZFS_PREFIX_ROOT", self.dir.path().join("host")).output().unwrap()
     }
 
     /// The same without root's rights.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -37,12 +37,12 @@ fn configured() -> World {
 }
 
 /// A run with `fault` at a system call of it, in whichever of its processes.
-fn faulty(world: &World, inject: &str) -> Ran {
+fn faulty(world: &World, inject: &str, args: &[&str]) -> Ran {
     let mut strace = Command::new("strace");
     world.prepare(&mut strace);
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}")]);
     strace.arg(env!("CARGO_BIN_EXE_zfs-prefix")).args(["prefix", "provision", "--no-audit"]);
-    ran(strace.output().expect("strace (make setup)"))
+    ran(strace.args(args).output().expect("strace (make setup)"))
 }
 
 /// `fault` at the first, second, fourth … call of each kind. Returns how many hit.
@@ -52,7 +52,7 @@ fn at_calls(fault: &str, verify: impl Fn(&Ran, &str)) -> usize {
         for when in [1, 2, 3, 5, 8] {
             let case = format!("{call} number {when}: {fault}");
             let world = configured();
-            let out = faulty(&world, &format!("{call}:{fault}:when={when}"));
+            let out = faulty(&world, &format!("{call}:{fault}:when={when}"), &[]);
             if out.status == Some(0) {
                 // There was no such call, or it was one that may fail: removing the download.
                 assert_eq!(world.listing(), ["gentoo"], "{case}");
@@ -62,8 +62,7 @@ fn at_calls(fault: &str, verify: impl Fn(&Ran, &str)) -> usize {
             verify(&out, &case);
             // Either not there, or whole; a killed one may have left its directory.
             if world.prefix().exists() {
-                assert!(world.prefix().join("var/locked/file").exists(), "{case}: half there");
-                assert!(world.prefix().join(".zfs-prefix.json").exists(), "{case}: half there");
+                assert_whole(&world.prefix(), &case);
             }
             let next = world.provision(&["--if-missing"]);
             assert_eq!(next.status, Some(0), "{case}: the next run: {}", next.said);
@@ -71,6 +70,82 @@ fn at_calls(fault: &str, verify: impl Fn(&Ran, &str)) -> usize {
         }
     }
     hits
+}
+
+fn assert_whole(tree: &Path, case: &str) {
+    assert!(tree.join("var/locked/file").exists(), "{case}: half there");
+    assert!(tree.join(".zfs-prefix.json").exists(), "{case}: half there");
+}
+
+/// A prefix that somebody made by hand.
+fn made_by_hand(world: &World) {
+    fs::create_dir(world.prefix()).unwrap();
+    fs::write(world.prefix().join("mine"), "precious").unwrap();
+    let owner = Some(super::world::OWNER);
+    std::os::unix::fs::chown(world.prefix(), owner, owner).unwrap();
+}
+
+/// The names that old prefixes are kept under; nothing else is there but the prefix.
+fn kept(world: &World, case: &str) -> Vec<PathBuf> {
+    let (old, rest): (Vec<_>, Vec<_>) =
+        world.listing().into_iter().partition(|name| name.starts_with("gentoo.old-"));
+    assert_eq!(rest, ["gentoo"], "{case}: something is left");
+    old.into_iter().map(|name| world.home().join(name)).collect()
+}
+
+/// As [`at_calls`] with a prefix that is replaced: it is never lost, and what was not yet a prefix
+/// is never kept.
+fn replacing_at_calls(fault: &str) -> usize {
+    let mut hits = 0;
+    for call in ["mkdir", "rename", "renameat", "renameat2", "fsync", "syncfs", "unlink"] {
+        for when in 1..=3 {
+            let case = format!("{call} number {when}, replacing: {fault}");
+            let world = configured();
+            made_by_hand(&world);
+            let out = faulty(&world, &format!("{call}:{fault}:when={when}"), &["--replace"]);
+            if out.status == Some(0) {
+                assert_eq!(kept(&world, &case).len(), 1, "{case}");
+                break;
+            }
+            hits += 1;
+            let replaced = !world.prefix().join("mine").exists();
+            if replaced {
+                assert_whole(&world.prefix(), &case);
+            }
+            let next = world.provision(&["--replace"]);
+            assert_eq!(next.status, Some(0), "{case}: the next run: {}", next.said);
+            assert_whole(&world.prefix(), &case);
+            let kept = kept(&world, &case);
+            assert_eq!(kept.len(), 1 + usize::from(replaced), "{case}: {kept:?}");
+            let by_hand = kept.iter().filter(|old| old.join("mine").exists()).count();
+            assert_eq!(by_hand, 1, "{case}: the old prefix: {kept:?}");
+        }
+    }
+    hits
+}
+
+#[test]
+fn killed_or_failing_while_replacing_the_old_prefix_is_in_its_place_or_kept() {
+    for fault in ["signal=KILL", "error=ENOSPC"] {
+        let hits = replacing_at_calls(fault);
+        assert!(hits > 6, "{fault}: only {hits} calls were hit");
+    }
+}
+
+#[test]
+fn an_old_prefix_whose_renaming_was_cut_off_gets_its_name_from_the_next_run() {
+    let world = configured();
+    made_by_hand(&world);
+    // The second of the two renames, and the one that would make up for it.
+    let out = faulty(&world, "rename:signal=KILL:when=1", &["--replace"]);
+    assert_ne!(out.status, Some(0), "{}", out.said);
+    assert_whole(&world.prefix(), "exchanged");
+    let listing = world.listing();
+    assert!(listing.len() == 2 && listing[0].starts_with(".gentoo.provision-"), "{listing:?}");
+    assert!(world.home().join(&listing[0]).join("mine").exists(), "{listing:?}");
+    let next = world.provision(&["--replace"]);
+    assert_eq!(next.status, Some(0), "{}", next.said);
+    assert_eq!(kept(&world, "the next run").len(), 2);
 }
 
 #[test]
@@ -90,7 +165,7 @@ fn a_failing_disk_at_any_system_call_is_an_error_and_nothing_is_left() {
 
 /// Runs `script` with a small file system at `dir`, in a mount namespace of its own; `$1` is the
 /// program.
-fn with_mount(world: &World, dir: &Path, options: &str, script: &str) -> Ran {
+pub fn with_mount(world: &World, dir: &Path, options: &str, script: &str) -> Ran {
     fs::create_dir_all(dir).unwrap();
     let script = format!(
         "mount -t tmpfs -o {options} small '{0}' && {script}; status=$?; echo left: >&2; find '{0}' -mindepth 1 >&2; exit $status",

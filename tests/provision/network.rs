@@ -1,10 +1,15 @@
 //! Servers that fail, and transfers that go on where they stopped.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
+
 use super::common::entries;
+use super::crashes::with_mount;
 use super::server::{Asked, Certificate, Manner, Server};
 use super::world::World;
 
@@ -35,7 +40,12 @@ fn a_transfer_that_stops_is_reported_and_the_next_run_goes_on_where_it_was() {
     server.put(PATH, bytes, Manner::StopsOnce(100_000));
     world.refuses("it stops", 19, &format!("the transfer stopped after 100000 of {total} bytes"));
     let part = world.downloads().join("prefix.tar.zst.part");
-    assert_eq!(fs::metadata(&part).unwrap().len(), 100_000);
+    let meta = fs::metadata(&part).unwrap();
+    assert_eq!(
+        (meta.len(), meta.mode() & 0o777),
+        (100_000, 0o600),
+        "unchecked, it is root's alone"
+    );
     assert_eq!(ranges(&server), [None]);
     let done = world.provision(&[]);
     assert_eq!(done.status, Some(0), "{}", done.said);
@@ -123,6 +133,86 @@ fn what_a_server_says_is_repeated_with_what_to_do() {
     world.refuses("nobody there", 19, "onnection refused");
     world.configure("source = \"https://nowhere.invalid/p.tar\"\nallow-unsigned = true");
     world.refuses("no such host", 19, "https://nowhere.invalid/p.tar: ");
+}
+
+#[test]
+fn what_a_query_says_reaches_the_server_and_nobody_else() {
+    let (world, server, bytes) = world(Certificate::Good);
+    let path = format!("{PATH}?token=hushhush");
+    world.configure(&format!("source = {:?}\nallow-unsigned = true", server.url(&path)));
+    let mut said = String::new();
+    let part = world.downloads().join("prefix.tar.zst.part.json");
+    for (manner, status) in [
+        (Manner::Says(403), 19),
+        (Manner::StopsOnce(50_000), 19),
+        (Manner::NoRanges, 15),
+        (Manner::Well, 0),
+    ] {
+        let content = if status == 15 { vec![b'x'; 100] } else { bytes.clone() };
+        server.put(&path, content, manner);
+        let ran = world.provision(&[]);
+        assert_eq!(ran.status, Some(status), "{manner:?}: {}", ran.said);
+        said += &ran.said;
+        said += &fs::read_to_string(&part).unwrap_or_default();
+        let record = world.root.join("var/lib/zfs-prefix/failures/prefix.json");
+        said += &fs::read_to_string(record).unwrap_or_default();
+    }
+    said += &fs::read_to_string(world.prefix().join(".zfs-prefix.json")).unwrap();
+    assert!(said.contains("prefix.tar.zst?…"), "{said}");
+    assert!(!said.contains("hushhush"), "{said}");
+    let asked = server.asked();
+    assert!(asked.iter().all(|asked| asked.path.ends_with("?token=hushhush")), "{asked:?}");
+}
+
+#[test]
+fn an_answer_without_end_is_given_up_before_the_disk_is_full() {
+    let (world, server, bytes) = world(Certificate::Good);
+    server.put(PATH, bytes, Manner::Endless);
+    let run = "\"$1\" prefix provision --no-audit";
+    for (case, more, status, says) in [
+        ("a size", "size = 500000", 15, "more comes than 500000 bytes, its size"),
+        ("none", "", 17, "bytes, all that is free but 67.1 MB. The download was removed"),
+    ] {
+        let url = server.url(PATH);
+        world.configure(&format!("source = {url:?}\nallow-unsigned = true\n{more}"));
+        // 64 MiB of it are left to others.
+        let out = with_mount(&world, &world.downloads(), "size=70m", run);
+        assert_eq!(out.status, Some(status), "{case}: {}", out.said);
+        assert!(out.said.contains(says), "{case}: {}", out.said);
+        assert!(out.said.ends_with("left:\n"), "{case}: {}", out.said);
+        assert_eq!(world.listing(), [""; 0], "{case}");
+    }
+}
+
+fn lock(world: &World, name: &str) -> Flock<fs::File> {
+    let path = world.root.join("run/zfs-prefix").join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut file = fs::File::create(path).unwrap();
+    writeln!(file, "1 6.1.0").unwrap();
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e).expect(name)
+}
+
+#[test]
+fn a_download_keeps_no_build_waiting_and_a_build_keeps_the_download() {
+    let (world, server, bytes) = world(Certificate::Good);
+    server.put(PATH, bytes.clone(), Manner::Hangs(60_000));
+    let mut child = world.command(&["--no-audit"]).spawn().unwrap();
+    let part = world.downloads().join("prefix.tar.zst.part");
+    while fs::metadata(&part).map_or(0, |m| m.len()) < 60_000 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let build = lock(&world, "lock");
+    world.refuses("two of them", 18, "a prefix is being provisioned (process");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    server.put(PATH, bytes.clone(), Manner::Well);
+    world.refuses("a build", 18, "another build is running (process 1 6.1.0, from");
+    assert_eq!(fs::metadata(&part).unwrap().len(), bytes.len() as u64, "it stays");
+    drop(build);
+    let done = world.provision(&[]);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    world.assert_provisioned("after the build");
 }
 
 #[test]

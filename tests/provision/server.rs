@@ -24,6 +24,8 @@ pub enum Manner {
     StopsOnce(usize),
     /// After so many bytes nothing comes any more, and the connection stays.
     Hangs(usize),
+    /// Again and again, without saying how large it is.
+    Endless,
     /// Another status.
     Says(u16),
     /// Over http:// it is said to be.
@@ -175,8 +177,10 @@ fn answer(
     content: &[u8],
     manner: Manner,
 ) -> std::io::Result<bool> {
-    let tag =
-        format!("\"{}\"", content.iter().fold(7u32, |a, b| a.wrapping_mul(31) + u32::from(*b)));
+    let tag = format!(
+        "\"{}\"",
+        content.iter().fold(7u32, |a, b| a.wrapping_mul(31).wrapping_add(u32::from(*b)))
+    );
     match manner {
         Manner::Says(status) => {
             head(to, status, &[("Content-Length", "0")])?;
@@ -185,6 +189,12 @@ fn answer(
         Manner::LeadsToHttp => {
             head(to, 302, &[("Location", "http://localhost/x"), ("Content-Length", "0")])?;
             return Ok(true);
+        }
+        Manner::Endless => {
+            head(to, 200, &[("Connection", "close")])?;
+            loop {
+                to.write_all(content)?;
+            }
         }
         _ => {}
     }

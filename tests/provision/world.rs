@@ -33,7 +33,8 @@ impl World {
         let root = dir.path().join("root");
         let share = dir.path().join("share");
         let world = World { authority: dir.path().join("authority.pem"), _dir: dir, root, share };
-        for path in [&world.home(), &world.root.join("proc"), &world.share] {
+        let build = world.modules().join("build");
+        for path in [&world.home(), &world.root.join("proc"), &world.share, &build] {
             fs::create_dir_all(path).unwrap();
         }
         // The owner has to get to its home, and to read the program.
@@ -41,6 +42,12 @@ impl World {
         fs::write(world.root.join("proc/cmdline"), "quiet\n").unwrap();
         chown(world.home(), Some(OWNER), Some(OWNER)).expect("these tests run as root");
         world
+    }
+
+    /// Of the running kernel.
+    pub fn modules(&self) -> PathBuf {
+        let uname = nix::sys::utsname::uname().unwrap();
+        self.root.join("usr/lib/modules").join(uname.release())
     }
 
     pub fn home(&self) -> PathBuf {

@@ -26,8 +26,8 @@ const UNWANTED: &str = "adduser base-files base-passwd debconf dpkg init-system-
 /// Files whose libraries are in [`UNWANTED`], and the C library's converters between character sets,
 /// which are looked for in the host's /usr/lib only.
 const LEFT_OUT: [&str; 5] = [
-    "./usr/bin/su",
-    "./usr/sbin/runuser",
+    "./bin/su",
+    "./sbin/runuser",
     "./usr/lib/python3.11/lib-dynload/_dbm.*",
     "./usr/lib/x86_64-linux-gnu/perl/*/auto/DB_File/*",
     "./usr/lib/x86_64-linux-gnu/gconv/*",

@@ -81,17 +81,14 @@ fn mode(found: &mut Findings, path: &Path, entry: &Entry) {
 
 /// A link where programs or libraries are looked for must not lead to the host's.
 fn link(found: &mut Findings, path: &Path, target: &Path) {
-    if not_run(path) || !is_code(path) {
-        return;
-    }
     match found.tree.resolve(&found.tree.absolute(path)) {
-        Place::Outside(host) if !kernel_interface(&host) => found.error(
+        Place::Outside(host) if !may_lead_to(path, &host) => found.error(
             Check::Link,
             path,
             format!("leads to the host's {} (link to {})", host.display(), target.display()),
             "put the file into the prefix, or point the link there",
         ),
-        Place::Missing(at) if in_search_path(path) => found.warning(
+        Place::Missing(at) if in_search_path(path) && !not_run(path) => found.warning(
             Check::Link,
             path,
             format!("leads nowhere: there is no {} (link to {})", at.display(), target.display()),
@@ -99,6 +96,12 @@ fn link(found: &mut Findings, path: &Path, target: &Path) {
         ),
         _ => {}
     }
+}
+
+/// Whether a link at `path` in a prefix may lead to the host's `host`: where nothing is run or
+/// linked, as `etc/passwd` and `etc/resolv.conf` do in a Gentoo Prefix, or to the kernel.
+pub(in crate::prefix) fn may_lead_to(path: &Path, host: &Path) -> bool {
+    not_run(path) || !is_code(path) || kernel_interface(host)
 }
 
 /// Whether programs, libraries or what compiler and linker read are here. `lib/modules` has our

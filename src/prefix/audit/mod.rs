@@ -16,8 +16,9 @@ pub(super) mod walk;
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+pub(super) use files::may_lead_to;
 pub(crate) use report::printable;
 pub use report::{Check, Finding, Report, Severity};
 
@@ -38,12 +39,14 @@ pub struct Options<'a> {
 }
 
 /// Audits the tree in the directory `root`, whose files were made for the path `eprefix`; the two
-/// differ for a tree that is not in its place yet. Programs of it are run, as its owner; when that
-/// cannot be, the report has an error that says why.
+/// differ for a tree that is not in its place yet. Programs of it are run, as its owner; when the
+/// tree does not let them, or the caller is not root, the report has an error that says why.
 ///
 /// # Errors
 /// [`crate::exit::Exit::PrefixIncomplete`]: `root` is not a directory, or cannot be read at all.
-/// What is wrong inside is not an error here: see [`Report::is_sound`].
+/// [`crate::exit::Exit::Other`]: this machine lets nobody enter a prefix.
+/// [`crate::exit::Exit::NoSpace`]: nor is there room to compile a program. What is wrong inside is
+/// not an error here: see [`Report::is_sound`].
 pub fn audit(root: &Path, eprefix: &Path, options: &Options) -> Result<Report> {
     let tree = walk::read(root, eprefix)?;
     let mut found = Findings { tree: &tree, list: Vec::new() };
@@ -56,6 +59,7 @@ pub fn audit(root: &Path, eprefix: &Path, options: &Options) -> Result<Report> {
     if options.cancel.is_set() {
         anyhow::bail!("the audit of {} was stopped by a signal", root.display());
     }
+    let compiler = compiler.with_context(|| root.display().to_string())?;
     let report = Report::new(root, eprefix, found.list);
     Ok(Report { files: tree.entries.len(), elf_files, scripts, compiler, ..report })
 }

@@ -16,6 +16,7 @@ use super::programs::Programs;
 use super::report::Check;
 use super::toolchain::program;
 use super::tree::{Place, Tree};
+use crate::exit::{self, Exit};
 use crate::kernel::compiler_mismatch;
 
 /// Prints what is mapped into it (proc_pid_maps(5)).
@@ -38,10 +39,26 @@ const PARTS: [(&str, &str); 8] = [
 ];
 
 /// Runs the programs; the compiler line, if there is one.
-pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Option<String> {
+///
+/// # Errors
+/// What is no fault of the tree: nobody can enter it on this machine, or the disk is full.
+pub(super) fn check(
+    found: &mut Findings,
+    root: &Path,
+    options: &Options,
+) -> Result<Option<String>> {
     let tree = found.tree;
-    let programs = match Programs::enter(tree, root, options.host, options.cancel) {
+    let programs = match Programs::enter(
+        tree,
+        root,
+        options.host,
+        options.cancel,
+        Some(("probe.c", SOURCE)),
+    ) {
         Ok(programs) => programs,
+        Err(error) if exit::of(&error) != Exit::PrefixIncomplete => {
+            return Err(error.context("its programs cannot be run on this machine"));
+        }
         Err(error) => {
             let problem = format!("its programs were not run: {error:#}");
             let cure = match nix::unistd::geteuid().is_root() {
@@ -49,7 +66,7 @@ pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Opt
                 false => "run the audit as root",
             };
             found.error(Check::Probe, Path::new(""), problem, cure);
-            return None;
+            return Ok(None);
         }
     };
     let mut said = HashSet::new();
@@ -68,17 +85,20 @@ pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Opt
             failed(&path, error);
         }
     }
-    let (gcc, _) = program(tree, Path::new("gcc"))?;
+    let Some((gcc, _)) = program(tree, Path::new("gcc")) else { return Ok(None) };
     let command = tree.absolute(&gcc);
     let compiler = match programs.run(&command, &["--version"]) {
         Ok(text) => text.lines().next().unwrap_or_default().to_owned(),
         Err(error) => {
             failed(&gcc, error);
-            return None;
+            return Ok(None);
         }
     };
     parts(found, &programs, &gcc, &command);
     if let Err(error) = compile_and_run(tree, &programs, &command) {
+        if exit::of(&error) == Exit::NoSpace {
+            return Err(error);
+        }
         let cure = "mend what the other findings say; otherwise gcc's specs file has to name interpreter, start files and libraries of the prefix";
         found.error(Check::Probe, &gcc, format!("{error:#}"), cure);
     }
@@ -87,7 +107,7 @@ pub(super) fn check(found: &mut Findings, root: &Path, options: &Options) -> Opt
         let cure = "provision a prefix with that major version of gcc";
         found.warning(Check::Compiler, &gcc, mismatch, cure);
     }
-    Some(compiler)
+    Ok(Some(compiler))
 }
 
 /// gcc's own idea of where its parts are: asked by one shell, each entering of the prefix costs.
@@ -119,7 +139,6 @@ fn parts(found: &mut Findings, programs: &Programs, gcc: &Path, command: &Path) 
 
 /// Compiles [`SOURCE`] and runs it.
 fn compile_and_run(tree: &Tree, programs: &Programs, gcc: &Path) -> Result<()> {
-    std::fs::write(programs.work().join("probe.c"), SOURCE).context("probe.c")?;
     programs.run(gcc, &["-o", "probe", "probe.c"]).context("cannot compile a program")?;
     let path = programs.work().join("probe");
     let elf = read(&path).context("the program that it compiled")?;

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::elf::{self, Binding};
-use super::{Place, Replaced};
+use super::{Place, Replaced, mounts};
 use crate::build::command::{Cancel, Run};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -85,13 +86,7 @@ impl Prefix {
     /// How programs of the prefix are bound to it: as its own are.
     fn binding(&self) -> Result<Binding> {
         for path in SAMPLES.map(|name| self.path.join(name)) {
-            // Not blocked by a FIFO there; a link leads where the owner likes, and only an
-            // interpreter's name is taken from it.
-            let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
-            let Ok(file) = open else { continue };
-            if !file.metadata().is_ok_and(|meta| meta.is_file()) {
-                continue;
-            }
+            let Some(file) = self.open_inside(&path)? else { continue };
             match elf::binding(file, &path).exit(Exit::PrefixIncomplete)? {
                 Some(found) if found.interpreter.starts_with(&self.path) => return Ok(found),
                 Some(found) => fail!(
@@ -108,6 +103,25 @@ impl Prefix {
             "the prefix {} has no dynamic program among {SAMPLES:?}",
             self.path.display()
         )
+    }
+}
+
+impl Prefix {
+    /// Opens a regular file of the prefix for reading; none if it is not there, or its links lead
+    /// out. They are the owner's: what is elsewhere is not even opened, which is an act of its own
+    /// on a device, or on /proc/kmsg.
+    fn open_inside(&self, path: &Path) -> Result<Option<File>> {
+        let Ok(found) = mounts::open_following(path) else { return Ok(None) };
+        let found = File::from(found);
+        // Where the file is that was found, whatever its name leads to by now.
+        let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let place = fs::read_link(&itself).with_context(|| itself.clone())?;
+        let inside = place.starts_with(fs::canonicalize(&self.path)?);
+        if !inside || !found.metadata().is_ok_and(|meta| meta.is_file()) {
+            return Ok(None);
+        }
+        let shown = || format!("{}", path.display());
+        File::open(&itself).with_context(shown).exit(Exit::PrefixIncomplete).map(Some)
     }
 }
 
@@ -196,6 +210,29 @@ fn outside(link: &Path, places: &[PathBuf]) -> Option<PathBuf> {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_file_of_the_prefix_is_read_and_none_that_a_link_in_it_leads_out_to() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("gentoo");
+        fs::create_dir(&path).unwrap();
+        let user = crate::build::command::User { uid: 2000, gid: 2000 };
+        let account = crate::prefix::enter::Account::of(user);
+        let prefix = Prefix { path: path.clone(), user, account };
+        fs::write(root.path().join("outside"), "").unwrap();
+        fs::write(path.join("bash"), "inside").unwrap();
+        symlink(path.join("bash"), path.join("sh")).unwrap();
+        symlink("../outside", path.join("out")).unwrap();
+        symlink("/dev/null", path.join("device")).unwrap();
+        symlink("/proc/self/root", path.join("magic")).unwrap();
+        for (name, expected) in
+            [("bash", true), ("sh", true), ("out", false), ("device", false), ("none", false)]
+        {
+            let file = prefix.open_inside(&path.join(name)).unwrap();
+            assert_eq!(file.is_some(), expected, "{name}");
+        }
+        assert!(prefix.open_inside(&path.join("magic/etc/passwd")).unwrap().is_none());
+    }
 
     #[test]
     fn a_split_tree_is_found_whole_by_its_links_and_programs_by_their_interpreter() {

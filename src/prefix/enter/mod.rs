@@ -1,12 +1,16 @@
 //! Entering the prefix. Every program of the prefix, in a build or typed by hand, runs in a mount
 //! namespace of its own, as the prefix's owner, with an environment that names nothing of the
-//! host: so that nothing of the host's can be executed there, or mapped executable, at all.
+//! host. Nothing that is found by its path there can be executed, or mapped executable, unless it
+//! is the prefix's. That keeps builds hermetic, and is no wall around the owner: who has other
+//! processes outside reaches the host's mounts and network by way of them (`/proc/PID/root`,
+//! ptrace(2)), with no rights but those it has out there. No check of root's rests on it.
 //!
 //! The program runs itself again with [`OPTION`]: the new process has one thread, makes the
 //! namespace as root, gives up all rights for good, and executes the program in its place. Process
 //! id, session, standard streams and the signal at the parent's death stay what they were.
 
 mod accounts;
+mod detach;
 mod elf;
 pub mod environment;
 pub mod kernel;
@@ -27,12 +31,14 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use accounts::Account;
+pub(crate) use privileges::leave_keyrings;
 
 use crate::exit::{self, Exit, Failure};
 use crate::fail;
 
 /// The option by which this program asks itself to enter: `--enter SPEC PROGRAM [ARGUMENT…]`, with
-/// SPEC a [`Spec`] as JSON. Internal: no promise holds for it.
+/// SPEC a [`Spec`] as JSON; an empty PROGRAM is none: entering is only tried. Internal: no promise
+/// holds for it.
 pub const OPTION: &str = "--enter";
 
 /// How the message of a process begins that could not enter: what follows is not the program's.
@@ -106,9 +112,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     if args.next()? != OPTION {
         return None;
     }
-    let Err(error) = enter(args.collect());
-    eprintln!("{FAILED}{}", format!("{error:#}").replace('\n', " "));
-    Some(exit::of(&error).into())
+    Some(match enter(args.collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{FAILED}{}", format!("{error:#}").replace('\n', " "));
+            exit::of(&error).into()
+        }
+    })
 }
 
 /// The error of a process that could not enter, from its exit status and last line; none when it
@@ -125,8 +135,8 @@ pub fn failure(status: ExitStatus, last: &str) -> Option<Failure> {
     Some(Failure::new(exit, format!("{FAILED}{message}")))
 }
 
-/// Returns only when it failed.
-fn enter(args: Vec<OsString>) -> Result<std::convert::Infallible> {
+/// Returns when it failed, or there is no program to become.
+fn enter(args: Vec<OsString>) -> Result<()> {
     let [spec, program, args @ ..] = &args[..] else {
         fail!(Exit::Usage, "{OPTION} is for this program's own use");
     };
@@ -144,6 +154,9 @@ fn enter(args: Vec<OsString>) -> Result<std::convert::Infallible> {
     std::env::set_current_dir(&spec.dir)
         .with_context(|| format!("{} as user {}", spec.dir.display(), spec.account.user))?;
     privileges::close_descriptors()?;
+    if program.is_empty() {
+        return Ok(());
+    }
     Err(not_executed(&spec, program, &Command::new(program).args(args).exec()))
 }
 

@@ -16,11 +16,15 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use super::Spec;
 use super::accounts::Files;
 use super::mounts::{self, NO_EXEC, NO_SUID, READ_ONLY};
-use crate::exit::{Exit, Failure, WithExit};
+use crate::exit::{Exit, Failure};
 use crate::fail;
 
 /// Where every program may write; private and empty.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
+/// Private, and empty but for [`resolver`]: the sockets of the machine's services are there, which
+/// neither a read-only mount nor a network namespace keeps anybody from.
+const RUN: &str = "/run";
 
 /// What `#!` lines and make name by the host's path, and the prefix's own of it. Where several are
 /// one file on the host (sh is bash, or all are busybox), the last one has it.
@@ -41,13 +45,17 @@ struct Part {
 /// without the calls, a place that is missing or mounted noexec.
 pub(super) fn make(spec: &Spec) -> Result<()> {
     let files = Files::of(&spec.account);
-    let mut flags = CloneFlags::CLONE_NEWNS;
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
     flags.set(CloneFlags::CLONE_NEWNET, !spec.place.network);
     match unshare(flags) {
         // Not a full disk, as this number means elsewhere.
         Err(Errno::ENOSPC) => fail!(
             Exit::Other,
-            "unshare(2): as many namespaces as this machine may have: sysctl user.max_mnt_namespaces, user.max_net_namespaces"
+            "unshare(2): as many namespaces as this machine may have: sysctl user.max_mnt_namespaces, user.max_ipc_namespaces, user.max_net_namespaces"
+        ),
+        Err(Errno::EINVAL) => fail!(
+            Exit::Other,
+            "unshare(2): this kernel lacks CONFIG_IPC_NS or CONFIG_NET_NS"
         ),
         other => other.context(
             "unshare(2): root with CAP_SYS_ADMIN is needed (CapabilityBoundingSet= of the unit, or a container, may take it away)",
@@ -56,6 +64,7 @@ pub(super) fn make(spec: &Spec) -> Result<()> {
     plain("/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE)
         .context("/ is no mount point: this runs in a bare chroot")?;
     let parts = parts(spec)?;
+    super::detach::detach(&needed(&parts))?;
     mounts::restrict(nix::fcntl::AT_FDCWD, c"/", READ_ONLY | NO_SUID | NO_EXEC)
         .context("making the host read-only")?;
     let mut private = temporary(&files)?;
@@ -78,17 +87,32 @@ fn parts(spec: &Spec) -> Result<Vec<Part>> {
         Some(tree) => Part::of_owner(tree, uid, attributes)
             .and_then(|part| Ok(Part { path: to_be(&spec.prefix)?, ..part })),
     };
-    let mut parts = vec![prefix.exit(Exit::PrefixIncomplete)?];
+    let mut parts = vec![prefix?];
     if let Some(work) = &spec.place.work {
         parts.push(Part::of_owner(work, uid, NO_SUID)?);
     }
     for path in &spec.place.kernel {
         parts.push(Part::take(path, NO_SUID | READ_ONLY)?);
     }
-    for path in &spec.place.readable {
+    let resolver = spec.place.network.then(resolver).flatten();
+    for path in spec.place.readable.iter().chain(&resolver) {
         parts.push(Part::take(path, NO_SUID | READ_ONLY | NO_EXEC)?);
     }
     Ok(parts)
+}
+
+/// Which name servers there are, where that is kept in /run, which is hidden.
+fn resolver() -> Option<PathBuf> {
+    let file = fs::canonicalize("/etc/resolv.conf").ok()?;
+    let hidden = file.starts_with(fs::canonicalize(RUN).ok()?);
+    hidden.then_some(file)
+}
+
+/// What the namespace is made from, without links.
+fn needed(parts: &[Part]) -> Vec<PathBuf> {
+    let names = TEMPORARY.iter().chain([&RUN]).chain(COVERED.iter().map(|(host, _)| host));
+    let host = names.filter_map(|name| fs::canonicalize(name).ok());
+    host.chain(parts.iter().map(|part| part.path.clone())).collect()
 }
 
 impl Part {
@@ -109,7 +133,10 @@ impl Part {
         let meta = File::from(part.mount.try_clone()?).metadata()?;
         let shown = path.display();
         if !meta.is_dir() || meta.uid() != uid {
-            anyhow::bail!("{shown} is not, or no longer, a directory of user {uid}");
+            fail!(
+                Exit::PrefixIncomplete,
+                "{shown} is not, or no longer, a directory of user {uid}"
+            );
         }
         if fstatvfs(&part.mount)?.flags().contains(FsFlags::ST_NOEXEC) {
             anyhow::bail!(
@@ -182,19 +209,36 @@ fn temporary(files: &Files) -> Result<Vec<PathBuf>> {
         let shown = || format!("{}", path.display());
         File::create(&path).and_then(|mut f| f.write_all(text.as_bytes())).with_context(shown)?;
         let over = fs::canonicalize(Path::new("/etc").join(name))
-            .with_context(|| format!("/etc/{name}"))?;
+            .with_context(|| format!("/etc/{name}, to lay the prefix's over: touch /etc/{name}"))?;
         let mount = mounts::copy(&mounts::open(&path)?)?;
         mounts::restrict(&mount, c"", READ_ONLY | NO_SUID | NO_EXEC)?;
         lay(&mount, &over)?;
     }
-    dirs.iter().try_for_each(|dir| tmpfs(dir))?;
+    let run = fs::canonicalize(RUN).ok();
+    if let Some(run) = &run {
+        tmpfs_of_root(run)?;
+    }
+    for dir in &dirs {
+        // /dev/shm -> /run/shm
+        fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
+        tmpfs(dir)?;
+    }
+    dirs.extend(run);
     Ok(dirs)
 }
 
 fn tmpfs(dir: &Path) -> Result<()> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     // Bounded: it is the machine's memory.
-    mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some("mode=1777,size=25%"))
+    mount_tmpfs(dir, MsFlags::empty(), "mode=1777,size=25%")
+}
+
+fn tmpfs_of_root(dir: &Path) -> Result<()> {
+    mount_tmpfs(dir, MsFlags::MS_NOEXEC, "mode=755,size=1m")
+}
+
+fn mount_tmpfs(dir: &Path, flags: MsFlags, options: &str) -> Result<()> {
+    let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options))
         .with_context(|| format!("mounting a private {}", dir.display()))
 }
 

@@ -23,6 +23,7 @@ pub fn give_up(account: &Account, parent: Pid) -> Result<()> {
     setresgid(gid, gid, gid).context("setresgid(2)")?;
     setresuid(uid, uid, uid).context("setresuid(2)")?;
     clear_capabilities().context("capset(2)")?;
+    leave_keyrings().context("KEYCTL_JOIN_SESSION_KEYRING")?;
     nix::sys::prctl::set_no_new_privs().context("PR_SET_NO_NEW_PRIVS")?;
     // Another user id resets it (prctl(2)).
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
@@ -36,6 +37,23 @@ pub fn give_up(account: &Account, parent: Pid) -> Result<()> {
     SigSet::empty().thread_set_mask().context("sigprocmask(2)")?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     Ok(())
+}
+
+/// Goes on with an empty session keyring: the caller's outlives the change of user and execve(2),
+/// and who has it can read what it links to (keyrings(7)), such as root's passphrases.
+/// Async-signal-safe.
+///
+/// # Errors
+/// There are keyrings, and the kernel gives no new one: the user's quota (EDQUOT).
+pub fn leave_keyrings() -> Result<(), Errno> {
+    let name: *const libc::c_char = std::ptr::null();
+    // SAFETY: keyctl(2) takes no name as one for an anonymous keyring.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) };
+    match Errno::result(done) {
+        // A kernel without keyrings; a container's filter, which refuses all calls about them.
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Nothing but the standard streams is passed on to the program.

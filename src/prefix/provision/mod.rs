@@ -7,6 +7,7 @@
 
 mod check;
 mod fetch;
+mod need;
 mod pause;
 mod place;
 mod report;
@@ -38,6 +39,9 @@ use step::{Hands, Step};
 
 /// What a provisioned prefix says of itself, in EPREFIX.
 pub const MARK: &str = ".zfs-prefix.json";
+
+/// What a lock's file says for whoever finds it held.
+const COMMAND: &str = "zfs-prefix prefix provision";
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -75,6 +79,9 @@ struct Mark<'a> {
     /// The digest of the tree by the archive's manifest; null without one.
     digest: Option<&'a str>,
     when: u64,
+    /// The name of the directory that it was unpacked in: after a crash the next run knows by it
+    /// whether what has that name is a new tree or the old prefix.
+    made_as: String,
 }
 
 /// How a run ended well, in words.
@@ -115,14 +122,21 @@ pub fn run(
             ),
         }
     };
+    let layout = Layout::new(&host.root);
+    if options.if_missing
+        && let Some(why) = need::nothing_to_build(host, settings, &layout)
+    {
+        return Ok(Outcome::Nothing(format!(
+            "{why}, and nothing else to build for: no prefix is fetched"
+        )));
+    }
     if !nix::unistd::geteuid().is_root() {
         fail!(
             Exit::Other,
             "provisioning needs root, which hands everything in the prefix to its owner: sudo zfs-prefix prefix provision"
         );
     }
-    let layout = Layout::new(&host.root);
-    let _lock = Lock::take(&layout, "zfs-prefix prefix provision")?;
+    let _lock = Lock::provision(&layout, COMMAND)?;
     // What was there before the lock was ours may have been another run's.
     match Present::at(path) {
         Present::Content if options.if_missing => {
@@ -212,12 +226,15 @@ impl Provision<'_> {
         fetched: &fetch::Fetched,
         report: &mut Report,
     ) -> Result<String> {
+        // Not while it is fetched: builds may go on in the prefix that is there. Held by a build,
+        // the download stays for the next run.
+        let _lock = Lock::take(&self.layout, COMMAND)?;
         report.say("checking the archive");
         let signature = fetched.signature.as_deref();
         let checked = check::check(&part.path, self.source, &self.expected, signature)?;
+        part.open_to_all()?;
         let digest = fetched.manifest.as_ref().and_then(|m| m.digest(&checked.sha256));
-        let mark = self.mark(&checked, digest)?;
-        self.put_in_place(hands, part, mark, &checked, report).inspect_err(|_| {
+        self.put_in_place(hands, part, digest, &checked, report).inspect_err(|_| {
             // What we made in the parent goes, whoever ended us.
             let cleaned = hands.in_parent(&self.clean(), &Cancel::after(place::CLEANING));
             if let Err(error) = cleaned {
@@ -240,7 +257,7 @@ impl Provision<'_> {
         &self,
         hands: &Hands<'_>,
         part: &fetch::Part,
-        mark: String,
+        digest: Option<&str>,
         checked: &check::Checked,
         report: &mut Report,
     ) -> Result<String> {
@@ -252,7 +269,7 @@ impl Provision<'_> {
             archive: part.path.clone(),
             dir: dir.clone(),
             eprefix: path.clone(),
-            mark,
+            mark: self.mark(checked, digest, &dir)?,
         };
         hands.as_owner(&unpack, cancel, &mut |line| report.unpacking(line))?;
         if self.options.audit {
@@ -276,13 +293,14 @@ impl Provision<'_> {
         Ok(format!("provisioned {} from {} ({by}){kept}", path.display(), self.source))
     }
 
-    fn mark(&self, checked: &check::Checked, digest: Option<&str>) -> Result<String> {
+    fn mark(&self, checked: &check::Checked, digest: Option<&str>, dir: &Path) -> Result<String> {
         let mark = Mark {
             version: 1,
             source: self.source.to_string(),
             sha256: &checked.sha256,
             digest,
             when: unix_now(),
+            made_as: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         };
         Ok(serde_json::to_string(&mark)?)
     }

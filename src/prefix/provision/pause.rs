@@ -38,7 +38,7 @@ impl<'a> Pause<'a> {
             Source::Https(_) => None,
             Source::File(path) => fs::metadata(path).ok().map(|m| (m.len(), m.mtime(), m.ino())),
         };
-        let inputs = format!("{:?} {source} {file:?}", settings.prefix);
+        let inputs = format!("{:?} {} {file:?}", settings.prefix, source.full());
         let key = Digest::of(inputs.as_bytes()).as_str()[..16].to_owned();
         Ok(Pause { layout, settings, name: NAME.parse()?, key })
     }

@@ -2,14 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
+use super::MARK;
 use crate::build::command::User;
 use crate::config;
 use crate::exit::{Exit, Failure, WithExit};
@@ -68,13 +70,6 @@ impl Target {
             .with_context(|| format!("prefix.path = {}: the directory for it", path.display()))
             .exit(Exit::PrefixIncomplete)?;
         let meta = fs::metadata(parent).with_context(|| format!("{}", parent.display()))?;
-        if meta.mode() & 0o1002 == 0o002 {
-            fail!(
-                Exit::PrefixIncomplete,
-                "{} can be written to by everybody: no place for a prefix",
-                parent.display()
-            );
-        }
         let present = match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_symlink() => fail!(
                 Exit::PrefixIncomplete,
@@ -157,21 +152,25 @@ pub(super) fn make(target: &Path, user: User) -> Result<PathBuf> {
     let _ = dir.keep();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("{}", path.display()))?;
-    if nix::unistd::geteuid().is_root() {
+    if am_root() {
         chown(&path, Some(user.uid), Some(user.gid))
             .with_context(|| format!("{}: cannot be given to user {}", path.display(), user.uid))?;
     }
     Ok(path)
 }
 
+/// More than [`MARK`] has.
+const MARK_LIMIT: u64 = 64 * 1024;
 /// Letters at the end of a temporary directory's name.
 const RANDOM: usize = 6;
 
-/// Removes temporary directories of `target` that belong to `uid`, or to whoever runs this. The
-/// caller holds the lock: nobody is at work in them.
+/// Removes temporary directories of `target` that belong to `uid`, or to whoever runs this; one
+/// that has the prefix that was replaced in it gets the name that is due to it. The caller holds
+/// the lock: nobody is at work in them.
 pub(super) fn clean(target: &Path, uid: u32) -> Result<()> {
     let parent = parent(target);
     let begin = temporary(target);
+    let replaced = made_as(target);
     for entry in fs::read_dir(parent).with_context(|| format!("{}", parent.display()))? {
         let entry = entry.with_context(|| format!("{}", parent.display()))?;
         let name = entry.file_name();
@@ -181,22 +180,54 @@ pub(super) fn clean(target: &Path, uid: u32) -> Result<()> {
         let path = entry.path();
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };
         let me = nix::unistd::geteuid().as_raw();
-        if ours && meta.is_dir() && (meta.uid() == uid || meta.uid() == me) {
+        if ours && replaced.is_some() && name.to_str() == replaced.as_deref() {
+            keep(&path, target)?;
+        } else if ours && meta.is_dir() && (meta.uid() == uid || meta.uid() == me) {
             remove_tree(&path).with_context(|| format!("{}: cannot be removed", path.display()))?;
         }
     }
     Ok(())
 }
 
+/// What the temporary directory was called that is the prefix by now, if that says so. Whatever
+/// has that name since has been exchanged with it.
+fn made_as(target: &Path) -> Option<String> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = fs::File::options().read(true).custom_flags(flags).open(target.join(MARK)).ok()?;
+    let mut text = Vec::new();
+    file.take(MARK_LIMIT).read_to_end(&mut text).ok()?;
+    let mark: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    mark["made_as"].as_str().map(str::to_owned)
+}
+
+/// Renames the replaced prefix to `<name>.old-<seconds since 1970>`; returns that path.
+fn keep(old: &Path, target: &Path) -> Result<PathBuf> {
+    let named = |when: u64| {
+        let mut name = target.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".old-{when}"));
+        parent(target).join(name)
+    };
+    let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+    let kept = (unix_now()..).map(named).find(free).context("no name for the old prefix")?;
+    fs::rename(old, &kept).map_err(|e| not_renamed(e, &kept))?;
+    sync_dir(parent(target))?;
+    Ok(kept)
+}
+
 fn remove_tree(dir: &Path) -> std::io::Result<()> {
     match fs::remove_dir_all(dir) {
-        // Directories in it that their owner may not write to.
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+        // Directories in it that their owner may not write to. Nothing of the kind stops root, and
+        // root changes no modes by path in somebody else's tree, where a link could be by then.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !am_root() => {
             open_up(dir)?;
             fs::remove_dir_all(dir)
         }
         other => other,
     }
+}
+
+fn am_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }
 
 fn open_up(dir: &Path) -> std::io::Result<()> {
@@ -213,24 +244,19 @@ fn open_up(dir: &Path) -> std::io::Result<()> {
 /// Gives the unpacked tree its name. With `replace` what has it now is kept as
 /// `<name>.old-<seconds since 1970>`; returns that path, or an empty one.
 pub(super) fn place(dir: &Path, target: &Path, replace: bool) -> Result<PathBuf> {
-    let renamed = |from: &Path, to: &Path| {
-        put_in_place(from, to)
-            .with_context(|| format!("{}: cannot be renamed to {}", from.display(), to.display()))
-    };
     let mut kept = PathBuf::new();
     if Present::at(target) == Present::Nothing {
         fs::rename(dir, target).map_err(|e| not_renamed(e, target))?;
     } else if replace {
-        let mut name = target.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".old-{}", unix_now()));
-        kept = parent(target).join(name);
-        // By way of the name the old one will have: were it the temporary one, a crash between
-        // the two would have the next run remove the old prefix.
-        fs::rename(dir, &kept).map_err(|e| not_renamed(e, &kept))?;
-        if let Err(e) = renamed(&kept, target) {
-            fs::rename(&kept, dir).with_context(|| format!("{}", kept.display()))?;
-            return Err(e);
-        }
+        let exchanged = || {
+            put_in_place(dir, target).with_context(|| {
+                format!("{}: cannot be exchanged with {}", target.display(), dir.display())
+            })
+        };
+        exchanged()?;
+        // On disk before the next name is: `clean` finishes from here.
+        sync_dir(parent(target))?;
+        kept = keep(dir, target).or_else(|e| exchanged().and(Err(e)))?;
     } else {
         fail!(Exit::Other, "{} is there already", target.display());
     }

@@ -17,7 +17,8 @@ const REPEATED: usize = 5;
 /// Audits the tree in `dir`, which will be at `eprefix`.
 ///
 /// # Errors
-/// [`Exit::PrefixIncomplete`]: the audit finds errors, of which the first are repeated.
+/// [`Exit::PrefixIncomplete`]: the audit finds errors, of which the first are repeated. Others: on
+/// this machine it cannot be found out, which says nothing of the archive.
 pub(super) fn check(
     host: &Host,
     source: &Source,
@@ -27,12 +28,14 @@ pub(super) fn check(
 ) -> Result<()> {
     // Which kernels will be built for is not known here: `prefix audit` compares compilers.
     let options = Options { host, kernel_compiler: None, cancel };
-    let found = audit(dir, eprefix, &options).context("auditing the prefix")?;
+    let found = audit(dir, eprefix, &options).with_context(|| {
+        format!("{source}: the prefix in it could not be audited, nothing was put in place")
+    })?;
     if found.is_sound() {
         return Ok(());
     }
     let errors: Vec<_> = found.of(Severity::Error).collect();
-    let some = errors.iter().take(REPEATED).map(|f| format!("\n  {}: {}", f.file, f.problem));
+    let some = errors.iter().take(REPEATED).map(|f| format!("\n  {f}"));
     fail!(
         Exit::PrefixIncomplete,
         "{source}: the prefix in it is not sound; nothing was put in place. {} errors, the first ones:{}\n\

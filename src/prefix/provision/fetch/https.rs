@@ -8,6 +8,7 @@ use ureq::http::header::HeaderMap;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use super::Answer;
+use crate::config::without_query;
 use crate::exit::{Exit, Failure};
 use crate::fail;
 
@@ -96,7 +97,13 @@ fn range(text: &str) -> Option<(u64, u64)> {
 }
 
 fn failure(url: &str, error: &ureq::Error) -> anyhow::Error {
-    let text = error.to_string();
+    // Where a redirect leads is in it too.
+    let shown = |word: &str| match word.contains("://") {
+        true => without_query(word),
+        false => word.to_owned(),
+    };
+    let text = error.to_string().split(' ').map(shown).collect::<Vec<_>>().join(" ");
+    let url = without_query(url);
     let hint = match () {
         () if text.contains("UnknownIssuer") => {
             ": its certificate is of no authority that this machine trusts (/etc/ssl/certs, or $SSL_CERT_FILE)"

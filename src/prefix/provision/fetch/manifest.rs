@@ -38,14 +38,14 @@ impl Manifest {
     /// The manifest beside `source`, if there is one. A server that does not answer is the
     /// archive's matter, which is asked for next.
     pub(super) fn find(source: &Source, get: Option<&Get>) -> Option<Manifest> {
-        let place = beside(&source.to_string())?;
+        let place = beside(&source.full())?;
         let content: Box<dyn Read> = match get {
             Some(get) => get(&place, 0, None).ok().filter(|answer| answer.status == 200)?.body,
             None => Box::new(open_file(Path::new(&place)).ok()?.0),
         };
         let parsed = text(content, LIMIT).and_then(|text| Ok(serde_json::from_str(&text)?));
         parsed
-            .inspect_err(|e| warn!("{place} is no manifest of a prefix and not heeded: {e:#}"))
+            .inspect_err(|e| warn!("the manifest beside {source} is none and not heeded: {e:#}"))
             .ok()
     }
 

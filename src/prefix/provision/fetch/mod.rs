@@ -6,10 +6,11 @@
 mod https;
 mod manifest;
 mod part;
+mod transfer;
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -17,9 +18,10 @@ use tracing::info;
 
 use super::check::Expected;
 use super::report::Report;
-use crate::config::Source;
+use crate::config::{Source, without_query};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+use crate::prefix::owner_on_the_way;
 pub(super) use manifest::Manifest;
 pub(super) use part::Part;
 
@@ -114,6 +116,7 @@ fn signature_of(url: &str, get: &Get) -> Result<String> {
     };
     let url = format!("{path}.minisig{query}");
     let answer = get(&url, 0, None)?;
+    let url = without_query(&url);
     match answer.status {
         200 => text(answer.body, SIGNATURE_LIMIT).with_context(|| url.clone()).exit(Exit::Network),
         404 | 410 => fail!(
@@ -143,12 +146,18 @@ fn text(reader: impl Read, limit: u64) -> Result<String> {
     Ok(text)
 }
 
-/// Opens a regular file; the file and its size.
+/// Opens a regular file; the file and its size. Where a user can put it there, it is that user's
+/// own: unsigned, anything would pass, and be shown to the prefix's owner.
 fn open_file(path: &Path) -> Result<(File, u64)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         bail!("not a regular file");
+    }
+    let cure = "move it to a directory of root's";
+    let uid = owner_on_the_way(path).context(cure)?;
+    if uid != meta.uid() {
+        bail!("it belongs to uid {}, its name to uid {uid}: {cure}", meta.uid());
     }
     Ok((file, meta.len()))
 }

@@ -2,7 +2,7 @@
 //! part. It stays when a transfer ends early, and goes when it turns out to be wrong.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,17 +10,24 @@ use anyhow::{Context, Result};
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
+use super::transfer::{Torn, transfer};
 use super::{Answer, Get, open_file};
 use crate::config::Source;
 use crate::exit::{Exit, Failure, WithExit};
 use crate::fail;
 use crate::prefix::provision::check::Expected;
 use crate::prefix::provision::report::{Report, megabytes};
-use crate::store::{make_dirs, write_atomic};
+use crate::store::{Digest, make_dirs, write_atomic};
+
+/// More than any prefix has: where no size is configured, an archive is no larger.
+const LARGEST: u64 = 16 << 30;
+/// What a download of unknown size leaves to everybody else.
+const RESERVE: u64 = 64 << 20;
 
 /// What a part is a part of.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Of {
+    /// What [`identity`] says of it.
     source: String,
     /// Bytes of the whole, if the server said so.
     total: Option<u64>,
@@ -62,6 +69,16 @@ impl Part {
         Ok(Part { path, of, dir: dir.to_owned() })
     }
 
+    /// Lets the prefix's owner read it. Before it was checked, a source that the owner could have
+    /// put there might be a link to what only root may read.
+    ///
+    /// # Errors
+    /// Its mode cannot be changed.
+    pub(in super::super) fn open_to_all(&self) -> Result<()> {
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o644))
+            .with_context(|| format!("{}", self.path.display()))
+    }
+
     /// Removes it.
     pub(in super::super) fn remove(&self) {
         for path in [&self.of, &self.path] {
@@ -97,6 +114,8 @@ impl Part {
             of = None;
             answer = get(url, 0, None)?;
         }
+        let shown = source.to_string();
+        let url = &*shown;
         let start = match answer.status {
             206 if of.is_some() => have,
             200 => 0,
@@ -109,15 +128,17 @@ impl Part {
         if let Some(total) = total {
             expected.check_size(source, total)?;
         }
-        let of = Of { source: source.to_string(), total, validator: answer.validator };
+        let of = Of { source: identity(source), total, validator: answer.validator };
         let mut file = self.open(start)?;
         write_atomic(&self.of, &serde_json::to_vec(&of)?)?;
-        self.check_space(total.or(expected.size).unwrap_or(0).saturating_sub(start))?;
+        let size = expected.size.or(total);
+        let limit = self.limit(url, start, size, expected.size.is_some())?;
         if start > 0 {
             tracing::info!("going on from byte {start}");
         }
         report.begin(start);
-        let got = transfer(answer.body, &mut file, start, |have| report.fetched(have, total));
+        let told = |have| report.fetched(have, total);
+        let got = transfer(answer.body, &mut file, start, limit, told);
         // What is there is what the next run goes on from.
         file.sync_all().with_context(|| format!("{}", self.path.display()))?;
         match (got, total) {
@@ -129,6 +150,26 @@ impl Part {
                 Err(e).with_context(|| format!("{}: cannot be written", self.path.display()))
             }
             (Err(Torn::Read(got, e)), total) => Err(broken(url, got, total, &e.to_string())),
+            (Err(Torn::TooSlow(got)), total) => {
+                Err(broken(url, got, total, "less than 1 KB/s came for five minutes"))
+            }
+            (Err(Torn::TooMuch), _) => Err(too_much(url, limit, size)),
+        }
+    }
+
+    /// How many bytes there may be in the end; there is room for them.
+    fn limit(&self, url: &str, start: u64, size: Option<u64>, configured: bool) -> Result<u64> {
+        match size {
+            Some(size) if size > LARGEST && !configured => fail!(
+                Exit::Refused,
+                "{url}: {} are no prefix; if it is one, set prefix.size",
+                megabytes(size)
+            ),
+            Some(size) => self.check_space(size.saturating_sub(start)).map(|()| size),
+            None => {
+                let free = free_space(&self.dir)?.saturating_sub(RESERVE);
+                Ok(start.saturating_add(free).min(LARGEST))
+            }
         }
     }
 
@@ -149,8 +190,15 @@ impl Part {
         expected.check_size(source, size)?;
         let mut file = self.open(0)?;
         self.check_space(size)?;
-        match transfer(from, &mut file, 0, |have| report.fetched(have, Some(size))) {
+        let told = |have| report.fetched(have, Some(size));
+        match transfer(from, &mut file, 0, size, told) {
             Ok(_) => Ok(()),
+            Err(Torn::TooMuch) => {
+                fail!(Exit::Refused, "{}: it is being written to", path.display())
+            }
+            Err(Torn::TooSlow(_)) => {
+                fail!(Exit::Other, "{}: less than 1 KB/s can be read", path.display())
+            }
             Err(Torn::Write(e)) => {
                 Err(e).with_context(|| format!("{}: cannot be written", self.path.display()))
             }
@@ -163,7 +211,7 @@ impl Part {
     /// Of what the part there is one, if that is this source.
     fn earlier(&self, source: &Source) -> Option<Of> {
         let of: Of = serde_json::from_slice(&fs::read(&self.of).ok()?).ok()?;
-        (of.source == source.to_string()).then_some(of)
+        (of.source == identity(source)).then_some(of)
     }
 
     fn open(&self, start: u64) -> Result<File> {
@@ -172,10 +220,10 @@ impl Part {
                 .write(true)
                 .create(true)
                 .truncate(false)
-                .mode(0o644)
+                .mode(0o600)
                 .custom_flags(libc::O_NOFOLLOW)
                 .open(&self.path)?;
-            file.set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
             file.set_len(start)?;
             file.seek(SeekFrom::Start(start))?;
             Ok(file)
@@ -196,6 +244,11 @@ impl Part {
         }
         Ok(())
     }
+}
+
+/// Tells sources apart, also by their queries, without recording those.
+fn identity(source: &Source) -> String {
+    format!("{source} {}", &Digest::of(source.full().as_bytes()).as_str()[..32])
 }
 
 /// Bytes that may be written to the file system of `dir`.
@@ -242,30 +295,12 @@ fn broken(url: &str, got: u64, total: Option<u64>, why: &str) -> anyhow::Error {
     Failure::new(Exit::Network, text).into()
 }
 
-enum Torn {
-    /// After so many bytes.
-    Read(u64, std::io::Error),
-    Write(std::io::Error),
-}
-
-/// Copies to the end; `have` counts on. Returns how many bytes are there then.
-fn transfer(
-    mut from: impl Read,
-    to: &mut File,
-    mut have: u64,
-    mut told: impl FnMut(u64),
-) -> Result<u64, Torn> {
-    let mut block = vec![0; 128 * 1024];
-    loop {
-        match from.read(&mut block) {
-            Ok(0) => return Ok(have),
-            Ok(n) => {
-                to.write_all(&block[..n]).map_err(Torn::Write)?;
-                have += n as u64;
-                told(have);
-            }
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(Torn::Read(have, e)),
-        }
-    }
+fn too_much(url: &str, limit: u64, size: Option<u64>) -> anyhow::Error {
+    let (exit, why) = match size {
+        Some(_) => (Exit::Refused, "its size; it is another archive".to_owned()),
+        None if limit == LARGEST => (Exit::Refused, "no prefix; set prefix.size".to_owned()),
+        None => (Exit::NoSpace, format!("all that is free but {}", megabytes(RESERVE))),
+    };
+    let text = format!("{url}: more comes than {limit} bytes, {why}. The download was removed");
+    Failure::new(exit, text).into()
 }

@@ -20,7 +20,7 @@ use super::report::megabytes;
 use crate::exit::{Exit, Failure, WithExit};
 use crate::fail;
 use place::Tree;
-use rules::Kind;
+use rules::{Inside, Kind};
 
 /// Ten times what a large prefix has.
 const ENTRIES: u64 = 3_000_000;
@@ -67,7 +67,7 @@ pub fn unpack(
     }
     let mut tail = stream::Tail::new(stream.reader);
     let mut archive = tar::Archive::new(&mut tail);
-    let done = entries(&mut archive, &mut tree, eprefix, told)?;
+    let done = entries(&mut archive, &mut tree, &Inside::of(eprefix), told)?;
     // Whatever follows the end mark is read too: it may be the checksum of the compression.
     let rest = std::io::copy(archive.into_inner(), &mut std::io::sink());
     rest.map_err(|e| torn(&e, "its end"))?;
@@ -87,7 +87,7 @@ pub fn unpack(
 fn entries<R: Read>(
     archive: &mut tar::Archive<R>,
     tree: &mut Tree,
-    eprefix: &Path,
+    inside: &Inside,
     told: impl Fn(&Done),
 ) -> Result<Done> {
     let mut done = Done::default();
@@ -95,7 +95,7 @@ fn entries<R: Read>(
     for entry in archive.entries().map_err(|e| torn(&e, "its beginning"))? {
         let after = || format!("what follows entry {}", done.files);
         let mut entry = entry.map_err(|e| torn(&e, &after()))?;
-        let Some(rule) = rules::check(&entry, eprefix).exit(Exit::Refused)? else { continue };
+        let Some(rule) = rules::check(&entry, inside).exit(Exit::Refused)? else { continue };
         let shown = rule.shown();
         match &rule.kind {
             Kind::Root => Ok(()),

@@ -8,6 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Result, bail};
 use tar::EntryType;
 
+use crate::prefix::audit::may_lead_to;
+
 /// An entry that may be unpacked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -41,12 +43,29 @@ impl Entry {
     }
 }
 
+/// The paths that the tree will have: EPREFIX, and the same without links (/home may be one to
+/// var/home).
+#[derive(Debug)]
+pub(super) struct Inside(Vec<PathBuf>);
+
+impl Inside {
+    pub(super) fn of(eprefix: &Path) -> Inside {
+        let parent = eprefix.parent().and_then(|parent| parent.canonicalize().ok());
+        let canonical = parent.zip(eprefix.file_name()).map(|(parent, name)| parent.join(name));
+        Inside([Some(eprefix.to_owned()), canonical].into_iter().flatten().collect())
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.0.iter().any(|eprefix| path.starts_with(eprefix))
+    }
+}
+
 /// Reads an entry's header; `None` for one that only describes others. Ownership, extended
 /// attributes and capabilities are not looked at.
 ///
 /// # Errors
 /// What it is not allowed to be, naming it.
-pub(super) fn check<R: Read>(entry: &tar::Entry<'_, R>, eprefix: &Path) -> Result<Option<Entry>> {
+pub(super) fn check<R: Read>(entry: &tar::Entry<'_, R>, inside: &Inside) -> Result<Option<Entry>> {
     let header = entry.header();
     let kind = header.entry_type();
     if kind.is_pax_global_extensions() {
@@ -61,9 +80,22 @@ pub(super) fn check<R: Read>(entry: &tar::Entry<'_, R>, eprefix: &Path) -> Resul
         mode: header.mode()?,
         size: entry.size(),
     };
-    let (path, kind) = described.judge(eprefix)?;
+    let (path, kind) = described.judge(inside)?;
     let mtime = i64::try_from(header.mtime()?).unwrap_or(0);
-    Ok(Some(Entry { path, kind, mode: described.mode & 0o777, mtime }))
+    let mode = match kind {
+        Kind::Directory => directory_mode(described.mode),
+        _ => described.mode & 0o777,
+    };
+    Ok(Some(Entry { path, kind, mode, mtime }))
+}
+
+/// A prefix has one user: `tmp` need not be sticky and everybody's in it, and no directory hands on
+/// its group.
+fn directory_mode(mode: u32) -> u32 {
+    match mode & 0o7002 {
+        0 => mode & 0o777,
+        _ => 0o755,
+    }
 }
 
 /// What a header says.
@@ -76,7 +108,7 @@ struct Described<'a> {
 }
 
 impl Described<'_> {
-    fn judge(&self, eprefix: &Path) -> Result<(PathBuf, Kind)> {
+    fn judge(&self, inside: &Inside) -> Result<(PathBuf, Kind)> {
         let shown = self.name.display();
         if self.name.is_absolute() {
             bail!("{shown}: an absolute path in the archive; entries are relative to the prefix");
@@ -92,7 +124,7 @@ impl Described<'_> {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 Kind::File(self.size)
             }
-            EntryType::Symlink => Kind::Symlink(self.symlink(&path, eprefix)?),
+            EntryType::Symlink => Kind::Symlink(self.symlink(&path, inside)?),
             EntryType::Link => Kind::HardLink(self.hard_link()?),
             EntryType::Char | EntryType::Block => bail!("{shown}: a device in the archive"),
             EntryType::Fifo => bail!("{shown}: a FIFO in the archive"),
@@ -101,7 +133,7 @@ impl Described<'_> {
         if path.as_os_str().is_empty() {
             bail!("an entry without a name that is no directory");
         }
-        if matches!(kind, Kind::Directory | Kind::File(_)) {
+        if matches!(kind, Kind::File(_)) {
             self.permissions()?;
         }
         Ok((path, kind))
@@ -119,21 +151,22 @@ impl Described<'_> {
         Ok(())
     }
 
-    /// The target of a symlink: relative and inside, or absolute below EPREFIX.
-    fn symlink(&self, path: &Path, eprefix: &Path) -> Result<PathBuf> {
+    /// The target of a symlink: inside, or where an audit takes a link to the host. Nothing is
+    /// followed while the tree is unpacked.
+    fn symlink(&self, path: &Path, inside: &Inside) -> Result<PathBuf> {
         let shown = self.name.display();
         let Some(target) = self.link.filter(|target| !target.as_os_str().is_empty()) else {
             bail!("{shown}: a symlink to nothing");
         };
+        // Absolute, the target takes the place of what it is joined to.
         let from = path.parent().unwrap_or(Path::new(""));
-        let inside = match target.is_absolute() {
-            true => resolve(Path::new(""), target.strip_prefix("/").unwrap_or(target))
-                .is_some_and(|p| Path::new("/").join(p).starts_with(eprefix)),
-            false => resolve(from, target).is_some(),
+        let leads_out = |eprefix: &PathBuf| {
+            let to = resolve(&eprefix.join(from).join(target));
+            !inside.has(&to) && !may_lead_to(path, &to)
         };
-        match inside {
-            true => Ok(target.to_owned()),
-            false => bail!("{shown}: a symlink to {}, outside the prefix", target.display()),
+        match inside.0.iter().any(leads_out) {
+            false => Ok(target.to_owned()),
+            true => bail!("{shown}: a symlink to {}, outside the prefix", target.display()),
         }
     }
 
@@ -160,17 +193,19 @@ fn names(path: &Path) -> Option<PathBuf> {
     Some(names)
 }
 
-/// Where `target` leads from the directory `from`, by its words; `None` above the root.
-fn resolve(from: &Path, target: &Path) -> Option<PathBuf> {
-    let mut at = from.to_owned();
-    for component in target.components() {
+/// Where an absolute path leads, by its words; above `/` is `/`.
+fn resolve(path: &Path) -> PathBuf {
+    let mut at = PathBuf::from("/");
+    for component in path.components() {
         match component {
             Component::Normal(name) => at.push(name),
-            Component::ParentDir if !at.pop() => return None,
+            Component::ParentDir => {
+                at.pop();
+            }
             _ => {}
         }
     }
-    Some(at)
+    at
 }
 
 #[cfg(test)]
@@ -180,7 +215,8 @@ mod tests {
     fn judged(name: &str, kind: EntryType, link: Option<&str>, mode: u32) -> Result<Kind> {
         let (name, link) = (Path::new(name), link.map(Path::new));
         let described = Described { name, kind, link, mode, size: 7 };
-        described.judge(Path::new("/home/core/gentoo")).map(|(_, kind)| kind)
+        let inside = Inside(vec!["/home/core/gentoo".into(), "/var/home/core/gentoo".into()]);
+        described.judge(&inside).map(|(_, kind)| kind)
     }
 
     #[test]
@@ -191,6 +227,24 @@ mod tests {
             (".", Directory, None, 0o2777, Kind::Root),
             ("./usr/bin/bash", Regular, None, 0o755, Kind::File(7)),
             ("usr/lib/", Directory, None, 0o1755, Kind::Directory),
+            ("tmp", Directory, None, 0o1777, Kind::Directory),
+            ("games", Directory, None, 0o2775, Kind::Directory),
+            (
+                "etc/passwd",
+                Symlink,
+                Some("/etc/passwd"),
+                0o777,
+                Kind::Symlink("/etc/passwd".into()),
+            ),
+            ("run", Symlink, Some("../../../run"), 0o777, Kind::Symlink("../../../run".into())),
+            ("usr/lib/null", Symlink, Some("/dev/null"), 0o777, Kind::Symlink("/dev/null".into())),
+            (
+                "usr/bin/x",
+                Symlink,
+                Some("/var/home/core/gentoo/usr/bin/y"),
+                0o777,
+                Kind::Symlink("/var/home/core/gentoo/usr/bin/y".into()),
+            ),
             ("bin", Symlink, Some("usr/bin"), 0o777, Kind::Symlink("usr/bin".into())),
             ("a/b/c", Symlink, Some("../../x"), 0o777, Kind::Symlink("../../x".into())),
             ("usr/x", Link, Some("./usr/y"), 0o755, Kind::HardLink("usr/y".into())),
@@ -207,6 +261,15 @@ mod tests {
     }
 
     #[test]
+    fn directories_are_their_owners_alone() {
+        for (mode, expected) in
+            [(0o755, 0o755), (0o700, 0o700), (0o555, 0o555), (0o1777, 0o755), (0o2750, 0o755)]
+        {
+            assert_eq!(directory_mode(mode), expected, "{mode:o}");
+        }
+    }
+
+    #[test]
     fn an_entry_that_leads_out_or_gives_rights_is_refused_by_name() {
         use EntryType::{Block, Char, Directory, Fifo, Link, Regular, Symlink};
         for (name, kind, link, mode, why) in [
@@ -219,13 +282,12 @@ mod tests {
             ("pipe", Fifo, None, 0o644, "a FIFO"),
             ("su", Regular, None, 0o4755, "a setuid bit"),
             ("wall", Regular, None, 0o2755, "a setgid bit"),
-            ("games", Directory, None, 0o2755, "a setgid bit"),
             ("x", Regular, None, 0o666, "written to by everybody"),
-            ("tmp", Directory, None, 0o1777, "written to by everybody"),
-            ("l", Symlink, Some("/etc"), 0o777, "a symlink to /etc, outside"),
-            ("l", Symlink, Some("/home/core/gentoo2"), 0o777, "outside"),
-            ("l", Symlink, Some("/home/core/gentoo/../x"), 0o777, "outside"),
-            ("a/l", Symlink, Some("../../x"), 0o777, "outside"),
+            ("lib/l", Symlink, Some("/etc"), 0o777, "a symlink to /etc, outside"),
+            ("bin", Symlink, Some("/home/core/gentoo2"), 0o777, "outside"),
+            ("bin/l", Symlink, Some("/home/core/gentoo/../x"), 0o777, "outside"),
+            ("usr/bin/l", Symlink, Some("../../../x"), 0o777, "outside"),
+            ("usr/include/l", Symlink, Some("../../../../../../../x"), 0o777, "outside"),
             ("l", Symlink, Some(""), 0o777, "a symlink to nothing"),
             ("h", Link, Some("/etc/shadow"), 0o644, "a hard link to /etc/shadow, outside"),
             ("h", Link, Some("../x"), 0o644, "outside"),

@@ -1,7 +1,7 @@
 //! From a file, compressed or not, to the bytes of a tar archive.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Chain, Cursor, ErrorKind, Read};
 
 use anyhow::{Result, bail};
 
@@ -30,7 +30,11 @@ pub(super) struct Stream {
 pub(super) fn open(file: File) -> Result<Stream> {
     let mut file = BufReader::with_capacity(256 * 1024, file);
     let first = file.fill_buf()?;
-    let how = Compression::of(first);
+    let magic = first.first_chunk().copied().unwrap_or_default();
+    let how = match is_skippable(magic) {
+        true => Some(Compression::Zstd),
+        false => Compression::of(first),
+    };
     if how.is_none() && first.get(MAGIC_AT..MAGIC_AT + 5) != Some(b"ustar") {
         bail!("the archive is neither tar nor tar compressed with zstd, gzip or xz");
     }
@@ -50,16 +54,19 @@ pub(super) fn open(file: File) -> Result<Stream> {
     Ok(Stream { reader, content_size })
 }
 
-type Frame<R> = ruzstd::decoding::StreamingDecoder<R, ruzstd::decoding::FrameDecoder>;
+/// What a frame begins with, and the rest of it.
+type Framed<R> = Chain<Cursor<[u8; 4]>, R>;
+type Frame<R> = ruzstd::decoding::StreamingDecoder<Framed<R>, ruzstd::decoding::FrameDecoder>;
 
-/// A zstd file: one frame after the other (`pzstd` writes many).
+/// A zstd file: one frame after the other. `pzstd` writes many, with a skippable one before each;
+/// a seekable file ends with one (RFC 8878, 3.1).
 struct Frames<R: BufRead> {
     frame: Option<Frame<R>>,
 }
 
 impl<R: BufRead> Frames<R> {
     fn new(source: R) -> Result<Frames<R>> {
-        Ok(Frames { frame: Some(frame(source)?) })
+        Ok(Frames { frame: frame(source)? })
     }
 
     fn first_size(&self) -> Option<u64> {
@@ -79,9 +86,35 @@ impl<R: BufRead> Frames<R> {
     }
 }
 
-fn frame<R: BufRead>(source: R) -> std::io::Result<Frame<R>> {
-    ruzstd::decoding::StreamingDecoder::new_with_max_window_size(source, ZSTD_WINDOW)
-        .map_err(|e| std::io::Error::other(format!("zstd: {e}")))
+/// Whether a frame that begins so has nothing for a decompressor.
+fn is_skippable(magic: [u8; 4]) -> bool {
+    u32::from_le_bytes(magic) & 0xffff_fff0 == 0x184d_2a50
+}
+
+/// The next frame that has content; none at the end.
+fn frame<R: BufRead>(mut source: R) -> std::io::Result<Option<Frame<R>>> {
+    loop {
+        if source.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let mut word = [0; 4];
+        source.read_exact(&mut word)?;
+        if !is_skippable(word) {
+            let source = Cursor::new(word).chain(source);
+            return ruzstd::decoding::StreamingDecoder::new_with_max_window_size(
+                source,
+                ZSTD_WINDOW,
+            )
+            .map(Some)
+            .map_err(|e| std::io::Error::other(format!("zstd: {e}")));
+        }
+        source.read_exact(&mut word)?;
+        let length = u64::from(u32::from_le_bytes(word));
+        let skipped = std::io::copy(&mut source.by_ref().take(length), &mut std::io::sink())?;
+        if skipped != length {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+    }
 }
 
 impl<R: BufRead> Read for Frames<R> {
@@ -94,10 +127,8 @@ impl<R: BufRead> Read for Frames<R> {
             }
             Self::checksum(current)?;
             let Some(ended) = self.frame.take() else { return Ok(0) };
-            let mut source = ended.into_inner();
-            if !source.fill_buf()?.is_empty() {
-                self.frame = Some(frame(source)?);
-            }
+            let (_, source) = ended.into_inner().into_inner();
+            self.frame = frame(source)?;
         }
     }
 }
