@@ -72,7 +72,8 @@ fn reason(load: &str, enabled: &str, active: &str) -> Option<&'static str> {
 }
 
 fn start(unit: &str, cancel: &Cancel) -> Result<()> {
-    match systemctl(&["start", unit]).output(cancel) {
+    // It says nothing while it waits.
+    match systemctl(&["start", unit]).idle(LIMIT).output(cancel) {
         Ok(_) => Ok(()),
         Err(_) if cancel.is_set() => fail!(
             Exit::Other,
