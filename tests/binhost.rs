@@ -64,7 +64,10 @@ impl Fleet {
     /// The builder's exit status after `systemctl start`, and its journal of that start.
     fn build(&self) -> (String, String) {
         let mark = self.check("journalctl -n 0 --show-cursor | sed -n 's/^-- cursor: //p'");
-        self.machine.exec(&self.filled("systemctl start UNIT")).unwrap();
+        // Quick failures one after the other are more starts than systemd allows (StartLimitBurst=).
+        self.machine
+            .exec(&self.filled("systemctl reset-failed UNIT; systemctl start UNIT"))
+            .unwrap();
         let journal = format!("journalctl -o cat -t zfs-build -u UNIT --after-cursor='{mark}'");
         (self.check("systemctl show --value -p ExecMainStatus UNIT"), self.check(&journal))
     }

@@ -301,7 +301,7 @@ fn a_late_build_starts_after_the_boot_and_ends_with_the_machine() {
     let state = scene.state_without_tree();
     let wait = |what: &str| {
         format!(
-            "for i in $(seq 600); do systemctl show zfs-build -p StatusText | grep -Eq '{what}' && break; sleep .2; done"
+            "for i in $(seq 1200); do systemctl show zfs-build -p StatusText | grep -Eq '{what}' && break; sleep .2; done"
         )
     };
     let script = format!(
@@ -319,8 +319,8 @@ systemctl start --no-block zfs-build.service
 {started}
 probe again systemctl show zfs-build.service -p ActiveState
 ",
-        building = wait("building|configuring"),
-        started = wait("planning|building|configuring"),
+        building = wait("ing sys-fs/zfs-kmod"),
+        started = wait("planning|fetching|building|configuring"),
     );
     let seen = scene.boot("late", &state, "", &script);
     seen.skipped(&scene.root.release);
