@@ -8,7 +8,7 @@ use clap::Subcommand;
 
 use super::{print, provision};
 use crate::build::command::Cancel;
-use crate::build::{processes, tree_dir};
+use crate::build::tree_dir;
 use crate::config::{self, Settings};
 use crate::exit::Exit;
 use crate::host::Host;
@@ -115,10 +115,7 @@ fn settings(host: &Host) -> Settings {
 /// own is found after each one, and ended.
 fn cancelled_by_signals() -> Result<Cancel> {
     let cancel = Cancel::default();
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-        signal_hook::flag::register(signal, cancel.0.clone()).context("sigaction")?;
-    }
-    processes::adopt_orphans().context("prctl(PR_SET_CHILD_SUBREAPER)")?;
+    cancel.on_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     Ok(cancel)
 }
 

@@ -53,12 +53,13 @@ pub fn run(host: &Host, args: &Args) -> Result<u8> {
         }
     }
     let signals = Signals::default();
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+    let ending = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+    // Before the flag is set by them: that is the order in which they act.
+    for signal in ending {
         let at_once = signals.at_once.clone();
         signal_hook::flag::register_conditional_default(signal, at_once).context("sigaction")?;
-        signal_hook::flag::register(signal, signals.cancel.0.clone()).context("sigaction")?;
     }
-    crate::build::processes::adopt_orphans().context("prctl(PR_SET_CHILD_SUBREAPER)")?;
+    signals.cancel.on_signals(&ending)?;
     let options = Options {
         source: args.source.clone(),
         sha256: args.sha256.clone(),

@@ -8,7 +8,7 @@ use clap::Parser;
 use tracing::error;
 
 use super::command::Cancel;
-use super::{Options, digest_paths, processes, run};
+use super::{Options, digest_paths, run};
 use crate::config::{self, Severity};
 use crate::exit;
 use crate::host::Host;
@@ -91,10 +91,7 @@ fn build(host: &Host, cli: Cli, cancel: &Cancel) -> Result<()> {
             Severity::Warning => tracing::warn!(message_id = id::CONFIG, "{note}"),
         }
     }
-    processes::adopt_orphans().context("prctl(PR_SET_CHILD_SUBREAPER)")?;
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-        signal_hook::flag::register(signal, cancel.0.clone()).context("sigaction")?;
-    }
+    cancel.on_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     let options = Options {
         release: cli.kernel_release,
         force: cli.force,

@@ -46,6 +46,18 @@ impl Cancel {
         cancel
     }
 
+    /// Has it set by any of `signals`. What children leave behind is ours to end from now on: it is
+    /// found among this process's descendants.
+    ///
+    /// # Errors
+    /// sigaction(2) or prctl(2) failed.
+    pub fn on_signals(&self, signals: &[libc::c_int]) -> Result<()> {
+        for signal in signals {
+            signal_hook::flag::register(*signal, self.0.clone()).context("sigaction")?;
+        }
+        processes::adopt_orphans().context("prctl(PR_SET_CHILD_SUBREAPER)")
+    }
+
     /// Whether somebody asked to stop.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -132,14 +132,11 @@ fn say_what_is_special(prefix: &Prefix, layout: &Layout, release: &Release, requ
 /// Set by a signal that ends this program. Those of the keyboard are the command's: it decides.
 fn watch_signals() -> Result<Cancel> {
     let cancel = Cancel::default();
-    for signal in [libc::SIGTERM, libc::SIGHUP] {
-        signal_hook::flag::register(signal, cancel.0.clone()).context("sigaction")?;
-    }
+    cancel.on_signals(&[libc::SIGTERM, libc::SIGHUP])?;
     for signal in [libc::SIGINT, libc::SIGQUIT] {
         // A handler and not SIG_IGN, which the command would inherit.
         signal_hook::flag::register(signal, Cancel::default().0).context("sigaction")?;
     }
-    processes::adopt_orphans().context("prctl(PR_SET_CHILD_SUBREAPER)")?;
     Ok(cancel)
 }
 
