@@ -15,6 +15,8 @@ pub mod progress;
 mod reading;
 mod recipe;
 mod stage;
+mod steps;
+mod tree;
 mod verify;
 mod workdir;
 

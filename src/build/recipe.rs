@@ -1,29 +1,25 @@
 //! The two ways to compile: `portage` (emerge in the prefix) and `make` (configure and make of a
 //! release tarball). Both run as the prefix's owner and leave modules below the work directory.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tracing::info;
 
-use super::command::{Cancel, Ended, Run, describe};
-use super::output::{failing_lines, fetch_reason_of, reason_of};
-use super::progress::Progress;
+use super::command::Run;
+use super::output::{fetch_reason_of, reason_of};
+use super::progress::Counts;
+use super::steps::{Reason, Steps};
 use super::workdir::WorkDir;
-use super::{Interrupted, progress::Counts};
 use crate::config::Settings;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::fail;
 use crate::kernel::Tree;
-use crate::log::id;
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
 
 /// Makes the modules smaller and the build faster without changing their code (facts: zfs.ko
 /// 9.1 MB instead of 93.6 MB).
-const NO_DEBUG_INFO: [&str; 3] =
+pub(super) const NO_DEBUG_INFO: [&str; 3] =
     ["CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_BTF=", "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT="];
 
 /// modules_install compresses and signs as the kernel's configuration says; both belong to whoever
@@ -35,10 +31,6 @@ const PLAIN_MODULES: [&str; 5] = [
     "CONFIG_MODULE_COMPRESS_ZSTD=",
     "CONFIG_MODULE_SIG_ALL=",
 ];
-
-/// A step that says nothing for so long hangs: less than TimeoutStartSec= of the unit, so that it
-/// is recorded as a failure of its inputs.
-const STALLED: Duration = Duration::from_secs(9 * 60);
 
 /// What a recipe gets.
 pub struct Job<'a> {
@@ -56,10 +48,8 @@ pub struct Job<'a> {
     pub jobs: u32,
     /// Counts of an earlier build of the same.
     pub expected: Option<Counts>,
-    /// Stop when set.
-    pub cancel: &'a Cancel,
-    /// Where progress goes.
-    pub progress: &'a mut Progress,
+    /// Runs it, step by step.
+    pub steps: Steps<'a>,
 }
 
 impl Job<'_> {
@@ -81,7 +71,7 @@ impl Job<'_> {
     pub fn portage(&mut self) -> Result<PathBuf> {
         let atoms = super::atoms(self.settings);
         let run = self.emerge().args(&atoms);
-        self.progress.compiling(&atoms.join(" "), self.expected);
+        self.steps.progress.compiling(&atoms.join(" "), self.expected);
         self.step(&run, reason_of)?;
         Ok(self.installed())
     }
@@ -160,7 +150,7 @@ impl Job<'_> {
                 .args(NO_DEBUG_INFO)
                 .args(PLAIN_MODULES),
         ];
-        self.progress.compiling(&source.to_string_lossy(), self.expected);
+        self.steps.progress.compiling(&source.to_string_lossy(), self.expected);
         for step in &steps {
             self.step(step, reason_of)?;
         }
@@ -176,55 +166,9 @@ impl Job<'_> {
             .env("CCACHE_NOHASHDIR", "1")
     }
 
-    /// Runs one step, which has to succeed. `reason` finds in the last lines what a failure means.
     fn step(&mut self, run: &Run, reason: Reason) -> Result<()> {
-        let ended = self.follow(run)?;
-        match ended.status.success() && !ended.stalled {
-            true => Ok(()),
-            false => Err(failed(run, &ended, reason)),
-        }
+        self.steps.must(run, reason)
     }
-
-    /// Runs a command; its output goes to the journal line by line. How it ended is no error here,
-    /// unless it was cancelled or never came into the prefix.
-    pub(super) fn follow(&mut self, run: &Run) -> Result<Ended> {
-        info!("running {}", run.shown());
-        let progress = &mut *self.progress;
-        let run = &run.clone().idle(STALLED);
-        let ended = run.lines(self.cancel, |line| {
-            progress.line(line);
-            info!(message_id = id::BUILD_OUTPUT, "{line}");
-        })?;
-        if ended.cancelled {
-            return Err(Interrupted.into());
-        }
-        match ended.not_entered() {
-            Some(failure) => Err(failure.into()),
-            None => Ok(ended),
-        }
-    }
-}
-
-/// The exit status that the last lines ask for, and a hint.
-pub(super) type Reason = fn(&VecDeque<String>) -> (Exit, &'static str);
-
-/// The error of a step that did not succeed: why, and the lines of its output that say so.
-pub(super) fn failed(run: &Run, ended: &Ended, reason: Reason) -> anyhow::Error {
-    if ended.stalled {
-        let last = ended.tail.back().map_or("", String::as_str);
-        let (run, limit) = (run.shown(), STALLED.as_secs());
-        let text = format!("{run}: ended: no output for {limit} s; the last line was: {last}");
-        return Failure::new(Exit::BuildFailed, text).into();
-    }
-    let (exit, hint) = reason(&ended.tail);
-    let lines = failing_lines(&ended.tail).join("\n  ");
-    let program = run.shown();
-    let program = program.split(' ').next().unwrap_or_default();
-    Failure::new(
-        exit,
-        format!("{program}: {}{hint}; the failing lines:\n  {lines}", describe(ended.status)),
-    )
-    .into()
 }
 
 /// Strips debug information from the modules a recipe left, as the prefix's owner: they are its
@@ -240,7 +184,7 @@ pub fn strip(job: &Job, modules: &[PathBuf]) -> Result<()> {
         .run("strip", &job.place)
         .arg("--strip-debug")
         .args(modules)
-        .output(job.cancel)
+        .output(job.steps.cancel)
         .context("stripping debug information")
         .map(drop)
 }
