@@ -296,7 +296,7 @@ impl Build<'_> {
         let mut place = plan.prefix.place(&work.top, &plan.tree, self.cancel)?;
         let recipe = self.settings.build.recipe;
         if recipe == Recipe::Make {
-            place.readable.push(make_source(self.settings)?.to_owned());
+            place.readable.push(make_source(self.settings)?);
         }
         let release = self.release.clone();
         let counts = self.layout.cache().join("progress.json");

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::binpkg::Binhost;
 use super::command::{Cancel, Run};
-use crate::config::{Recipe, Settings, expand_release};
+use crate::config::{Place, Recipe, Settings, expand_release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
@@ -109,8 +109,8 @@ fn recipe_inputs(
         }
         Recipe::Make => {
             inputs.add("recipe", "make");
-            let source = make_source(settings)?.to_string_lossy();
-            inputs.add("zfs-source", digest(&["--digest", &source])?);
+            let source = make_source(settings)?;
+            inputs.add("zfs-source", digest(&["--digest", &source.to_string_lossy()])?);
             inputs.add("configure", settings.zfs.configure.join(" "));
         }
     }
@@ -130,9 +130,12 @@ pub fn atoms(settings: &Settings) -> Vec<String> {
 ///
 /// # Errors
 /// None is configured.
-pub fn make_source(settings: &Settings) -> Result<&Path> {
-    match &settings.zfs.source {
-        Some(path) => Ok(path),
+pub fn make_source(settings: &Settings) -> Result<PathBuf> {
+    let version = settings.zfs.version.as_deref().unwrap_or_default();
+    let place = settings.zfs.source.as_ref().map(|source| source.fill("", version).place);
+    match place {
+        Some(Place::File(path)) => Ok(path.into()),
+        Some(_) => fail!(Exit::Other, "zfs.source: only a path for now"),
         None => fail!(
             Exit::Other,
             "build.recipe = \"make\" needs zfs.source, an OpenZFS release tarball; none is configured"
