@@ -10,11 +10,12 @@ use anyhow::{Context, Result};
 
 use super::binpkg::Binhost;
 use super::command::{Cancel, Run};
+use super::tree::Candidates;
 use crate::config::{Place, Recipe, Settings, expand_release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
-use crate::kernel::{Release, Tree, build_id, compiler_mismatch};
+use crate::kernel::{Release, build_id};
 use crate::prefix::Prefix;
 use crate::store::{Digest, Inputs};
 
@@ -26,16 +27,14 @@ const RECIPE_VERSION: &str = "3";
 pub struct Plan {
     /// GNU build-id of that kernel.
     pub build_id: String,
-    /// Its build tree.
-    pub tree: Tree,
+    /// The ways to its build tree; the inputs of a build, and its key, depend on which is taken.
+    pub trees: Candidates,
     /// The prefix it is built in.
     pub prefix: Prefix,
+    /// The prefix's compiler, as it says itself.
+    pub compiler: String,
     /// Where a binary package may be had; only with the recipe `portage`.
     pub binhost: Option<Binhost>,
-    /// What the key is made of.
-    pub inputs: Inputs,
-    /// The key.
-    pub key: String,
 }
 
 impl Plan {
@@ -50,21 +49,14 @@ impl Plan {
         exe: &Path,
         cancel: &Cancel,
     ) -> Result<Plan> {
-        let tree = Tree::open(&tree_dir(host, settings, release), release)?;
         let image = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
         let build_id = build_id(host, image.as_deref(), release)?;
         let prefix = Prefix::open(&settings.prefix.path)?;
         let compiler = prefix.compiler(cancel)?;
-        let mismatch = tree.compiler().and_then(|kernel| compiler_mismatch(&kernel, &compiler));
-        if let Some(mismatch) = mismatch {
-            tracing::warn!("kernel {release}: {mismatch}");
-        }
         let mut inputs = Inputs::new();
         inputs.add("kernel-release", release.as_str());
         inputs.add("kernel-build-id", &*build_id);
-        inputs.add("kernel-config", Digest::of(&tree.config).as_str());
-        inputs.add("module-symvers", Digest::of(tree.symvers_text.as_bytes()).as_str());
-        inputs.add("compiler", compiler);
+        inputs.add("compiler", &*compiler);
         inputs.add("recipe-version", RECIPE_VERSION);
         recipe_inputs(settings, &prefix, exe, cancel, &mut inputs)?;
         let binhost = match settings.build.recipe {
@@ -75,16 +67,20 @@ impl Plan {
             inputs.add("binhost", &*binhost.url);
             inputs.add("binhost-key", binhost.key_digest.as_str());
         }
-        let key = inputs.key();
-        Ok(Plan { build_id, tree, prefix, binhost, inputs, key })
+        let trees = Candidates::of(host, settings, release, &inputs)?;
+        Ok(Plan { build_id, trees, prefix, compiler, binhost })
     }
-}
 
-/// Where the build tree of kernel `release` is looked for: kernel.build-dir.
-pub fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf {
-    match &settings.kernel.build_dir {
-        Some(template) => host.path(expand_release(template, release)),
-        None => host.path(format!("/usr/lib/modules/{release}/build")),
+    /// Stands for this plan in a failure record: other inputs are tried at once, also when only a
+    /// strategy more is configured.
+    pub fn key(&self) -> String {
+        match &self.trees.possible[..] {
+            [only] => only.key.clone(),
+            several => {
+                let keys: Vec<&str> = several.iter().map(|c| c.key.as_str()).collect();
+                Digest::of(keys.join(" ").as_bytes()).as_str()[..32].to_owned()
+            }
+        }
     }
 }
 

@@ -162,7 +162,7 @@ fn check_vermagic(found: &Vermagic, expected: &Expected) -> Option<String> {
     Some(format!("vermagic is {found:?}, the kernel's own modules have {want:?}"))
 }
 
-fn first_module(dir: &Path) -> Option<PathBuf> {
+pub(super) fn first_module(dir: &Path) -> Option<PathBuf> {
     let mut entries: Vec<PathBuf> = fs::read_dir(dir).ok()?.flatten().map(|e| e.path()).collect();
     entries.sort();
     entries.iter().find_map(|path| {

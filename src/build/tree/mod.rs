@@ -57,10 +57,17 @@ pub struct Candidates {
 }
 
 /// Why a strategy is not taken.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Refused {
     strategy: Strategy,
-    error: anyhow::Error,
+    exit: Exit,
+    reason: String,
+}
+
+impl Refused {
+    fn of(strategy: Strategy, error: &anyhow::Error) -> Refused {
+        Refused { strategy, exit: crate::exit::of(error), reason: format!("{error:#}") }
+    }
 }
 
 impl Candidates {
@@ -83,11 +90,11 @@ impl Candidates {
                     let key = inputs.key();
                     all.possible.push(Candidate { strategy, inputs, key, way });
                 }
-                Err(error) => all.refused.push(Refused { strategy, error }),
+                Err(error) => all.refused.push(Refused::of(strategy, &error)),
             }
         }
         match all.possible.is_empty() {
-            true => Err(none_left(release, all.refused)),
+            true => Err(none_left(release, &all.refused)),
             false => Ok(all),
         }
     }
@@ -95,12 +102,12 @@ impl Candidates {
 
 /// The error when every strategy was refused: the exit status is that of the first, which the
 /// operator wanted most.
-pub fn none_left(release: &Release, refused: Vec<Refused>) -> anyhow::Error {
-    let exit = refused.first().map_or(Exit::NoKernelSource, |r| crate::exit::of(&r.error));
+fn none_left(release: &Release, refused: &[Refused]) -> anyhow::Error {
+    let exit = refused.first().map_or(Exit::NoKernelSource, |r| r.exit);
     let reasons: Vec<_> =
-        refused.iter().map(|r| format!("{}: {:#}", r.strategy.name(), r.error)).collect();
-    let text = format!("kernel {release}: no build tree (kernel.tree):\n  {}", reasons.join("\n  "));
-    Failure::new(exit, text).into()
+        refused.iter().map(|r| format!("{}: {}", r.strategy.name(), r.reason)).collect();
+    let text = format!("no build tree (kernel.tree):\n  {}", reasons.join("\n  "));
+    Failure::new(exit, format!("kernel {release}: {text}")).into()
 }
 
 fn way(host: &Host, settings: &Settings, release: &Release, strategy: Strategy) -> Result<Way> {
@@ -236,9 +243,9 @@ impl Preparing<'_> {
     /// # Errors
     /// None can: with every reason. It was stopped.
     pub fn first<'c>(&mut self, all: &'c Candidates) -> Result<(&'c Candidate, Prepared)> {
-        let mut refused = Vec::new();
-        for no in &all.refused {
-            info!("kernel.tree: not {:?}: {:#}", no.strategy.name(), no.error);
+        let mut refused = all.refused.clone();
+        for no in &refused {
+            info!("kernel.tree: not {:?}: {}", no.strategy.name(), no.reason);
         }
         for candidate in &all.possible {
             let strategy = candidate.strategy;
@@ -251,10 +258,27 @@ impl Preparing<'_> {
                 Err(error) if crate::exit::of(&error) == Exit::NoSpace => return Err(error),
                 Err(error) => {
                     tracing::warn!("kernel.tree: not {:?}: {error:#}", strategy.name());
-                    refused.push(Refused { strategy, error });
+                    refused.push(Refused::of(strategy, &error));
                 }
             }
         }
-        Err(none_left(self.release, refused))
+        Err(none_left(self.release, &refused))
+    }
+}
+
+impl Preparing<'_> {
+    /// A kernel-devel package, unpacked: a tree of the prefix's owner's.
+    fn unpacked(&mut self, source: &KernelSource) -> Result<Prepared> {
+        let Obtained::BuildTree(output) = self.obtain(source)? else {
+            fail!(Exit::NoKernelSource, "{source}: the source of a kernel, not a build tree");
+        };
+        let top = output.clone();
+        let read = |name: &str| read_plain(&top, &output.join(name));
+        let tree = Tree::of(&output, &output, self.release, read, None)?;
+        Ok(Prepared { tree, made_in: Some(top) })
+    }
+
+    fn obtain(&mut self, source: &KernelSource) -> Result<Obtained> {
+        todo!()
     }
 }
