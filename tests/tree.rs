@@ -52,7 +52,7 @@ fn a_tree_that_is_not_the_shipped_kernels_is_refused_by_the_name_of_what_differs
     lab.assert_store_untouched("no pahole");
 
     // A configuration of another kernel, complete in itself: only the structures tell.
-    let config = changed_config(&lab, "CONFIG_SCHED_CORE=y", "# CONFIG_SCHED_CORE is not set");
+    let config = changed_config(&lab, "# CONFIG_SCHED_CORE is not set", "CONFIG_SCHED_CORE=y");
     lab.configure(&config);
     let (status, journal) = lab.build();
     assert_eq!(status, "15", "{journal}");
