@@ -13,12 +13,13 @@ use crate::build::command::Run;
 use crate::build::harvest::read_plain;
 use crate::build::output::reason_of;
 use crate::build::recipe::NO_DEBUG_INFO;
-use crate::config::{Settings, Strategy};
+use crate::config::{Settings, Strategy, expand_release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::image::Image;
-use crate::kernel::{Config, Release, Symvers, Tree, guard, locate, recover};
+use crate::kernel::locate::Located;
+use crate::kernel::{Config, Facts, Release, Symvers, Tree, guard, locate, recover};
 use crate::prefix::enter::Place;
 use crate::source::{KernelSource, Obtained};
 
@@ -26,9 +27,7 @@ use crate::source::{KernelSource, Obtained};
 #[derive(Debug)]
 pub struct Ingredients {
     /// The configuration of the kernel as it is shipped.
-    pub config: Vec<u8>,
-    /// Where that was found, for messages.
-    config_from: String,
+    pub config: Located,
     /// The kernel's image, if there is one.
     image: Option<PathBuf>,
     /// The directory of the modules that came with it.
@@ -37,17 +36,39 @@ pub struct Ingredients {
     pub source: KernelSource,
 }
 
-/// Options that name files of the distribution's own: keys, certificates, an initramfs. No structure
-/// depends on them, and nobody else has the files.
-const FILES_OF_ITS_OWN: [&str; 7] = [
+/// Options that name files of the distribution's own: keys, certificates, an initramfs. Nobody else
+/// has the files. And how modules are signed when they are installed, which some distributions strip
+/// from the configuration that they ship. No structure depends on any of them.
+const FILES_OF_ITS_OWN: [&str; 8] = [
     "SYSTEM_TRUSTED_KEYRING",
     "SYSTEM_TRUSTED_KEYS",
     "SYSTEM_EXTRA_CERTIFICATE",
     "SYSTEM_EXTRA_CERTIFICATE_SIZE",
     "SYSTEM_REVOCATION_KEYS",
     "MODULE_SIG_KEY",
+    "MODULE_SIG_ALL",
     "INITRAMFS_SOURCE",
 ];
+
+/// The kernel's configuration. An image is unpacked only when no file has it.
+fn config(
+    host: &Host,
+    settings: &Settings,
+    release: &Release,
+    image: Option<&Path>,
+) -> Result<Located> {
+    let template = settings.kernel.config.as_deref();
+    let configured = template.map(|t| expand_release(&t.replace("${version}", &release.version()), release));
+    let find = |kernel| locate::config(host, configured.as_deref(), release, kernel);
+    match (find(None), image) {
+        (Err(_), Some(path)) => find(Some(open(path)?.kernel())),
+        (found, _) => found,
+    }
+}
+
+fn open(image: &Path) -> Result<Image> {
+    Image::open(image).with_context(|| format!("{}", image.display())).exit(Exit::NoKernelSource)
+}
 
 /// What the kernels of CoreOS and Flatcar expect in the directory they are built in, whatever is in it.
 const TOUCHED: [&str; 2] = ["certs/.x509.list", "bootengine.cpio"];
@@ -78,51 +99,44 @@ impl Ingredients {
             );
         }
         let modules = host.path(format!("/usr/lib/modules/{release}"));
-        let image = locate::image(host, settings, release);
+        let configured = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
+        let image = locate::image(host, configured.as_deref(), release);
         if strategy == Strategy::Recovered
             && let Err(error) = &image
             && !recover::is_shipped(&modules)
         {
-            fail!(Exit::NoSymvers, "its exports cannot be recovered: {error:#}");
+            fail!(Exit::NoSymvers, "nothing to recover its exports from: {error:#}");
         }
         let image = image.ok();
-        let (config, config_from) = locate::config(host, settings, release, image.as_deref())?;
-        Ok(Ingredients { config, config_from, image, modules, source })
+        let config = config(host, settings, release, image.as_deref())?;
+        Ok(Ingredients { config, image, modules, source })
     }
 
     /// The exports of the kernel and its modules, as far as the machine tells: nothing without an
     /// image.
-    fn exports(&self, jobs: u32) -> Result<Option<Symvers>> {
+    fn exports(&self, image: Option<&Image>, jobs: u32) -> Result<Option<Symvers>> {
         if let Some(shipped) = recover::shipped(&self.modules)? {
             return Ok(Some(shipped));
         }
-        let Some(image) = self.image()? else { return Ok(None) };
-        recover::symvers(&image, Some(&self.modules), jobs).map(Some)
-    }
-
-    fn image(&self) -> Result<Option<Image>> {
-        let open = |path: &PathBuf| Image::open(path).with_context(|| format!("{}", path.display()));
-        self.image.as_ref().map(open).transpose()
+        image.map(|image| recover::symvers(image, Some(&self.modules), jobs)).transpose()
     }
 }
 
 impl Preparing<'_> {
     /// Makes the tree below the work directory.
     pub(super) fn made(&mut self, strategy: Strategy, from: &Ingredients) -> Result<Prepared> {
-        let image = from.image()?;
-        let given_config = Config::parse(&from.config)
-            .with_context(|| from.config_from.clone())
-            .exit(Exit::NoKernelSource)?;
-        guard::refusal(&given_config, self.compiler)?;
-        let exports = from.exports(self.jobs).exit(Exit::NoSymvers)?;
+        let facts = Facts::of_config(self.host, self.release, from.config.clone());
+        guard::refusal(&facts, self.compiler)?;
+        let image = from.image.as_deref().map(open).transpose()?;
+        let exports = from.exports(image.as_ref(), self.jobs).exit(Exit::NoSymvers)?;
         let salt = image.as_ref().and_then(Image::build_salt);
-        let config = edited(&from.config, &given_config, salt.as_deref());
+        let config = edited(&from.config, salt.as_deref());
         let symvers = match (strategy, &exports) {
             (Strategy::Full, _) => String::new(),
             (_, Some(exports)) => exports.to_text(),
             (_, None) => fail!(Exit::NoSymvers, "nothing tells the kernel's exports"),
         };
-        info!("configuration from {}", from.config_from);
+        info!("configuration from {}", from.config.source);
         let given = Given::make(
             self.layout,
             self.release,
@@ -136,7 +150,7 @@ impl Preparing<'_> {
             );
         };
         let kernel = Kernel { source, output: self.work.top.join("kernel") };
-        self.configure(&kernel, &given, &given_config)?;
+        self.configure(&kernel, &given, &from.config.config)?;
         let place = kernel.place(&self.work.top);
         match strategy {
             Strategy::Full => {
@@ -167,7 +181,7 @@ impl Preparing<'_> {
         self.steps.must(&kernel.make(self, &place).arg("olddefconfig"), reason_of)?;
         let prepared = read_plain(&self.work.top, &kernel.output.join(".config"))?;
         let prepared = Config::parse(&prepared).context("the completed .config")?;
-        guard::config(shipped, &prepared)
+        guard::config_but_for(shipped, &prepared, &FILES_OF_ITS_OWN)
     }
 
     /// The last touches: the release wherever kbuild looks for it (before 6.2, what a module is built
@@ -228,14 +242,14 @@ impl Kernel {
 
 /// The shipped configuration without [`FILES_OF_ITS_OWN`], and with the salt that the image has:
 /// some distributions leave it out of the configuration that they ship.
-fn edited(shipped: &[u8], parsed: &Config, salt: Option<&str>) -> Vec<u8> {
-    let text = String::from_utf8_lossy(shipped);
+fn edited(shipped: &Located, salt: Option<&str>) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&shipped.text);
     let own = |line: &&str| {
         let name = line.strip_prefix("CONFIG_").and_then(|rest| rest.split('=').next());
         !name.is_some_and(|name| FILES_OF_ITS_OWN.contains(&name))
     };
     let mut edited: String = text.lines().filter(own).flat_map(|line| [line, "\n"]).collect();
-    if let Some(salt) = salt.filter(|_| parsed.get("BUILD_SALT").is_none()) {
+    if let Some(salt) = salt.filter(|_| shipped.config.get("BUILD_SALT").is_none()) {
         edited.push_str(&format!("CONFIG_BUILD_SALT={salt:?}\n"));
     }
     edited.into_bytes()
@@ -247,16 +261,17 @@ mod tests {
 
     #[test]
     fn files_that_only_the_distribution_has_are_left_out_and_its_salt_is_put_in() {
+        let edit = |text: &str, salt| {
+            let config = Config::parse(text.as_bytes()).unwrap();
+            let source = locate::Source::Running;
+            let located = Located { text: text.into(), config, source };
+            String::from_utf8(edited(&located, salt)).unwrap()
+        };
         let shipped = "CONFIG_A=y\nCONFIG_SYSTEM_TRUSTED_KEYS=\"debian/keys.pem\"\n# CONFIG_B is not set\nCONFIG_MODULE_SIG_KEY=\"\"\n";
-        let config = Config::parse(shipped.as_bytes()).unwrap();
-        let edit = |salt| String::from_utf8(edited(shipped.as_bytes(), &config, salt)).unwrap();
-        assert_eq!(edit(None), "CONFIG_A=y\n# CONFIG_B is not set\n");
-        assert_eq!(
-            edit(Some("6.1.0-x")),
-            "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_BUILD_SALT=\"6.1.0-x\"\n"
-        );
-        let salted = "CONFIG_BUILD_SALT=\"a\"\n";
-        let config = Config::parse(salted.as_bytes()).unwrap();
-        assert_eq!(edited(salted.as_bytes(), &config, Some("b")), salted.as_bytes());
+        let kept = "CONFIG_A=y\n# CONFIG_B is not set\n";
+        assert_eq!(edit(shipped, None), kept);
+        let salted = "CONFIG_BUILD_SALT=\"6.1.0-x\"\n";
+        assert_eq!(edit(shipped, Some("6.1.0-x")), format!("{kept}{salted}"));
+        assert_eq!(edit(salted, Some("b")), salted, "the configuration knows it");
     }
 }

@@ -124,6 +124,13 @@ fn way(host: &Host, settings: &Settings, release: &Release, strategy: Strategy) 
     Ingredients::find(host, settings, release, strategy, source()?).map(|i| Way::Made(Box::new(i)))
 }
 
+/// Why a build for kernel `release` would end for want of a build tree, as far as a cheap look tells;
+/// `None` if it need not.
+pub fn why_none(host: &Host, settings: &Settings, release: &Release) -> Option<String> {
+    let found = Candidates::of(host, settings, release, &Inputs::new());
+    found.err().map(|error| format!("{error:#}"))
+}
+
 /// Where the build tree of kernel `release` is looked for: kernel.build-dir.
 pub fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf {
     match &settings.kernel.build_dir {
@@ -144,7 +151,7 @@ impl Way {
                 inputs.add("kernel-tree", strategy.name());
                 inputs.add("kernel-source", from.source.identity());
                 // The image's exports are those of its build-id, which is an input already.
-                inputs.add("kernel-config", Digest::of(&from.config).as_str());
+                inputs.add("kernel-config", Digest::of(&from.config.text).as_str());
             }
         }
     }

@@ -49,6 +49,7 @@ impl Preparing<'_> {
                 let btf = Btf::parse(btf).context("the image's .BTF").exit(Exit::Refused)?;
                 let sizes = guard::probe_sizes(&bytes).context("probe.ko").exit(Exit::Refused)?;
                 guard::structs(&sizes, &btf)?;
+                guard::btf_module(&built, &btf)?;
                 info!("{} structures have the sizes that they have in the kernel", sizes.len());
             }
             None => info!("the kernel's image has no BTF to compare structures with"),
