@@ -119,7 +119,7 @@ impl<'a> Loader<'a> {
                 Err(errno) => {
                     let log = kmsg.as_mut().map(Kmsg::messages).unwrap_or_default();
                     let path = ready.path.display().to_string();
-                    return Err(explain(name, &path, errno, &self.policy(), &log).into());
+                    return Err(explain(name, &path, errno, &Policy::read(self.host), &log).into());
                 }
             }
         }
@@ -200,16 +200,6 @@ impl<'a> Loader<'a> {
             );
         }
         Ok(())
-    }
-
-    fn policy(&self) -> Policy {
-        // What cannot be read is not known: securityfs may not be mounted yet.
-        let read = |path: &str| fs::read_to_string(self.host.path(path)).unwrap_or_default();
-        Policy {
-            lockdown: Policy::active_lockdown(&read("/sys/kernel/security/lockdown")),
-            sig_enforce: read("/sys/module/module/parameters/sig_enforce").trim() == "Y",
-            modules_disabled: read("/proc/sys/kernel/modules_disabled").trim() == "1",
-        }
     }
 
     fn point_active(&self, tree: &Tree) -> Result<()> {

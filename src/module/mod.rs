@@ -13,6 +13,7 @@ pub mod options;
 mod order;
 pub mod refusal;
 mod symbols;
+mod this_module;
 
 use anyhow::{Context, Result};
 
@@ -20,6 +21,7 @@ pub use compress::decompress;
 pub use info::{Info, Vermagic};
 pub use order::{Found, order};
 pub use symbols::{Export, Import, Version};
+pub use this_module::ThisModule;
 
 /// All that is known of one module file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,7 @@ pub struct Module {
     imports: Vec<Import>,
     exports: Vec<Export>,
     versions: Vec<Version>,
+    this_module: Option<ThisModule>,
 }
 
 impl Module {
@@ -40,7 +43,9 @@ impl Module {
         let elf = elf::Elf::parse(bytes)?;
         let versions = elf.versions()?;
         let exports = elf.exports().context("export tables")?;
-        Ok(Module { info: elf.info()?, imports: elf.imports(&versions)?, exports, versions })
+        let this_module = elf.this_module()?;
+        let imports = elf.imports(&versions)?;
+        Ok(Module { info: elf.info()?, imports, exports, versions, this_module })
     }
 
     /// Its `.modinfo`.
@@ -76,6 +81,11 @@ impl Module {
     /// The CRCs it was built against, in file order; empty without CONFIG_MODVERSIONS.
     pub fn versions(&self) -> &[Version] {
         &self.versions
+    }
+
+    /// What it shows of the layout of `struct module`; `None` when it has no such structure.
+    pub fn this_module(&self) -> Option<ThisModule> {
+        self.this_module
     }
 }
 

@@ -1,12 +1,15 @@
 //! Why the kernel did not take a module: errno, the kernel's own words, and its policy, made into
 //! one message with an exit status (init_module(2); kernel/module/{main,signing,version}.c).
 
+use std::fs;
+
 use nix::errno::Errno;
 
 use crate::exit::{Exit, Failure};
+use crate::host::Host;
 
 /// What the kernel says of its policy on modules.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Policy {
     /// The active mode in `/sys/kernel/security/lockdown`: `none`, `integrity`,
     /// `confidentiality`; `None` when it cannot be read.
@@ -18,6 +21,16 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// This machine's policy now. What cannot be read is not known: securityfs may not be mounted yet.
+    pub fn read(host: &Host) -> Policy {
+        let read = |path: &str| fs::read_to_string(host.path(path)).unwrap_or_default();
+        Policy {
+            lockdown: Policy::active_lockdown(&read("/sys/kernel/security/lockdown")),
+            sig_enforce: read("/sys/module/module/parameters/sig_enforce").trim() == "Y",
+            modules_disabled: read("/proc/sys/kernel/modules_disabled").trim() == "1",
+        }
+    }
+
     /// The active word of `none [integrity] confidentiality`.
     pub fn active_lockdown(text: &str) -> Option<String> {
         let word = text.split_whitespace().find_map(|w| w.strip_prefix('[')?.strip_suffix(']'))?;

@@ -27,6 +27,8 @@ pub struct Export {
     pub crc: Option<u32>,
     /// Only for modules under a GPL-compatible licence.
     pub gpl_only: bool,
+    /// The symbol namespace, or empty.
+    pub namespace: String,
 }
 
 /// A record of `__versions`: a symbol and the CRC the module was built against. Not every one is
@@ -108,6 +110,7 @@ impl Elf<'_> {
     /// The symbols the module exports, sorted by name.
     pub(super) fn exports(&self) -> Result<Vec<Export>> {
         let mut crcs = HashMap::new();
+        let mut namespaces = HashMap::new();
         let mut entries = Vec::new();
         for symbol in self.symbols() {
             let s = symbol?;
@@ -115,6 +118,11 @@ impl Elf<'_> {
                 && !s.undefined
             {
                 crcs.insert(name, self.crc(s.section, s.value).with_context(|| s.name.to_owned())?);
+            } else if let Some(name) = s.name.strip_prefix("__kstrtabns_")
+                && !s.undefined
+            {
+                let namespace = self.namespace(s.section, s.value);
+                namespaces.insert(name, namespace.with_context(|| s.name.to_owned())?);
             } else if let Some(name) = s.name.strip_prefix("__ksymtab_")
                 && let SymbolSection::Section(index) = s.section
             {
@@ -135,10 +143,21 @@ impl Elf<'_> {
                 Some(flags) => flags.get(place).context("__kflagstab is too short")? & 1 == 1,
                 None => table.contains("ksymtab_gpl"),
             };
-            exports.push(Export { name: name.to_owned(), crc: crcs.get(name).copied(), gpl_only });
+            let namespace = namespaces.get(name).copied().unwrap_or_default().to_owned();
+            let crc = crcs.get(name).copied();
+            exports.push(Export { name: name.to_owned(), crc, gpl_only, namespace });
         }
         exports.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(exports)
+    }
+
+    /// A `__kstrtabns_` symbol (Linux 5.4) stands where the namespace is, which is mostly empty.
+    fn namespace(&self, section: SymbolSection, value: u64) -> Result<&str> {
+        let SymbolSection::Section(index) = section else { bail!("namespace in {section:?}") };
+        let data = self.elf.section_by_index(index)?.data()?;
+        let bytes = data.get(usize::try_from(value)?..).context("points outside its section")?;
+        let end = bytes.iter().position(|&b| b == 0).context("namespace without an end")?;
+        std::str::from_utf8(&bytes[..end]).context("namespace that is not UTF-8")
     }
 
     /// A `__crc_` symbol is the CRC itself (absolute, before Linux 5.19) or stands where the CRC

@@ -1,0 +1,345 @@
+//! What matters of a kernel to whoever builds modules for it, gathered from its image, its
+//! configuration and, where it is the running one, from /proc and /sys.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use object::{Object, ObjectSection};
+use serde::Serialize;
+
+use super::btf::Btf;
+use super::config::Config;
+use super::{Release, boot_header_release, gnu_build_id, locate, notes, vmlinux};
+use crate::exit::{Exit, WithExit};
+use crate::host::Host;
+use crate::module::refusal::Policy;
+
+/// `LINUX_ELFNOTE_BUILD_SALT` of the owner `Linux` (include/linux/build-salt.h).
+const BUILD_SALT: u32 = 0x100;
+
+/// Which kernel, and where its files are if not in the usual places.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Its release; none: that of `image`, or the running kernel.
+    pub release: Option<Release>,
+    /// Its image.
+    pub image: Option<PathBuf>,
+    /// Its configuration.
+    pub config: Option<PathBuf>,
+}
+
+/// The facts. What is `None` could not be learnt; [`Facts::notes`] says why.
+#[derive(Clone, Debug, Serialize)]
+pub struct Facts {
+    /// `uname -r`.
+    pub release: Release,
+    /// Whether it is the running kernel.
+    pub running: bool,
+    /// Its image.
+    pub image: Option<PathBuf>,
+    /// GNU build-id.
+    pub build_id: Option<String>,
+    /// CONFIG_BUILD_SALT, as the kernel has it in its notes; else as the configuration says.
+    pub build_salt: Option<String>,
+    /// The compiler's line: CONFIG_CC_VERSION_TEXT.
+    pub compiler: Option<String>,
+    /// Where the configuration was found.
+    pub config: Option<locate::Source>,
+    /// What the configuration says.
+    #[serde(flatten)]
+    pub built: Option<Built>,
+    /// How many structures the image's BTF describes; none where it has no BTF.
+    pub btf_structs: Option<usize>,
+    /// What the kernel demands of a module's signature now; only of the running one.
+    pub policy: Option<Policy>,
+    /// What could not be learnt, and what does not fit together.
+    pub notes: Vec<String>,
+    /// The configuration itself.
+    #[serde(skip)]
+    pub options: Option<Config>,
+}
+
+/// How the kernel was built, in what matters to modules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Built {
+    /// The version in the configuration's head: that of the source.
+    pub kernel_version: Option<String>,
+    /// CONFIG_MODVERSIONS: symbols have CRCs. Without, vermagic alone protects the machine.
+    pub modversions: bool,
+    /// CONFIG_MODULE_SIG: the kernel knows signatures.
+    pub module_sig: bool,
+    /// CONFIG_MODULE_SIG_FORCE: it takes no module without.
+    pub module_sig_force: bool,
+    /// CONFIG_MODULE_SIG_HASH.
+    pub module_sig_hash: Option<String>,
+    /// CONFIG_SECURITY_LOCKDOWN_LSM: lockdown (with Secure Boot, in distributions' kernels) may
+    /// demand signatures.
+    pub lockdown: bool,
+    /// The order of members is random: `full`, `performance` or `none`.
+    pub randstruct: &'static str,
+    /// Link-time optimisation by clang: `full`, `thin` or `none`.
+    pub lto: &'static str,
+    /// CONFIG_CFI or CONFIG_CFI_CLANG.
+    pub cfi: bool,
+    /// CONFIG_GCC_PLUGINS.
+    pub gcc_plugins: bool,
+    /// CONFIG_TRIM_UNUSED_KSYMS: exports that no module of the distribution uses are gone.
+    pub trim_unused_ksyms: bool,
+    /// CONFIG_DEBUG_INFO_BTF.
+    pub btf: bool,
+    /// How the distribution's modules are compressed: `gzip`, `xz`, `zstd` or `none`.
+    pub module_compression: &'static str,
+}
+
+impl Built {
+    fn of(config: &Config) -> Built {
+        let on = |name: &str| config.is_on(name);
+        let choice = |choices: &[(&str, &'static str)]| {
+            choices.iter().find(|(name, _)| on(name)).map_or("none", |(_, word)| *word)
+        };
+        Built {
+            kernel_version: config.kernel_version().map(str::to_owned),
+            modversions: on("MODVERSIONS"),
+            module_sig: on("MODULE_SIG"),
+            module_sig_force: on("MODULE_SIG_FORCE"),
+            module_sig_hash: config.get("MODULE_SIG_HASH").map(str::to_owned),
+            lockdown: on("SECURITY_LOCKDOWN_LSM"),
+            randstruct: choice(&[
+                ("RANDSTRUCT_PERFORMANCE", "performance"),
+                ("GCC_PLUGIN_RANDSTRUCT_PERFORMANCE", "performance"),
+                ("RANDSTRUCT", "full"),
+                ("RANDSTRUCT_FULL", "full"),
+                ("GCC_PLUGIN_RANDSTRUCT", "full"),
+            ]),
+            lto: choice(&[
+                ("LTO_CLANG_FULL", "full"),
+                ("LTO_CLANG_THIN", "thin"),
+                ("LTO_CLANG", "full"),
+            ]),
+            cfi: on("CFI") || on("CFI_CLANG"),
+            gcc_plugins: on("GCC_PLUGINS"),
+            trim_unused_ksyms: on("TRIM_UNUSED_KSYMS"),
+            btf: on("DEBUG_INFO_BTF"),
+            module_compression: choice(&[
+                ("MODULE_COMPRESS_GZIP", "gzip"),
+                ("MODULE_COMPRESS_XZ", "xz"),
+                ("MODULE_COMPRESS_ZSTD", "zstd"),
+            ]),
+        }
+    }
+}
+
+impl Facts {
+    /// What the configuration alone says of kernel `release`; enough for
+    /// [`super::guard::refusal`]. The image is not read.
+    pub fn of_config(host: &Host, release: &Release, located: locate::Located) -> Facts {
+        let mut facts = Facts::none(host, release);
+        facts.take_config(located);
+        facts
+    }
+
+    /// Everything that can be learnt of a kernel. What cannot is a note.
+    ///
+    /// # Errors
+    /// [`Exit::NoKernelSource`]: an image that was named cannot be read, is of another release than
+    /// the one named, or says no release; or there is neither image nor configuration.
+    pub fn gather(host: &Host, wanted: &Wanted) -> Result<Facts> {
+        let named = wanted.image.as_deref().map(|path| Opened::read(&host.path(path)));
+        let named = named.transpose().exit(Exit::NoKernelSource)?;
+        let release = match (&wanted.release, &named) {
+            (Some(release), _) => release.clone(),
+            (None, Some(opened)) => opened.release().exit(Exit::NoKernelSource)?,
+            (None, None) => host.kernel_release.clone(),
+        };
+        let mut facts = Facts::none(host, &release);
+        let opened = match named {
+            Some(opened) => {
+                locate::image(host, wanted.image.as_deref(), &release)?;
+                Some(opened)
+            }
+            None => {
+                let found = locate::image(host, None, &release).and_then(|p| Opened::read(&p));
+                found.map_err(|e| facts.notes.push(format!("{e:#}"))).ok()
+            }
+        };
+        if let Some(opened) = &opened {
+            facts.take_image(opened);
+        }
+        let kernel = opened.as_ref().map(|o| o.kernel.as_slice());
+        match locate::config(host, wanted.config.as_deref(), &release, kernel) {
+            Ok(located) => facts.take_config(located),
+            Err(error) if opened.is_none() || wanted.config.is_some() => {
+                return Err(error.context(facts.notes.join("; ")));
+            }
+            Err(error) => facts.notes.push(format!("{error:#}")),
+        }
+        if facts.running {
+            facts.take_running(host);
+        }
+        Ok(facts)
+    }
+
+    fn none(host: &Host, release: &Release) -> Facts {
+        Facts {
+            release: release.clone(),
+            running: !host.container && *release == host.kernel_release,
+            image: None,
+            build_id: None,
+            build_salt: None,
+            compiler: None,
+            config: None,
+            built: None,
+            btf_structs: None,
+            policy: None,
+            notes: Vec::new(),
+            options: None,
+        }
+    }
+
+    fn take_image(&mut self, opened: &Opened) {
+        self.image = Some(opened.path.clone());
+        self.build_id = opened.section(".notes").as_deref().and_then(gnu_build_id);
+        self.build_salt = opened.section(".notes").as_deref().and_then(build_salt);
+        if let Some(bytes) = opened.section(".BTF") {
+            match Btf::parse(&bytes) {
+                Ok(btf) => self.btf_structs = Some(btf.len()),
+                Err(error) => self.notes.push(format!("{}: {error:#}", opened.path.display())),
+            }
+        }
+    }
+
+    fn take_config(&mut self, located: locate::Located) {
+        let text = |name: &str| located.config.get(name).filter(|v| !v.is_empty());
+        self.compiler = text("CC_VERSION_TEXT").map(str::to_owned);
+        self.build_salt = self.build_salt.take().or_else(|| text("BUILD_SALT").map(str::to_owned));
+        self.built = Some(Built::of(&located.config));
+        self.config = Some(located.source);
+        self.options = Some(located.config);
+    }
+
+    fn take_running(&mut self, host: &Host) {
+        self.policy = Some(Policy::read(host));
+        let path = host.path("/sys/kernel/notes");
+        let Ok(bytes) = fs::read(&path) else {
+            self.notes.push(format!("{}: cannot be read", path.display()));
+            return;
+        };
+        let running = gnu_build_id(&bytes);
+        if let (Some(image), Some(running), Some(path)) = (&self.build_id, &running, &self.image)
+            && image != running
+        {
+            self.notes.push(format!(
+                "{} is not the running kernel: its build-id is {image}, that of the running kernel {running}",
+                path.display()
+            ));
+        }
+        self.build_id = running.or(self.build_id.take());
+        self.build_salt = build_salt(&bytes).or(self.build_salt.take());
+    }
+}
+
+/// An image, unpacked.
+struct Opened {
+    path: PathBuf,
+    header: Option<String>,
+    kernel: Vec<u8>,
+}
+
+impl Opened {
+    fn read(path: &Path) -> Result<Opened> {
+        let shown = || format!("{}", path.display());
+        let bytes = fs::read(path).with_context(shown)?;
+        let kernel = vmlinux(&bytes).with_context(shown)?;
+        Ok(Opened { path: path.to_owned(), header: boot_header_release(&bytes), kernel })
+    }
+
+    fn release(&self) -> Result<Release> {
+        let header = self.header.clone().or_else(|| locate::banner_release(&self.kernel));
+        let shown = || format!("{}", self.path.display());
+        header
+            .context("an image that does not say its release")
+            .and_then(|r| r.parse())
+            .with_context(shown)
+    }
+
+    fn section(&self, name: &str) -> Option<Vec<u8>> {
+        let elf = object::File::parse(self.kernel.as_slice()).ok()?;
+        Some(elf.section_by_name(name)?.data().ok()?.to_vec())
+    }
+}
+
+/// The string of the note `Linux` 0x100.
+fn build_salt(bytes: &[u8]) -> Option<String> {
+    [object::Endianness::Little, object::Endianness::Big].into_iter().find_map(|order| {
+        let all = notes::notes(bytes, order);
+        let note = all.iter().find(|n| n.name == b"Linux" && n.kind == BUILD_SALT)?;
+        let text = note.desc.split(|b| *b == 0).next()?;
+        std::str::from_utf8(text).ok().filter(|t| !t.is_empty()).map(str::to_owned)
+    })
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: &str| writeln!(f, "{name:<20}{value}");
+        let unknown = || "unknown".to_owned();
+        let running = if self.running { " (running)" } else { "" };
+        line("Release:", &format!("{}{running}", self.release))?;
+        let image = self.image.as_ref().map(|p| p.display().to_string());
+        line("Image:", &image.unwrap_or_else(unknown))?;
+        line("Build-id:", self.build_id.as_deref().unwrap_or("unknown"))?;
+        line("Build salt:", self.build_salt.as_deref().unwrap_or("none"))?;
+        line("Compiler:", self.compiler.as_deref().unwrap_or("unknown"))?;
+        let config = self.config.as_ref().map(ToString::to_string);
+        line("Configuration:", &config.unwrap_or_else(unknown))?;
+        if let Some(built) = &self.built {
+            for (name, value) in built.lines() {
+                line(name, &value)?;
+            }
+        }
+        let btf = self.btf_structs.map(|n| format!("{n} structures"));
+        line("BTF in the image:", &btf.unwrap_or_else(|| "none".to_owned()))?;
+        if let Some(policy) = &self.policy {
+            line("Lockdown now:", policy.lockdown.as_deref().unwrap_or("unknown"))?;
+            line("sig_enforce now:", yes(policy.sig_enforce))?;
+            line("Modules disabled:", yes(policy.modules_disabled))?;
+        }
+        self.notes.iter().try_for_each(|note| line("Note:", note))
+    }
+}
+
+impl Built {
+    fn lines(&self) -> [(&'static str, String); 11] {
+        let signatures = match (self.module_sig, self.module_sig_force) {
+            (false, _) => "none".to_owned(),
+            (true, forced) => {
+                let hash = self.module_sig_hash.as_deref().unwrap_or("unknown hash");
+                let force = if forced { ", demanded" } else { ", not demanded" };
+                let lockdown = if self.lockdown && !forced { " but under lockdown" } else { "" };
+                format!("{hash}{force}{lockdown}")
+            }
+        };
+        [
+            ("Source version:", self.kernel_version.clone().unwrap_or_else(|| "unknown".into())),
+            ("MODVERSIONS:", yes(self.modversions).into()),
+            ("Signatures:", signatures),
+            ("RANDSTRUCT:", self.randstruct.into()),
+            ("LTO:", self.lto.into()),
+            ("CFI:", yes(self.cfi).into()),
+            ("GCC plugins:", yes(self.gcc_plugins).into()),
+            ("Trimmed exports:", yes(self.trim_unused_ksyms).into()),
+            ("BTF configured:", yes(self.btf).into()),
+            ("Module compression:", self.module_compression.into()),
+            ("Lockdown possible:", yes(self.lockdown).into()),
+        ]
+    }
+}
+
+fn yes(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+#[cfg(test)]
+#[path = "facts_tests.rs"]
+mod tests;

@@ -1,0 +1,61 @@
+use super::*;
+
+fn built(text: &str) -> Built {
+    Built::of(&Config::parse(text.as_bytes()).unwrap())
+}
+
+#[test]
+fn each_series_spelling_of_the_same_fact_is_read() {
+    for (case, text, get, want) in [
+        ("before 5.19", "CONFIG_GCC_PLUGIN_RANDSTRUCT=y", 0, "full"),
+        (
+            "before 5.19, cache lines",
+            "CONFIG_GCC_PLUGIN_RANDSTRUCT=y\nCONFIG_GCC_PLUGIN_RANDSTRUCT_PERFORMANCE=y",
+            0,
+            "performance",
+        ),
+        ("since 5.19", "CONFIG_RANDSTRUCT_FULL=y\nCONFIG_RANDSTRUCT=y", 0, "full"),
+        (
+            "since 5.19, cache lines",
+            "CONFIG_RANDSTRUCT_PERFORMANCE=y\nCONFIG_RANDSTRUCT=y",
+            0,
+            "performance",
+        ),
+        ("off", "CONFIG_RANDSTRUCT_NONE=y\n# CONFIG_RANDSTRUCT_FULL is not set", 0, "none"),
+        ("thin", "CONFIG_LTO=y\nCONFIG_LTO_CLANG=y\nCONFIG_LTO_CLANG_THIN=y", 1, "thin"),
+        ("full", "CONFIG_LTO_CLANG=y\nCONFIG_LTO_CLANG_FULL=y", 1, "full"),
+        ("no LTO", "CONFIG_LTO_NONE=y", 1, "none"),
+        ("before 5.13", "CONFIG_MODULE_COMPRESS=y\nCONFIG_MODULE_COMPRESS_XZ=y", 2, "xz"),
+        (
+            "5.13",
+            "# CONFIG_MODULE_COMPRESS_NONE is not set\nCONFIG_MODULE_COMPRESS_ZSTD=y",
+            2,
+            "zstd",
+        ),
+        ("none", "CONFIG_MODULE_COMPRESS_NONE=y", 2, "none"),
+    ] {
+        let built = built(text);
+        let found = [built.randstruct, built.lto, built.module_compression];
+        assert_eq!(found[get], want, "{case}");
+    }
+    assert!(built("CONFIG_CFI=y").cfi && built("CONFIG_CFI_CLANG=y").cfi);
+}
+
+#[test]
+fn the_build_salt_is_the_note_of_the_owner_linux() {
+    let mut bytes = Vec::new();
+    for (name, kind, text) in
+        [("GNU", 3, "id__"), ("Linux", 0x101, "lto_"), ("Linux", 0x100, "6.1.0-56\0")]
+    {
+        let len = |n: usize| u32::try_from(n).unwrap();
+        for word in [len(name.len() + 1), len(text.len()), kind] {
+            bytes.extend(word.to_le_bytes());
+        }
+        for part in [format!("{name}\0"), text.to_owned()] {
+            bytes.extend(part.bytes());
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+    }
+    assert_eq!(build_salt(&bytes).as_deref(), Some("6.1.0-56"));
+    assert_eq!(build_salt(&bytes[..40]), None);
+}

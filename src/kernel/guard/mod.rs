@@ -1,0 +1,110 @@
+//! Guards against a wrong configuration. A Module.symvers that was recovered from the kernel has
+//! the kernel's CRCs whatever the tree was configured to: with it, neither CRCs nor vermagic
+//! notice a structure that has moved. These checks do.
+
+mod layout;
+mod probes;
+
+pub use layout::{PROBE_STRUCTS, btf_module, probe_sizes, probe_source, structs, this_module};
+pub use probes::is_probe;
+
+use anyhow::Result;
+
+use super::config::{Change, Config, diff};
+use super::facts::Facts;
+use crate::exit::Exit;
+use crate::fail;
+
+/// How many symbols an error names.
+const NAMED: usize = 20;
+
+/// Compares the configuration that `olddefconfig` made with the kernel's own: only probes of the
+/// toolchain ([`is_probe`]) and `BUILD_SALT` may differ.
+///
+/// # Errors
+/// [`Exit::Refused`], naming each option (the first twenty), its old and its new value, and what
+/// is probably missing.
+pub fn config(given: &Config, prepared: &Config) -> Result<()> {
+    config_but_for(given, prepared, &[])
+}
+
+/// [`config`], with these symbols allowed to differ too: those that the builder itself has changed
+/// (the keys that the strategy `full` drops).
+///
+/// # Errors
+/// As [`config`].
+pub fn config_but_for(given: &Config, prepared: &Config, edited: &[&str]) -> Result<()> {
+    let mut changes = diff(given, prepared);
+    changes.retain(|c| !is_probe(&c.name) && !edited.contains(&c.name.as_str()));
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = changes.iter().take(NAMED).map(described).collect();
+    let more = match changes.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("\n  and {more} more"),
+    };
+    fail!(
+        Exit::Refused,
+        "the prepared configuration is not the kernel's: {} options differ that are no probes of the toolchain, so structures may have moved and no CRC would show it:\n  {}{more}",
+        changes.len(),
+        lines.join("\n  ")
+    );
+}
+
+fn described(change: &Change) -> String {
+    match probes::cause(&change.name) {
+        Some(cause) => format!("{change} ({cause})"),
+        None => change.to_string(),
+    }
+}
+
+/// Options that shuffle the members of structures: `RANDSTRUCT` since 5.19, the plugin before.
+const RANDSTRUCT: [&str; 3] = ["RANDSTRUCT", "RANDSTRUCT_FULL", "GCC_PLUGIN_RANDSTRUCT"];
+/// Options that only clang can give effect to (arch/Kconfig).
+const CLANG: [&str; 7] = [
+    "CC_IS_CLANG",
+    "LTO_CLANG",
+    "LTO_CLANG_FULL",
+    "LTO_CLANG_THIN",
+    "CFI_CLANG",
+    "AUTOFDO_CLANG",
+    "PROPELLER_CLANG",
+];
+
+/// Can a tree for this kernel be prepared from source with this compiler (its first line of
+/// `--version`)? Asked before anything is fetched or compiled. A tree that came with the kernel
+/// needs no such question: what was random is written down in it.
+///
+/// # Errors
+/// [`Exit::Refused`], with the option and the reason: RANDSTRUCT, or a kernel made with clang (LTO,
+/// CFI) without that same clang.
+pub fn refusal(facts: &Facts, compiler_line: &str) -> Result<()> {
+    let release = &facts.release;
+    let Some(config) = &facts.options else { return Ok(()) };
+    if let Some(option) = RANDSTRUCT.iter().find(|o| config.is_on(o)) {
+        fail!(
+            Exit::Refused,
+            "kernel {release}: CONFIG_{option}=y: the order of members is random, and its seed is in no file of the running system; only the build tree that came with this kernel can be used (kernel.build-dir)"
+        );
+    }
+    let Some(option) = CLANG.iter().find(|o| config.is_on(o)) else { return Ok(()) };
+    let kernel = facts.compiler.as_deref().unwrap_or("unknown");
+    match (clang_version(kernel), clang_version(compiler_line)) {
+        (Some(kernel), Some(ours)) if kernel == ours => Ok(()),
+        _ => fail!(
+            Exit::Refused,
+            "kernel {release}: CONFIG_{option}=y: built by {kernel:?}, and its modules need that same clang; the prefix has {compiler_line:?}"
+        ),
+    }
+}
+
+/// `17.0.6` of `Debian clang version 17.0.6 (…)`.
+fn clang_version(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("clang version ")?;
+    rest.split(|c: char| c != '.' && !c.is_ascii_digit()).next().filter(|v| !v.is_empty())
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,258 @@
+//! Where a kernel's image and configuration are, on a machine of any distribution. An image that
+//! another kernel's update has left in its place is not taken for this kernel's: it has to say its
+//! own release.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::config::{Config, MAX_CONFIG};
+use super::{Release, vmlinux};
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+use crate::host::Host;
+
+/// No image is larger; a bound against hostile input.
+const MAX_IMAGE: u64 = 1024 * 1024 * 1024;
+
+/// Enough of a bzImage for its release (Documentation/arch/x86/boot.rst: `kernel_version` is a
+/// place in the first 64 KiB and 512 bytes).
+const HEADER: u64 = 0x1_0200 + 256;
+
+/// A configuration and where it was found.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// Its text.
+    pub text: Vec<u8>,
+    /// The same, parsed.
+    pub config: Config,
+    /// Where it was.
+    pub source: Source,
+}
+
+/// Where a configuration was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// /proc/config.gz: the running kernel's own (CONFIG_IKCONFIG_PROC).
+    Running,
+    /// In the kernel's image (CONFIG_IKCONFIG).
+    Image,
+    /// A file.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Running => f.write_str("/proc/config.gz"),
+            Source::Image => f.write_str("IKCONFIG in the image"),
+            Source::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl serde::Serialize for Source {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The image of kernel `release`: `configured` (kernel.image, its template filled in), or the first
+/// of /usr/lib/modules/RELEASE/vmlinuz, /boot/vmlinuz-RELEASE, /usr/boot/vmlinuz and
+/// /boot/flatcar/vmlinuz-{a,b} that is of this very release.
+///
+/// # Errors
+/// [`Exit::NoKernelSource`]: none is; each place with the reason.
+pub fn image(host: &Host, configured: Option<&Path>, release: &Release) -> Result<PathBuf> {
+    let places = match configured {
+        Some(path) => vec![path.to_owned()],
+        None => vec![
+            format!("/usr/lib/modules/{release}/vmlinuz").into(),
+            format!("/boot/vmlinuz-{release}").into(),
+            "/usr/boot/vmlinuz".into(),
+            "/boot/flatcar/vmlinuz-a".into(),
+            "/boot/flatcar/vmlinuz-b".into(),
+        ],
+    };
+    let mut tried = Vec::new();
+    for path in places.iter().map(|p| host.path(p)) {
+        match is_of(&path, release) {
+            Ok(()) => return Ok(path),
+            Err(error) => tried.push(format!("{}: {error:#}", path.display())),
+        }
+    }
+    fail!(
+        Exit::NoKernelSource,
+        "kernel {release}: no kernel image: {}; set kernel.image to it",
+        tried.join("; ")
+    );
+}
+
+/// The configuration of kernel `release`: `configured` (kernel.config, its template filled in), or
+/// the first of /proc/config.gz for the running kernel (not in a container, whose kernel is
+/// somebody else's), the one in the image (`kernel`, unpacked, where the caller has it),
+/// /usr/lib/modules/RELEASE/config, /boot/config-RELEASE, and /usr/boot/config where
+/// /usr/boot/vmlinuz is of this release.
+///
+/// # Errors
+/// [`Exit::NoKernelSource`]: none is there, or the first that is there cannot be read.
+pub fn config(
+    host: &Host,
+    configured: Option<&Path>,
+    release: &Release,
+    kernel: Option<&[u8]>,
+) -> Result<Located> {
+    find_config(host, configured, release, kernel)
+        .with_context(|| format!("kernel {release}"))
+        .exit(Exit::NoKernelSource)
+}
+
+fn find_config(
+    host: &Host,
+    configured: Option<&Path>,
+    release: &Release,
+    kernel: Option<&[u8]>,
+) -> Result<Located> {
+    if let Some(path) = configured {
+        return from_file(&host.path(path));
+    }
+    if !host.container && *release == host.kernel_release {
+        let path = host.path("/proc/config.gz");
+        if path.exists() {
+            return from_file(&path).map(|located| Located { source: Source::Running, ..located });
+        }
+    }
+    if let Some(text) = kernel.map(ikconfig).transpose()?.flatten() {
+        let config = Config::parse(&text).context("IKCONFIG in the image")?;
+        return Ok(Located { text, config, source: Source::Image });
+    }
+    let own = [format!("/usr/lib/modules/{release}/config"), format!("/boot/config-{release}")];
+    for path in own.iter().map(|p| host.path(p)) {
+        if path.exists() {
+            return from_file(&path);
+        }
+    }
+    let (nameless, beside) = (host.path("/usr/boot/config"), host.path("/usr/boot/vmlinuz"));
+    if nameless.exists() && is_of(&beside, release).is_ok() {
+        return from_file(&nameless);
+    }
+    bail!(
+        "no configuration: the kernel has neither /proc/config.gz nor IKCONFIG, and there is none in {}; set kernel.config to it",
+        own.join(" or ")
+    );
+}
+
+fn from_file(path: &Path) -> Result<Located> {
+    let shown = || format!("{}", path.display());
+    let limit = u64::try_from(MAX_CONFIG)?;
+    let text = roots_own(path, limit).with_context(shown)?;
+    let text =
+        if text.starts_with(&[0x1f, 0x8b]) { gunzip(&text).with_context(shown)? } else { text };
+    let config = Config::parse(&text).with_context(shown)?;
+    Ok(Located { text, config, source: Source::File(path.to_owned()) })
+}
+
+/// The contents of a regular file, at most `limit` bytes, that nobody but root (or, in tests, we)
+/// can have written: what is in it decides what root loads.
+fn roots_own(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    ensure!(u64::try_from(bytes.len())? <= limit, "larger than {limit} bytes");
+    Ok(bytes)
+}
+
+fn open(path: &Path) -> Result<File> {
+    // A FIFO is not waited for.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let meta = file.metadata()?;
+    ensure!(meta.is_file(), "not a regular file");
+    let us = nix::unistd::geteuid().as_raw();
+    ensure!(
+        [0, us].contains(&meta.uid()) && meta.mode() & 0o002 == 0,
+        "belongs to uid {} with mode {:04o}: it has to be root's own, and writable by nobody else",
+        meta.uid(),
+        meta.mode() & 0o7777
+    );
+    Ok(file)
+}
+
+fn gunzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let limit = u64::try_from(MAX_CONFIG)?;
+    let mut text = Vec::new();
+    let mut reader = flate2::read::GzDecoder::new(bytes).take(limit + 1);
+    reader.read_to_end(&mut text).context("damaged gzip data")?;
+    ensure!(text.len() <= MAX_CONFIG, "larger than {MAX_CONFIG} bytes unpacked");
+    Ok(text)
+}
+
+/// Whether the file is an image of this release; the error says what it is instead.
+fn is_of(path: &Path, release: &Release) -> Result<()> {
+    let mut header = Vec::new();
+    let mut file = open(path)?;
+    (&mut file).take(HEADER).read_to_end(&mut header)?;
+    let found = match boot_header_release(&header) {
+        Some(found) => found,
+        None => {
+            (&mut file).take(MAX_IMAGE).read_to_end(&mut header)?;
+            let kernel = vmlinux(&header)?;
+            banner_release(&kernel).context("an image that does not say its release")?
+        }
+    };
+    ensure!(found == release.as_str(), "is of kernel {found}");
+    Ok(())
+}
+
+/// The release in the header of an x86 bzImage: the first word of what `kernel_version` points to.
+pub fn boot_header_release(image: &[u8]) -> Option<String> {
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let offset = u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?);
+    let text = image.get(0x200 + usize::from(offset)..).filter(|_| offset != 0)?;
+    first_word(text)
+}
+
+/// The release in `Linux version RELEASE (…)`, which every kernel has among its data.
+pub fn banner_release(kernel: &[u8]) -> Option<String> {
+    const BANNER: &[u8] = b"Linux version ";
+    find(kernel, BANNER, |rest| first_word(rest).filter(|w| w.parse::<Release>().is_ok()))
+}
+
+/// The text up to a space or NUL, of what a release can be at most.
+fn first_word(text: &[u8]) -> Option<String> {
+    let text = &text[..text.len().min(128)];
+    let end = text.iter().position(|b| matches!(b, 0 | b' '))?;
+    std::str::from_utf8(&text[..end]).ok().filter(|w| !w.is_empty()).map(str::to_owned)
+}
+
+/// The configuration in an unpacked kernel: gzip between `IKCFG_ST` and `IKCFG_ED`
+/// (kernel/configs.c); `None` without CONFIG_IKCONFIG.
+pub fn ikconfig(kernel: &[u8]) -> Result<Option<Vec<u8>>> {
+    let found = find(kernel, b"IKCFG_ST\x1f\x8b\x08", |rest| Some(gunzip_after_mark(rest)));
+    found.transpose().context("IKCONFIG in the image")
+}
+
+fn gunzip_after_mark(rest: &[u8]) -> Result<Vec<u8>> {
+    // The mark that was searched for has the first bytes of the data in it.
+    let data: Vec<u8> = [b"\x1f\x8b\x08", &rest[..rest.len().min(MAX_CONFIG)]].concat();
+    gunzip(&data)
+}
+
+/// What `take` makes of the bytes behind the first `mark` that it makes anything of.
+fn find<T>(bytes: &[u8], mark: &[u8], take: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|b| *b == mark[0]) {
+        from += at;
+        if let Some(rest) = bytes[from..].strip_prefix(mark)
+            && let Some(found) = take(rest)
+        {
+            return Some(found);
+        }
+        from += 1;
+    }
+    None
+}

@@ -1,0 +1,40 @@
+//! `__this_module`: the `struct module` that modpost compiles into every module, section
+//! `.gnu.linkonce.this_module`. Its size and the places of its pointers are the layout of the
+//! structure in the kernel that the module was compiled for.
+
+use anyhow::{Context, Result};
+use object::{Object, ObjectSection, ObjectSymbol, ReadRef, RelocationTarget};
+
+use super::elf::Elf;
+
+const SECTION: &str = ".gnu.linkonce.this_module";
+
+/// What a module shows of the layout of `struct module`. A kernel whose structure differs writes
+/// beside the module's pointers, or calls what is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThisModule {
+    /// `sizeof(struct module)`, in bytes.
+    pub size: u64,
+    /// `offsetof(struct module, init)`; `None` in a module without module_init().
+    pub init: Option<u64>,
+    /// `offsetof(struct module, exit)`; `None` in a module without module_exit().
+    pub exit: Option<u64>,
+}
+
+impl<'data, R: ReadRef<'data>> Elf<'data, R> {
+    /// The module's `__this_module`; `None` in an object that is not linked to a module.
+    pub(super) fn this_module(&self) -> Result<Option<ThisModule>> {
+        let Some(section) = self.elf.section_by_name(SECTION) else { return Ok(None) };
+        let mut found = ThisModule { size: section.size(), init: None, exit: None };
+        for (offset, relocation) in section.relocations() {
+            let RelocationTarget::Symbol(index) = relocation.target() else { continue };
+            let symbol = self.elf.symbol_by_index(index).context(SECTION)?;
+            match symbol.name().context(SECTION)? {
+                "init_module" => found.init = Some(offset),
+                "cleanup_module" => found.exit = Some(offset),
+                _ => {}
+            }
+        }
+        Ok(Some(found))
+    }
+}
