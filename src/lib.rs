@@ -9,6 +9,7 @@ pub mod admin;
 pub mod build;
 pub mod config;
 pub mod exit;
+mod fetch;
 pub mod host;
 pub mod kernel;
 pub mod load;
