@@ -103,7 +103,7 @@ impl Ingredients {
         let image = locate::image(host, configured.as_deref(), release);
         if strategy == Strategy::Recovered
             && let Err(error) = &image
-            && !recover::is_shipped(&modules)
+            && recover::shipped_file(&modules).is_none()
         {
             fail!(Exit::NoSymvers, "nothing to recover its exports from: {error:#}");
         }
@@ -118,7 +118,7 @@ impl Ingredients {
         if let Some(shipped) = recover::shipped(&self.modules)? {
             return Ok(Some(shipped));
         }
-        image.map(|image| recover::symvers(image, Some(&self.modules), jobs)).transpose()
+        image.map(|image| recover::symvers(image, Some(&self.modules), jobs as usize)).transpose()
     }
 }
 
@@ -146,7 +146,7 @@ impl Preparing<'_> {
             fail!(
                 Exit::NoKernelSource,
                 "{}: a build tree, not the source of a kernel; set kernel.build-dir to it",
-                from.source
+                from.source.shown()
             );
         };
         let kernel = Kernel { source, output: self.work.top.join("kernel") };

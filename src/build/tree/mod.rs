@@ -16,11 +16,12 @@ use super::workdir::WorkDir;
 use crate::build::command::Cancel;
 use crate::config::{Settings, Strategy, expand_release};
 use crate::exit::{Exit, Failure};
+use crate::fail;
 use crate::host::Host;
 use crate::kernel::{Release, Tree, locate};
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
-use crate::source::KernelSource;
+use crate::source::{KernelSource, Obtain, Obtained};
 use crate::store::{Digest, Inputs, Layout};
 use made::Ingredients;
 
@@ -277,7 +278,7 @@ impl Preparing<'_> {
     /// A kernel-devel package, unpacked: a tree of the prefix's owner's.
     fn unpacked(&mut self, source: &KernelSource) -> Result<Prepared> {
         let Obtained::BuildTree(output) = self.obtain(source)? else {
-            fail!(Exit::NoKernelSource, "{source}: the source of a kernel, not a build tree");
+            fail!(Exit::NoKernelSource, "{}: the source of a kernel, not a build tree", source.shown());
         };
         let top = output.clone();
         let read = |name: &str| read_plain(&top, &output.join(name));
@@ -286,6 +287,13 @@ impl Preparing<'_> {
     }
 
     fn obtain(&mut self, source: &KernelSource) -> Result<Obtained> {
-        todo!()
+        let progress = &mut *self.steps.progress;
+        source.obtain(&mut Obtain {
+            layout: self.layout,
+            prefix: self.prefix,
+            network: self.network,
+            cancel: self.steps.cancel,
+            report: &mut |text| progress.stage(text),
+        })
     }
 }
