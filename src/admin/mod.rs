@@ -5,6 +5,7 @@ mod list;
 mod prefix;
 mod provision;
 mod status;
+mod symvers;
 mod systemctl;
 
 pub use systemctl::unescape;
@@ -56,6 +57,8 @@ enum Command {
     /// The toolchain prefix
     #[command(subcommand)]
     Prefix(prefix::Command),
+    /// Module.symvers of a kernel that was built elsewhere, from its image and its modules
+    Symvers(symvers::Args),
 }
 
 /// Runs the command line `args` on `host`. Errors are printed; the exit status is that of the
@@ -115,6 +118,7 @@ fn run(host: &Host, command: Command) -> Result<u8> {
         Command::Load { import: false } => systemctl::load(host),
         Command::Load { import: true } => import::load_and_import(host),
         Command::Prefix(command) => prefix::run(host, command),
+        Command::Symvers(args) => symvers::run(&args),
     }
 }
 

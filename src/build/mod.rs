@@ -32,20 +32,17 @@ pub use plan::digest_paths;
 pub use tree::{tree_dir, why_none as why_no_tree};
 pub use verify::{Expected, verify};
 
-use crate::config::{Recipe, Settings};
+use crate::config::Settings;
 use crate::exit::{self, Exit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::Release;
 use crate::log::id;
-use crate::prefix::enter::Place;
-use crate::store::{self, FailureRecord, Layout, Lock, MANIFEST_VERSION, Manifest, Staging};
-use binpkg::{Binhost, Package};
+use crate::store::{self, FailureRecord, Layout, Lock};
 use command::Cancel;
-use plan::{Plan, make_source};
-use progress::{Counts, Progress};
+use plan::Plan;
+use progress::Progress;
 use stage::Stage;
-use workdir::WorkDir;
 
 /// What `zfs-build` was asked for.
 #[derive(Clone, Debug)]

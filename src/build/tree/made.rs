@@ -17,9 +17,8 @@ use crate::config::{Settings, Strategy, expand_release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
-use crate::kernel::image::Image;
 use crate::kernel::locate::Located;
-use crate::kernel::{Config, Facts, Release, Symvers, Tree, guard, locate, recover};
+use crate::kernel::{Config, Facts, Image, Release, Symvers, Tree, guard, locate, recover};
 use crate::prefix::enter::Place;
 use crate::source::{KernelSource, Obtained};
 

@@ -18,7 +18,7 @@ use crate::config::{Settings, Strategy, expand_release};
 use crate::exit::{Exit, Failure};
 use crate::fail;
 use crate::host::Host;
-use crate::kernel::{Release, Tree, locate};
+use crate::kernel::{Release, Tree};
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
 use crate::source::{KernelSource, Obtain, Obtained};

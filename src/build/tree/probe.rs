@@ -15,9 +15,7 @@ use crate::build::output::reason_of;
 use crate::build::recipe::NO_DEBUG_INFO;
 use crate::build::verify::first_module;
 use crate::exit::{Exit, WithExit};
-use crate::kernel::btf::Btf;
-use crate::kernel::guard;
-use crate::kernel::image::Image;
+use crate::kernel::{Btf, Image, guard};
 use crate::module::{Module, decompress};
 
 impl Preparing<'_> {
