@@ -16,7 +16,7 @@ mod reading;
 mod recipe;
 mod stage;
 mod verify;
-mod workdir;
+pub(crate) mod workdir;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
