@@ -17,5 +17,6 @@ pub mod load;
 pub mod log;
 pub mod module;
 pub mod prefix;
+pub mod source;
 pub mod store;
 pub mod unit;

@@ -19,7 +19,7 @@ mod stage;
 mod steps;
 mod tree;
 mod verify;
-mod workdir;
+pub(crate) mod workdir;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -198,6 +198,19 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
     Ok((file, meta.len()))
 }
 
+/// The file with the authorities that this machine trusts (or `$SSL_CERT_FILE`), for programs that
+/// fetch by themselves.
+#[cfg(not(target_env = "musl"))]
+pub(crate) fn authorities() -> Option<std::path::PathBuf> {
+    openssl_probe::probe().cert_file
+}
+
+/// The static programs of the early boot have no network.
+#[cfg(target_env = "musl")]
+pub(crate) fn authorities() -> Option<std::path::PathBuf> {
+    None
+}
+
 /// In units of 1,000,000 bytes.
 pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)

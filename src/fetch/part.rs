@@ -32,7 +32,7 @@ struct Of {
 }
 
 /// The file that is downloaded into.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Part {
     /// Its path.
     pub(crate) path: PathBuf,
