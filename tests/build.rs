@@ -203,7 +203,10 @@ fn assert_journal(lab: &Native, key: &str) {
     let entries: Vec<serde_json::Value> =
         stages.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let names: Vec<_> = entries.iter().map(|e| e["ZFS_PREFIX_STAGE"].as_str().unwrap()).collect();
-    assert_eq!(names, ["plan", "kernel", "fetch", "build", "harvest", "depmod", "verify", "publish"]);
+    assert_eq!(
+        names,
+        ["plan", "kernel", "fetch", "build", "harvest", "depmod", "verify", "publish"]
+    );
     for entry in &entries[1..] {
         assert_eq!(entry["ZFS_PREFIX_KERNEL"], lab.release.as_str(), "{entry}");
         assert_eq!(entry["ZFS_PREFIX_KEY"], key, "{entry}");

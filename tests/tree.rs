@@ -33,7 +33,9 @@ impl Native {
 /// The shipped configuration with one option changed, and what makes a machine use it.
 fn changed_config(lab: &Native, from: &str, to: &str) -> String {
     let config = format!("/usr/lib/modules/{}/config", lab.release);
-    lab.check(&format!("grep -qx '{from}' {config} && sed 's/^{from}$/{to}/' {config} > /etc/config"));
+    lab.check(&format!(
+        "grep -qx '{from}' {config} && sed 's/^{from}$/{to}/' {config} > /etc/config"
+    ));
     "[kernel]\ntree = [\"recovered\"]\nconfig = \"/etc/config\"\n".to_owned()
 }
 

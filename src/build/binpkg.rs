@@ -5,14 +5,13 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 use super::command::Run;
 use super::output::reason_of;
-use super::recipe::Job;
+use super::recipe::{ANSWER, Job};
 use super::steps::failed;
 use crate::config::{Settings, fill_release};
 use crate::exit::{Exit, WithExit};
@@ -45,9 +44,6 @@ const NOT_FETCHED: [&str; 6] =
     ["ERROR 4", "ERROR 5", "unable to resolve host", "failed: Connection", "Giving up.", "curl: ("];
 /// Portage, when the binhost's index cannot be had; the reason is in the line after.
 const UNREACHABLE: &str = "Error fetching binhost package info";
-
-/// How long Portage may take to say which version it would build.
-const ANSWER: Duration = Duration::from_secs(120);
 
 /// The configured binhost for one kernel.
 #[derive(Clone, Debug)]
@@ -176,7 +172,7 @@ impl Job<'_> {
 
     /// The configured atoms, each with the version that Portage would compile here: otherwise it
     /// takes the highest one that the binhost has.
-    fn exact_atoms(&self) -> Result<Vec<String>> {
+    pub(super) fn exact_atoms(&self) -> Result<Vec<String>> {
         let exact = |atom: String| {
             if atom.starts_with('=') && !atom.ends_with('*') {
                 return Ok(atom);
@@ -188,7 +184,8 @@ impl Job<'_> {
                 .arg(&self.prefix.path)
                 .args(["ebuild", &atom])
                 .idle(ANSWER);
-            let said = best.output(self.steps.cancel).with_context(asked).exit(Exit::PrefixIncomplete)?;
+            let said =
+                best.output(self.steps.cancel).with_context(asked).exit(Exit::PrefixIncomplete)?;
             let package = format!("{}-", package_of(&atom));
             match said.lines().map(str::trim).rfind(|line| line.starts_with(&package)) {
                 Some(version) => Ok(format!("={version}")),

@@ -7,16 +7,18 @@ use anyhow::Result;
 use tracing::{info, warn};
 
 use super::binpkg::{Binhost, Package};
-use super::plan::{Plan, make_source};
+use super::plan::{EXPERIMENTAL, Plan, configure};
 use super::progress::Counts;
+use super::recipe::Tarball;
 use super::stage::Stage;
 use super::steps::Steps;
 use super::tree::{Candidate, Prepared, Preparing};
 use super::workdir::WorkDir;
 use super::{Build, Expected, depmod, harvest, jobs, made_from, network, recipe, verify};
 use crate::config::Recipe;
-use crate::kernel::compiler_mismatch;
+use crate::kernel::{compiler_mismatch, supported};
 use crate::prefix::enter::Place;
+use crate::source::{Obtain, ZfsSource};
 use crate::store::{self, Digest, MANIFEST_VERSION, Manifest, Staging};
 
 /// What a build works with.
@@ -25,6 +27,7 @@ struct Attempt<'p> {
     /// The way to the tree that was taken.
     candidate: &'p Candidate,
     prepared: Prepared,
+    tarball: Option<Tarball>,
     work: WorkDir,
 }
 
@@ -33,11 +36,14 @@ impl Build<'_> {
     pub(super) fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
         let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
         let (candidate, prepared) = self.staged(Stage::Kernel, |b| b.tree(plan, &work))?;
-        let attempt = Attempt { plan, candidate, prepared, work };
-        let package = match self.settings.build.recipe {
-            Recipe::Portage => self.staged(Stage::Fetch, |b| b.fetch(&attempt))?,
-            Recipe::Make => None,
-        };
+        let mut attempt = Attempt { plan, candidate, prepared, tarball: None, work };
+        let package = self.staged(Stage::Fetch, |b| {
+            attempt.tarball = b.tarball(plan)?;
+            match b.settings.build.recipe {
+                Recipe::Portage => b.fetch(&attempt),
+                Recipe::Make => Ok(None),
+            }
+        })?;
         let (made_by, modules) = self.staged(Stage::Build, |b| match package {
             Some(package) => Ok(("binary package", b.merge(&attempt, &package)?)),
             None => Ok((b.settings.build.recipe.name(), b.compile(&attempt)?)),
@@ -50,7 +56,7 @@ impl Build<'_> {
     }
 
     fn publish(&mut self, attempt: &Attempt, by: &str, modules: &[PathBuf]) -> Result<PathBuf> {
-        let Attempt { plan, candidate, prepared, work } = attempt;
+        let Attempt { plan, candidate, prepared, work, .. } = attempt;
         let staging = Staging::new(&self.layout, &self.release)?;
         let harvested = self
             .staged(Stage::Harvest, |b| harvest::copy(&work.top, modules, &staging, &b.release))?;
@@ -84,7 +90,6 @@ impl Build<'_> {
     fn tree<'p>(&mut self, plan: &'p Plan, work: &WorkDir) -> Result<(&'p Candidate, Prepared)> {
         let mut preparing = Preparing {
             host: self.host,
-            settings: self.settings,
             release: &self.release,
             layout: &self.layout,
             prefix: &plan.prefix,
@@ -102,12 +107,40 @@ impl Build<'_> {
         Ok((candidate, prepared))
     }
 
+    /// The OpenZFS tarball of zfs.source; refused before anything is compiled when it does not support
+    /// this kernel.
+    fn tarball(&mut self, plan: &Plan) -> Result<Option<Tarball>> {
+        let Some(source) = ZfsSource::of(self.settings)? else { return Ok(None) };
+        let progress = &mut self.progress;
+        let mut with = Obtain {
+            layout: &self.layout,
+            prefix: &plan.prefix,
+            network: !self.options.early,
+            cancel: self.cancel,
+            report: &mut |text| progress.stage(text),
+        };
+        let path = source.obtain(&mut with)?;
+        let repository = match self.settings.build.recipe {
+            Recipe::Portage => Some(source.repository(&path, &mut with)?),
+            Recipe::Make => None,
+        };
+        self.check_supported(plan, &path)?;
+        Ok(Some(Tarball { path, repository }))
+    }
+
+    fn check_supported(&self, plan: &Plan, tarball: &Path) -> Result<()> {
+        let meta = crate::source::meta(&plan.prefix, tarball, self.cancel)?;
+        let experimental = configure(self.settings).iter().any(|a| a == EXPERIMENTAL);
+        supported(&meta, &self.release, experimental)
+    }
+
     /// Fetches a binary package, or sources where there is none. A build that holds up the boot has
     /// no network, but may have the sources, or a binhost on its disks.
     fn fetch(&mut self, attempt: &Attempt) -> Result<Option<Package>> {
         let network = !self.options.early;
         let binhost = attempt.plan.binhost.as_ref();
-        let readable = binhost.into_iter().flat_map(Binhost::files).collect();
+        let mut readable: Vec<_> = binhost.into_iter().flat_map(Binhost::files).collect();
+        readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
         let work = Some(attempt.work.top.clone());
         let place = Place { work, readable, network, ..Place::default() };
         if let Some(binhost) = binhost {
@@ -124,14 +157,21 @@ impl Build<'_> {
                 }
             }
         }
-        self.job(attempt, place).fetch()?;
+        self.job(attempt, place.clone()).fetch()?;
+        // That of zfs.source was looked at already.
+        if attempt.tarball.is_none()
+            && let Some(tarball) = self.job(attempt, place).distfile()?
+        {
+            self.check_supported(attempt.plan, &tarball)?;
+        }
         Ok(None)
     }
 
     /// Merges a binary package; returns the modules it left, still their owner's files. They are
     /// not stripped: that would cut off their signatures.
     fn merge(&mut self, attempt: &Attempt, package: &Package) -> Result<Vec<PathBuf>> {
-        let readable = attempt.plan.binhost.iter().flat_map(Binhost::files).collect();
+        let mut readable: Vec<_> = attempt.plan.binhost.iter().flat_map(Binhost::files).collect();
+        readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
         let top = &attempt.work.top;
         let place = Place { work: Some(top.clone()), readable, ..Place::default() };
         let installed = self.job(attempt, place).merge_package(package)?;
@@ -145,9 +185,7 @@ impl Build<'_> {
         let Attempt { plan, prepared, work, .. } = attempt;
         let mut place = prepared.place(&plan.prefix, &work.top, self.cancel)?;
         let recipe = self.settings.build.recipe;
-        if recipe == Recipe::Make {
-            place.readable.push(make_source(self.settings)?);
-        }
+        place.readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
         let release = self.release.clone();
         let counts = self.layout.cache().join("progress.json");
         let mut job = self.job(attempt, place);
@@ -170,6 +208,7 @@ impl Build<'_> {
             prefix: &attempt.plan.prefix,
             tree: &attempt.prepared.tree,
             settings: self.settings,
+            tarball: attempt.tarball.as_ref(),
             work: &attempt.work,
             place,
             jobs: self.jobs(),

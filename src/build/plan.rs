@@ -11,12 +11,13 @@ use anyhow::{Context, Result};
 use super::binpkg::Binhost;
 use super::command::{Cancel, Run};
 use super::tree::Candidates;
-use crate::config::{Place, Recipe, Settings, expand_release};
+use crate::config::{Recipe, Settings, expand_release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::{Release, build_id};
 use crate::prefix::Prefix;
+use crate::source::ZfsSource;
 use crate::store::{Digest, Inputs};
 
 /// Raised when what a recipe does changes in a way its other inputs do not show.
@@ -100,17 +101,39 @@ fn recipe_inputs(
             let mut args = vec!["--packages", &eprefix];
             args.extend(atoms.iter().map(String::as_str));
             inputs.add("packages", digest(&args)?);
-            inputs.add("configure", settings.portage.extra_econf.join(" "));
             inputs.add("atoms", atoms.join(" "));
         }
-        Recipe::Make => {
-            inputs.add("recipe", "make");
-            let source = make_source(settings)?;
-            inputs.add("zfs-source", digest(&["--digest", &source.to_string_lossy()])?);
-            inputs.add("configure", settings.zfs.configure.join(" "));
+        Recipe::Make => inputs.add("recipe", "make"),
+    }
+    inputs.add("configure", configure(settings).join(" "));
+    let source = ZfsSource::of(settings)?;
+    match (&source, source.as_ref().and_then(ZfsSource::path)) {
+        (_, Some(path)) => {
+            inputs.add("zfs-source", digest(&["--digest", &path.to_string_lossy()])?);
         }
+        (Some(source), None) => inputs.add("zfs-source", source.identity()),
+        (None, _) if settings.build.recipe == Recipe::Make => fail!(
+            Exit::Other,
+            "build.recipe = \"make\" needs zfs.source, an OpenZFS release tarball; none is configured"
+        ),
+        (None, _) => {}
     }
     Ok(())
+}
+
+/// The option of OpenZFS's configure for a kernel that is newer than the release supports.
+pub const EXPERIMENTAL: &str = "--enable-linux-experimental";
+
+/// More arguments for configure.
+pub fn configure(settings: &Settings) -> Vec<String> {
+    let mut all = match settings.build.recipe {
+        Recipe::Portage => settings.portage.extra_econf.clone(),
+        Recipe::Make => settings.zfs.configure.clone(),
+    };
+    if settings.zfs.linux_experimental && !all.iter().any(|argument| argument == EXPERIMENTAL) {
+        all.push(EXPERIMENTAL.to_owned());
+    }
+    all
 }
 
 /// The configured atoms; `zfs.version` pins those of sys-fs/zfs-kmod that name no version.
@@ -120,23 +143,6 @@ pub fn atoms(settings: &Settings) -> Vec<String> {
         _ => atom.clone(),
     };
     settings.portage.atoms.iter().map(pin).collect()
-}
-
-/// The tarball of the `make` recipe.
-///
-/// # Errors
-/// None is configured.
-pub fn make_source(settings: &Settings) -> Result<PathBuf> {
-    let version = settings.zfs.version.as_deref().unwrap_or_default();
-    let place = settings.zfs.source.as_ref().map(|source| source.fill("", version).place);
-    match place {
-        Some(Place::File(path)) => Ok(path.into()),
-        Some(_) => fail!(Exit::Other, "zfs.source: only a path for now"),
-        None => fail!(
-            Exit::Other,
-            "build.recipe = \"make\" needs zfs.source, an OpenZFS release tarball; none is configured"
-        ),
-    }
 }
 
 /// The digest of files that belong to the prefix's owner, read with the owner's rights: this

@@ -1,21 +1,25 @@
 //! The two ways to compile: `portage` (emerge in the prefix) and `make` (configure and make of a
 //! release tarball). Both run as the prefix's owner and leave modules below the work directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::command::Run;
 use super::output::{fetch_reason_of, reason_of};
+use super::plan::configure;
 use super::progress::Counts;
 use super::steps::{Reason, Steps};
 use super::workdir::WorkDir;
-use crate::config::Settings;
-use crate::exit::Exit;
+use crate::config::{Settings, is_tarball};
+use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::kernel::Tree;
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
+use crate::prefix::portage::package_of;
+use crate::source::Repository;
 
 /// Makes the modules smaller and the build faster without changing their code (facts: zfs.ko
 /// 9.1 MB instead of 93.6 MB).
@@ -32,6 +36,26 @@ const PLAIN_MODULES: [&str; 5] = [
     "CONFIG_MODULE_SIG_ALL=",
 ];
 
+/// How long Portage may take for an answer.
+pub(super) const ANSWER: Duration = Duration::from_secs(120);
+
+/// The OpenZFS tarball of `zfs.source`, fetched.
+#[derive(Debug)]
+pub struct Tarball {
+    /// Where it is.
+    pub path: PathBuf,
+    /// For the recipe `portage`: the repository that has an ebuild for it.
+    pub repository: Option<Repository>,
+}
+
+impl Tarball {
+    /// What of it programs of the prefix have to see.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let repository = self.repository.as_ref().map(|repository| repository.dir.clone());
+        std::iter::once(self.path.clone()).chain(repository).collect()
+    }
+}
+
 /// What a recipe gets.
 pub struct Job<'a> {
     /// The prefix it runs in.
@@ -40,6 +64,8 @@ pub struct Job<'a> {
     pub tree: &'a Tree,
     /// The configuration.
     pub settings: &'a Settings,
+    /// The OpenZFS tarball of zfs.source.
+    pub tarball: Option<&'a Tarball>,
     /// Where it works.
     pub work: &'a WorkDir,
     /// What its programs have of the machine.
@@ -61,6 +87,29 @@ impl Job<'_> {
     pub fn fetch(&mut self) -> Result<()> {
         let run = self.emerge().arg("--fetchonly").args(super::atoms(self.settings));
         self.step(&run, fetch_reason_of)
+    }
+
+    /// The OpenZFS tarball that Portage fetched, as far as it says which one that is.
+    ///
+    /// # Errors
+    /// Portage cannot be asked.
+    pub fn distfile(&self) -> Result<Option<PathBuf>> {
+        let atoms = self.exact_atoms()?;
+        let Some(atom) = atoms.iter().find(|atom| package_of(atom) == "sys-fs/zfs-kmod") else {
+            return Ok(None);
+        };
+        let asked = || format!("asking Portage for the tarball of {atom}");
+        let ask = |args: &[&str]| {
+            let run = self.portage_program("portageq").args(args).within(ANSWER);
+            run.output(self.steps.cancel).with_context(asked).exit(Exit::PrefixIncomplete)
+        };
+        let package = atom.trim_start_matches('=').split([':', '[']).next().unwrap_or_default();
+        let root = self.prefix.path.to_string_lossy();
+        let uris = ask(&["metadata", &root, "ebuild", package, "SRC_URI"])?;
+        let dir = PathBuf::from(ask(&["distdir"])?.trim());
+        let words = uris.split_whitespace().filter_map(|word| word.rsplit('/').next());
+        let mut files = words.filter(|word| is_tarball(Path::new(word))).map(|name| dir.join(name));
+        Ok(files.find(|file| std::fs::symlink_metadata(file).is_ok_and(|meta| meta.is_file())))
     }
 
     /// `emerge -1v` of the configured atoms into the work directory's ROOT. Returns the directory
@@ -88,7 +137,7 @@ impl Job<'_> {
             format!("--with-linux={}", self.tree.source.display()),
             format!("--with-linux-obj={}", self.tree.output.display()),
         ];
-        econf.extend(self.settings.portage.extra_econf.iter().cloned());
+        econf.extend(configure(self.settings));
         let run = self
             .portage_program("emerge")
             .args(["--oneshot", "--verbose", "--quiet-build=n", "--color=n", "--nospinner"])
@@ -112,10 +161,13 @@ impl Job<'_> {
     /// have here, whatever they were where it was made.
     pub(super) fn portage_program(&self, program: &str) -> Run {
         let account = &self.prefix.account;
-        self.prefix
+        let run = self
+            .prefix
             .run(program, &self.place)
             .env("PORTAGE_USERNAME", &account.user)
-            .env("PORTAGE_GRPNAME", &account.group)
+            .env("PORTAGE_GRPNAME", &account.group);
+        let more = self.tarball.iter().filter_map(|tarball| tarball.repository.as_ref());
+        more.flat_map(|r| &r.env).fold(run, |run, (name, value)| run.env(name, value))
     }
 
     /// configure, make and modules_install of `zfs.source`. Returns the directory below which
@@ -124,7 +176,8 @@ impl Job<'_> {
     /// # Errors
     /// As [`Job::portage`].
     pub fn make(&mut self) -> Result<PathBuf> {
-        let source = super::make_source(self.settings)?;
+        let source = self.tarball.map(|tarball| tarball.path.as_path());
+        let source = source.context("the recipe `make` without zfs.source")?;
         let run = |program: &str| {
             let run = self.prefix.run(program, &self.place).dir(&self.work.tmp);
             match self.prefix.has_ccache() {
@@ -140,7 +193,7 @@ impl Job<'_> {
                 .args(["./configure", "--with-config=kernel"])
                 .arg(format!("--with-linux={}", self.tree.source.display()))
                 .arg(format!("--with-linux-obj={}", self.tree.output.display()))
-                .args(&self.settings.zfs.configure)
+                .args(configure(self.settings))
                 // configure compiles its kernel checks with as many jobs as this says.
                 .env("TEST_JOBS", self.jobs.to_string()),
             run("make").arg(format!("-j{}", self.jobs)).args(NO_DEBUG_INFO),

@@ -78,7 +78,8 @@ impl Tree {
             Some(exports) => (exports.to_text(), exports),
             None => {
                 let bytes = read("Module.symvers").with_context(about).exit(Exit::NoSymvers)?;
-                let place = || format!("kernel {release}: {}", output.join("Module.symvers").display());
+                let place =
+                    || format!("kernel {release}: {}", output.join("Module.symvers").display());
                 let text = String::from_utf8(bytes).with_context(place).exit(Exit::NoSymvers)?;
                 let symvers = Symvers::parse(&text).with_context(place).exit(Exit::NoSymvers)?;
                 (text, symvers)

@@ -1,5 +1,7 @@
 //! Commands in a machine and the time they take.
 
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
 use anyhow::{Context, Result};
 
 use super::lab::nspawn::Machine;

@@ -59,7 +59,8 @@ fn main() -> Result<()> {
     machine.power_off(Duration::from_secs(60))?;
     let least = |all: &[f64]| all.iter().copied().fold(f64::INFINITY, f64::min);
     let (ours, bare) = (least(&ours), least(&bare));
-    let title = format!("A build tree for {}, {jobs} jobs, fastest of {}", root.release, cli.rounds);
+    let title =
+        format!("A build tree for {}, {jobs} jobs, fastest of {}", root.release, cli.rounds);
     let mut table = Table::new(title, &["wall s"]);
     table.row("make olddefconfig modules_prepare", &[bare]);
     table.row("zfs-build: stage kernel, recovered", &[ours]);
@@ -77,7 +78,8 @@ fn seconds(times: &Times) -> Result<f64> {
 }
 
 fn by_hand(machine: &Machine, release: &str, jobs: usize) -> Result<f64> {
-    let source = machine.check("dirname $(find /var/cache/zfs-prefix -maxdepth 5 -name MAINTAINERS | head -n 1)")?;
+    let source = machine
+        .check("dirname $(find /var/cache/zfs-prefix -maxdepth 5 -name MAINTAINERS | head -n 1)")?;
     let output = "/var/cache/bare";
     machine.check(&format!(
         "rm -rf {output} && install -d -o core -g core {output} && install -o core -g core /usr/lib/modules/{release}/config {output}/.config"

@@ -11,9 +11,8 @@ use lab::vm::{Disk, VmSpec};
 /// CRCs, of those that emerge alone makes against the kernel's official headers.
 pub fn assert_as_against_the_official_headers(published: &Path) {
     let official = lab::emerge::modules(&lab::root::root().unwrap()).unwrap();
-    let parse = |path: PathBuf| {
-        zfs_prefix::module::Module::parse(&std::fs::read(path).unwrap()).unwrap()
-    };
+    let parse =
+        |path: PathBuf| zfs_prefix::module::Module::parse(&std::fs::read(path).unwrap()).unwrap();
     for name in ["spl.ko", "zfs.ko"] {
         let ours = parse(published.join("extra").join(name));
         let theirs = parse(official.join(name));

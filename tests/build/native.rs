@@ -1,5 +1,7 @@
 //! A machine for tests of the builder: native, with a prefix, one at a time.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -57,7 +57,8 @@ fn config(
     image: Option<&Path>,
 ) -> Result<Located> {
     let template = settings.kernel.config.as_deref();
-    let configured = template.map(|t| expand_release(&t.replace("${version}", &release.version()), release));
+    let configured =
+        template.map(|t| expand_release(&t.replace("${version}", &release.version()), release));
     let find = |kernel| locate::config(host, configured.as_deref(), release, kernel);
     match (find(None), image) {
         (Err(_), Some(path)) => find(Some(open(path)?.kernel())),
@@ -210,7 +211,9 @@ impl Preparing<'_> {
         let built = tree(None)?;
         match exports {
             Some(shipped) => guard::exports(&built.symvers, &shipped)?,
-            None => warn!("no kernel image: that the kernel built here is the one that is shipped cannot be checked"),
+            None => warn!(
+                "no kernel image: that the kernel built here is the one that is shipped cannot be checked"
+            ),
         }
         Ok(built)
     }

@@ -212,8 +212,6 @@ impl Prepared {
 pub struct Preparing<'a> {
     /// This machine.
     pub host: &'a Host,
-    /// The configuration.
-    pub settings: &'a Settings,
     /// The kernel.
     pub release: &'a Release,
     /// Where everything is.
@@ -278,7 +276,11 @@ impl Preparing<'_> {
     /// A kernel-devel package, unpacked: a tree of the prefix's owner's.
     fn unpacked(&mut self, source: &KernelSource) -> Result<Prepared> {
         let Obtained::BuildTree(output) = self.obtain(source)? else {
-            fail!(Exit::NoKernelSource, "{}: the source of a kernel, not a build tree", source.shown());
+            fail!(
+                Exit::NoKernelSource,
+                "{}: the source of a kernel, not a build tree",
+                source.shown()
+            );
         };
         let top = output.clone();
         let read = |name: &str| read_plain(&top, &output.join(name));
