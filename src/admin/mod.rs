@@ -1,6 +1,7 @@
 //! What the admin command `zfs-prefix` does.
 
 mod import;
+mod kernel;
 mod list;
 mod prefix;
 mod provision;
@@ -54,6 +55,9 @@ enum Command {
         #[arg(long, hide = true)]
         import: bool,
     },
+    /// What can be learnt of a kernel
+    #[command(subcommand)]
+    Kernel(kernel::Command),
     /// The toolchain prefix
     #[command(subcommand)]
     Prefix(prefix::Command),
@@ -117,6 +121,7 @@ fn run(host: &Host, command: Command) -> Result<u8> {
         }
         Command::Load { import: false } => systemctl::load(host),
         Command::Load { import: true } => import::load_and_import(host),
+        Command::Kernel(command) => kernel::run(host, command),
         Command::Prefix(command) => prefix::run(host, command),
         Command::Symvers(args) => symvers::run(&args),
     }

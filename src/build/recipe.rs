@@ -188,7 +188,7 @@ impl Job<'_> {
         let steps = [
             run("tar")
                 .args(["--extract", "--strip-components=1", "--no-same-owner", "--file"])
-                .arg(&source),
+                .arg(source),
             run("bash")
                 .args(["./configure", "--with-config=kernel"])
                 .arg(format!("--with-linux={}", self.tree.source.display()))

@@ -10,8 +10,10 @@ use anyhow::{Context, Result};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
-use crate::kernel::{Export, Release, Symvers};
-use crate::module::{Module, Vermagic, decompress};
+use crate::kernel::{Export, Release, Symvers, guard};
+use crate::module::{
+    Import, Module, ThisModule, Vermagic, canonical_name, decompress, name_of_path,
+};
 
 /// Licences that let a module use GPL-only symbols (`license_is_gpl_compatible`,
 /// include/linux/license.h).
@@ -25,6 +27,8 @@ pub struct Expected<'a> {
     pub release: Release,
     /// The whole vermagic of a module that came with the kernel; none where it has no modules.
     pub vermagic: Option<String>,
+    /// The layout of `struct module` in modules that came with the kernel.
+    pub this_module: Option<ThisModule>,
     /// What the kernel exports.
     pub symvers: &'a Symvers,
 }
@@ -39,29 +43,65 @@ pub struct Verified {
 }
 
 impl Expected<'_> {
-    /// What kernel `release` of this host expects; the vermagic is that of the first module found
-    /// below /usr/lib/modules/RELEASE/kernel.
+    /// What kernel `release` of this host expects; vermagic and the layout of `struct module` are
+    /// those of the modules below /usr/lib/modules/RELEASE/kernel.
     ///
     /// # Errors
-    /// That module cannot be read.
+    /// One of those modules cannot be read.
     pub fn of<'a>(host: &Host, release: &Release, symvers: &'a Symvers) -> Result<Expected<'a>> {
-        let shipped = host.path(format!("/usr/lib/modules/{release}/kernel"));
-        let vermagic = match first_module(&shipped) {
-            Some(path) => {
-                let shown = || format!("{}", path.display());
-                let bytes = fs::read(&path).with_context(shown)?;
-                let bytes = decompress(&path, bytes).with_context(shown)?;
-                let module = Module::parse(&bytes).with_context(shown)?;
-                module.vermagic().map(|v| v.to_string())
+        let dir = host.path(format!("/usr/lib/modules/{release}/kernel"));
+        let shipped = Shipped::below(&dir)?;
+        Ok(Expected {
+            release: release.clone(),
+            vermagic: shipped.vermagic,
+            this_module: shipped.this_module,
+            symvers,
+        })
+    }
+}
+
+/// What a kernel's own modules say of it.
+#[derive(Debug, Default)]
+struct Shipped {
+    vermagic: Option<String>,
+    this_module: Option<ThisModule>,
+}
+
+impl Shipped {
+    /// A library of functions has no init, and what cannot be unloaded no exit: so many modules are
+    /// looked at, at most, to see the place of both.
+    const LOOKED_AT: usize = 64;
+
+    fn below(dir: &Path) -> Result<Shipped> {
+        let mut paths = Vec::new();
+        first_modules(dir, Shipped::LOOKED_AT, &mut paths);
+        let mut shipped = Shipped::default();
+        for path in paths {
+            let shown = || format!("{}", path.display());
+            let bytes = fs::read(&path).with_context(shown)?;
+            let bytes = decompress(&path, bytes).with_context(shown)?;
+            shipped.add(&Module::parse(&bytes).with_context(shown)?);
+            if shipped.this_module.is_some_and(|m| m.init.is_some() && m.exit.is_some()) {
+                break;
             }
-            None => None,
+        }
+        Ok(shipped)
+    }
+
+    fn add(&mut self, module: &Module) {
+        self.vermagic = self.vermagic.take().or_else(|| module.vermagic().map(|v| v.to_string()));
+        let (Some(ours), Some(new)) = (self.this_module, module.this_module()) else {
+            self.this_module = self.this_module.or(module.this_module());
+            return;
         };
-        Ok(Expected { release: release.clone(), vermagic, symvers })
+        let (init, exit) = (ours.init.or(new.init), ours.exit.or(new.exit));
+        self.this_module = Some(ThisModule { size: ours.size, init, exit });
     }
 }
 
 /// Checks modules (path for messages, bytes) against the kernel and against each other: vermagic,
-/// each import exported with the same CRC, GPL-only symbols only for GPL-compatible modules.
+/// the layout of `struct module`, each import exported with the same CRC, GPL-only symbols only for
+/// GPL-compatible modules, symbols of a namespace only for modules that import it.
 ///
 /// # Errors
 /// [`Exit::Refused`], naming the module and everything that is wrong with it (the first twenty).
@@ -80,7 +120,7 @@ pub fn verify(files: &[(&Path, &[u8])], expected: &Expected) -> Result<Verified>
                 crc: export.crc.unwrap_or(0),
                 owner: path.display().to_string(),
                 gpl_only: export.gpl_only,
-                namespace: String::new(),
+                namespace: export.namespace.clone(),
             };
             siblings.insert(export.name.as_str(), entry);
         }
@@ -88,7 +128,7 @@ pub fn verify(files: &[(&Path, &[u8])], expected: &Expected) -> Result<Verified>
     let mut problems = Vec::new();
     for (path, module) in &modules {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let found = check(module, expected, &siblings);
+        let found = check(&name, module, expected, &siblings);
         problems.extend(found.into_iter().map(|problem| format!("{name}: {problem}")));
     }
     if !problems.is_empty() {
@@ -116,13 +156,22 @@ fn summary(modules: &[(&Path, Module)]) -> Result<Verified> {
     })
 }
 
-fn check(module: &Module, expected: &Expected, siblings: &HashMap<&str, Export>) -> Vec<String> {
+fn check(
+    file: &str,
+    module: &Module,
+    expected: &Expected,
+    siblings: &HashMap<&str, Export>,
+) -> Vec<String> {
     let mut problems = Vec::new();
     match module.vermagic() {
         None => problems.push("no vermagic: not a kernel module".to_owned()),
         Some(found) => problems.extend(check_vermagic(&found, expected)),
     }
-    let gpl = module.license().is_some_and(|l| GPL_COMPATIBLE.contains(&l));
+    problems.extend(check_layout(module, expected));
+    let forbidden = module.info().all("import_ns").filter(|ns| ns.starts_with(MODULE_NAMESPACE));
+    problems.extend(forbidden.map(|ns| {
+        format!("imports the namespace {ns:?} by name, which the kernel allows to no module")
+    }));
     for import in module.imports() {
         let name = &import.name;
         let sibling = siblings.get(name.as_str());
@@ -131,25 +180,84 @@ fn check(module: &Module, expected: &Expected, siblings: &HashMap<&str, Export>)
                 .push(format!("imports {name}, which kernel {} does not export", expected.release));
             continue;
         };
-        if export.gpl_only && !gpl {
-            problems.push(format!(
-                "imports {name}, which {} exports to GPL-compatible modules only; this one is under {:?}",
-                export.owner,
-                module.license().unwrap_or("no licence")
-            ));
-        }
-        // A kernel without CONFIG_MODVERSIONS has no CRCs, and vermagic alone protects it.
-        let versions = expected.symvers.has_versions();
-        match import.crc {
-            Some(crc) if versions && crc != export.crc => problems.push(format!(
-                "imports {name} with CRC {crc:#010x}, but {} exports it with {:#010x}",
-                export.owner, export.crc
-            )),
-            None if versions => problems.push(format!("imports {name} without a CRC")),
-            _ => {}
-        }
+        problems.extend(check_right(file, module, name, export));
+        problems.extend(check_crc(import, export, expected));
     }
     problems
+}
+
+/// `struct module` is where the kernel's own modules have it.
+fn check_layout(module: &Module, expected: &Expected) -> Vec<String> {
+    match (module.this_module(), expected.this_module) {
+        (Some(built), Some(shipped)) => guard::differences(built, shipped),
+        (None, Some(_)) => vec!["no .gnu.linkonce.this_module: not a kernel module".to_owned()],
+        (_, None) => Vec::new(),
+    }
+}
+
+/// May this module use the symbol at all?
+fn check_right(file: &str, module: &Module, name: &str, export: &Export) -> Vec<String> {
+    let mut problems = Vec::new();
+    if export.gpl_only && !module.license().is_some_and(|l| GPL_COMPATIBLE.contains(&l)) {
+        problems.push(format!(
+            "imports {name}, which {} exports to GPL-compatible modules only; this one is under {:?}",
+            export.owner,
+            module.license().unwrap_or("no licence")
+        ));
+    }
+    if !may_use(&export.namespace, file, module) {
+        problems.push(format!(
+            "imports {name}, which {} exports in the namespace {:?}: this module {}",
+            export.owner,
+            export.namespace,
+            match export.namespace.starts_with(MODULE_NAMESPACE) {
+                true => "is none of those it is for",
+                false => "does not import it",
+            }
+        ));
+    }
+    problems
+}
+
+/// A kernel without CONFIG_MODVERSIONS has no CRCs, and vermagic alone protects it.
+fn check_crc(import: &Import, export: &Export, expected: &Expected) -> Option<String> {
+    let name = &import.name;
+    match import.crc {
+        _ if !expected.symvers.has_versions() => None,
+        Some(crc) if crc != export.crc => Some(format!(
+            "imports {name} with CRC {crc:#010x}, but {} exports it with {:#010x}",
+            export.owner, export.crc
+        )),
+        None => Some(format!("imports {name} without a CRC")),
+        Some(_) => None,
+    }
+}
+
+/// Namespaces that nobody imports: `module:a,b-*` is for modules of these names, and among them for
+/// those that came with the kernel (`verify_module_namespace`, kernel/module/main.c of Linux 6.16
+/// and newer; Documentation/core-api/symbol-namespaces.rst).
+const MODULE_NAMESPACE: &str = "module:";
+
+/// Whether a module in a file of this name may use symbols of this namespace
+/// (Documentation/core-api/symbol-namespaces.rst).
+fn may_use(namespace: &str, file: &str, module: &Module) -> bool {
+    let info = module.info();
+    match namespace.strip_prefix(MODULE_NAMESPACE) {
+        _ if namespace.is_empty() => true,
+        None => info.all("import_ns").any(|imported| imported == namespace),
+        Some(list) => {
+            let name = info.name().or_else(|| name_of_path(file));
+            info.get("intree").is_some() && name.is_some_and(|name| is_listed(&name, list))
+        }
+    }
+}
+
+/// Whether `list` (names and beginnings of names with `*`, separated by commas) has a module.
+fn is_listed(name: &str, list: &str) -> bool {
+    list.split(',').map(canonical_name).any(|entry| match entry.strip_suffix('*') {
+        Some(begin) => name.starts_with(begin),
+        None => name == entry,
+    })
 }
 
 fn check_vermagic(found: &Vermagic, expected: &Expected) -> Option<String> {
@@ -162,14 +270,40 @@ fn check_vermagic(found: &Vermagic, expected: &Expected) -> Option<String> {
     Some(format!("vermagic is {found:?}, the kernel's own modules have {want:?}"))
 }
 
-pub(super) fn first_module(dir: &Path) -> Option<PathBuf> {
-    let mut entries: Vec<PathBuf> = fs::read_dir(dir).ok()?.flatten().map(|e| e.path()).collect();
-    entries.sort();
-    entries.iter().find_map(|path| {
-        let name = path.file_name()?.to_string_lossy();
-        match path.is_dir() {
-            true => first_module(path),
-            false => (name.ends_with(".ko") || name.contains(".ko.")).then(|| path.clone()),
+/// The first `most` module files below `dir`, by name.
+fn first_modules(dir: &Path, most: usize, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    paths.sort();
+    for path in paths {
+        if found.len() >= most {
+            return;
         }
-    })
+        if path.is_dir() && !path.is_symlink() {
+            first_modules(&path, most, found);
+        } else if path.to_str().and_then(name_of_path).is_some() {
+            found.push(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_namespace_is_a_list_of_names_and_beginnings() {
+        for (name, list, listed) in [
+            ("kvm_amd", "kvm-amd,kvm-intel", true),
+            ("kvm", "kvm-amd,kvm-intel", false),
+            ("kvm_intel", "kvm,kvm-*", true),
+            ("zfs", "z*", true),
+            ("zfs", "spl", false),
+            ("zfs", "", false),
+            ("zfs", "*", true),
+            ("zfs", "zfsx,xzfs", false),
+        ] {
+            assert_eq!(is_listed(name, list), listed, "{name} in {list:?}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use super::btf::Btf;
 use super::config::Config;
 use super::{Release, boot_header_release, gnu_build_id, locate, notes, vmlinux};
 use crate::exit::{Exit, WithExit};
+use crate::fail;
 use crate::host::Host;
 use crate::module::refusal::Policy;
 
@@ -24,9 +25,9 @@ const BUILD_SALT: u32 = 0x100;
 pub struct Wanted {
     /// Its release; none: that of `image`, or the running kernel.
     pub release: Option<Release>,
-    /// Its image.
+    /// Its image, below [`Host::root`].
     pub image: Option<PathBuf>,
-    /// Its configuration.
+    /// Its configuration, below [`Host::root`].
     pub config: Option<PathBuf>,
 }
 
@@ -156,7 +157,7 @@ impl Facts {
         let mut facts = Facts::none(host, &release);
         let opened = match named {
             Some(opened) => {
-                locate::image(host, wanted.image.as_deref(), &release)?;
+                opened.is_of(&release)?;
                 Some(opened)
             }
             None => {
@@ -171,7 +172,8 @@ impl Facts {
         match locate::config(host, wanted.config.as_deref(), &release, kernel) {
             Ok(located) => facts.take_config(located),
             Err(error) if opened.is_none() || wanted.config.is_some() => {
-                return Err(error.context(facts.notes.join("; ")));
+                facts.notes.push(format!("{error:#}"));
+                fail!(Exit::NoKernelSource, "{}", facts.notes.join("\n"));
             }
             Err(error) => facts.notes.push(format!("{error:#}")),
         }
@@ -262,6 +264,18 @@ impl Opened {
             .context("an image that does not say its release")
             .and_then(|r| r.parse())
             .with_context(shown)
+    }
+
+    fn is_of(&self, release: &Release) -> Result<()> {
+        let found = self.release().exit(Exit::NoKernelSource)?;
+        if found != *release {
+            fail!(
+                Exit::NoKernelSource,
+                "kernel {release}: {} is of kernel {found}; name its own image",
+                self.path.display()
+            );
+        }
+        Ok(())
     }
 
     fn section(&self, name: &str) -> Option<Vec<u8>> {

@@ -78,18 +78,28 @@ pub fn image(host: &Host, configured: Option<&Path>, release: &Release) -> Resul
             "/boot/flatcar/vmlinuz-b".into(),
         ],
     };
-    let mut tried = Vec::new();
+    let (mut missing, mut wrong) = (Vec::new(), Vec::new());
     for path in places.iter().map(|p| host.path(p)) {
         match is_of(&path, release) {
             Ok(()) => return Ok(path),
-            Err(error) => tried.push(format!("{}: {error:#}", path.display())),
+            Err(error) if is_missing(&error) => missing.push(path.display().to_string()),
+            Err(error) => wrong.push(format!("; {}: {error:#}", path.display())),
         }
     }
+    let missing = match missing.as_slice() {
+        [] => String::new(),
+        paths => format!("; there is none in {}", paths.join(", ")),
+    };
     fail!(
         Exit::NoKernelSource,
-        "kernel {release}: no kernel image: {}; set kernel.image to it",
-        tried.join("; ")
+        "kernel {release}: no kernel image{}{missing}; set kernel.image to it",
+        wrong.concat()
     );
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// The configuration of kernel `release`: `configured` (kernel.config, its template filled in), or

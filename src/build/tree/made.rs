@@ -166,7 +166,7 @@ impl Preparing<'_> {
         self.settle(&kernel, &given, strategy)?;
         drop(given);
         let tree = self.read(&kernel, strategy, exports)?;
-        self.probe(&kernel, &from.modules, image.as_ref())?;
+        self.probe(&kernel, image.as_ref())?;
         Ok(Prepared { tree, made_in: Some(self.work.top.clone()) })
     }
 

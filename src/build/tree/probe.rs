@@ -2,31 +2,24 @@
 //! configuration that differs from the shipped kernel's in one structure shows in it, while recovered
 //! CRCs are only copies and notice nothing.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 use super::Preparing;
 use super::given::Given;
 use super::made::Kernel;
+use crate::build::Expected;
 use crate::build::harvest::read_plain;
 use crate::build::output::reason_of;
 use crate::build::recipe::NO_DEBUG_INFO;
-use crate::build::verify::first_module;
 use crate::exit::{Exit, WithExit};
-use crate::kernel::{Btf, Image, guard};
-use crate::module::{Module, decompress};
+use crate::kernel::{Btf, Image, Symvers, guard};
+use crate::module::Module;
 
 impl Preparing<'_> {
-    /// Compiles the probe and compares it with a module that came with the kernel (below `modules`)
-    /// and with the image's BTF, as far as there are such.
-    pub(super) fn probe(
-        &mut self,
-        kernel: &Kernel,
-        modules: &Path,
-        image: Option<&Image>,
-    ) -> Result<()> {
+    /// Compiles the probe and compares it with modules that came with the kernel and with the image's
+    /// BTF, as far as there are such.
+    pub(super) fn probe(&mut self, kernel: &Kernel, image: Option<&Image>) -> Result<()> {
         let source = guard::probe_source();
         let files = [("probe.c", source.as_bytes()), ("Kbuild", b"obj-m := probe.o\n")];
         let given = Given::make(self.layout, self.release, &files)?;
@@ -41,7 +34,10 @@ impl Preparing<'_> {
         self.steps.must(&run, reason_of).context("the tree cannot compile a module")?;
         let bytes = read_plain(&self.work.top, &dir.join("probe.ko"))?;
         let built = Module::parse(&bytes).context("probe.ko").exit(Exit::Refused)?;
-        self.against_module(&built, &modules.join("kernel"))?;
+        match Expected::of(self.host, self.release, &Symvers::default())?.this_module {
+            Some(shipped) => guard::this_module(&built, shipped)?,
+            None => warn!("no module came with the kernel to compare struct module with"),
+        }
         match image.and_then(|image| image.section(".BTF")) {
             Some(btf) => {
                 let btf = Btf::parse(btf).context("the image's .BTF").exit(Exit::Refused)?;
@@ -53,16 +49,5 @@ impl Preparing<'_> {
             None => info!("the kernel's image has no BTF to compare structures with"),
         }
         Ok(())
-    }
-
-    fn against_module(&self, built: &Module, shipped: &Path) -> Result<()> {
-        let Some(path) = first_module(shipped) else {
-            warn!("{}: no module to compare struct module with", shipped.display());
-            return Ok(());
-        };
-        let shown = || format!("{}", path.display());
-        let bytes = decompress(&path, std::fs::read(&path).with_context(shown)?)?;
-        let shipped = Module::parse(&bytes).with_context(shown)?;
-        guard::this_module(built, &shipped)
     }
 }

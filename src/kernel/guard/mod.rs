@@ -7,8 +7,9 @@ mod layout;
 mod probes;
 
 pub use exports::exports;
+pub(crate) use layout::differences;
 pub use layout::{PROBE_STRUCTS, btf_module, probe_sizes, probe_source, structs, this_module};
-pub use probes::is_probe;
+pub use probes::may_differ;
 
 use anyhow::Result;
 
@@ -21,7 +22,7 @@ use crate::fail;
 const NAMED: usize = 20;
 
 /// Compares the configuration that `olddefconfig` made with the kernel's own: only probes of the
-/// toolchain ([`is_probe`]) and `BUILD_SALT` may differ.
+/// toolchain, and what only the kernel's own build uses, may differ ([`may_differ`]).
 ///
 /// # Errors
 /// [`Exit::Refused`], naming each option (the first twenty), its old and its new value, and what
@@ -30,14 +31,13 @@ pub fn config(given: &Config, prepared: &Config) -> Result<()> {
     config_but_for(given, prepared, &[])
 }
 
-/// [`config`], with these symbols allowed to differ too: those that the builder itself has changed
-/// (the keys that the strategy `full` drops).
+/// [`config`], with these symbols allowed to differ too: those that the builder itself has changed.
 ///
 /// # Errors
 /// As [`config`].
 pub fn config_but_for(given: &Config, prepared: &Config, edited: &[&str]) -> Result<()> {
     let mut changes = diff(given, prepared);
-    changes.retain(|c| !is_probe(&c.name) && !edited.contains(&c.name.as_str()));
+    changes.retain(|c| !may_differ(&c.name) && !edited.contains(&c.name.as_str()));
     if changes.is_empty() {
         return Ok(());
     }
@@ -48,7 +48,7 @@ pub fn config_but_for(given: &Config, prepared: &Config, edited: &[&str]) -> Res
     };
     fail!(
         Exit::Refused,
-        "the prepared configuration is not the kernel's: {} options differ that are no probes of the toolchain, so structures may have moved and no CRC would show it:\n  {}{more}",
+        "the prepared configuration is not the kernel's; options that differ and are no probes of the toolchain: {} (structures may have moved, and no CRC would show it)\n  {}{more}",
         changes.len(),
         lines.join("\n  ")
     );

@@ -1,7 +1,8 @@
-//! Which Kconfig symbols say something of the toolchain and nothing of the kernel. They hold what
-//! `$(cc-option …)`, `$(as-instr …)`, `$(ld-option …)` and the version scripts of
-//! scripts/Kconfig.include found, and no structure depends on one of them. A real option that a
-//! probe takes away (or brings) is another symbol, and not excused by the probe.
+//! Which Kconfig symbols say something of the toolchain or of the machine that the kernel was built
+//! on, and nothing of the kernel. Probes hold what `$(cc-option …)`, `$(as-instr …)`,
+//! `$(ld-option …)` and the version scripts of scripts/Kconfig.include found, and no structure
+//! depends on one of them. A real option that a probe takes away (or brings) is another symbol, and
+//! not excused by the probe.
 
 /// Names of nothing but probes begin so (init/Kconfig, lib/Kconfig.*, arch/*/Kconfig of Linux 4.18
 /// to 7.x). Not `CC_IS_`: with another compiler it is another kernel.
@@ -28,7 +29,7 @@ const PREFIXES: [&str; 16] = [
 ];
 
 /// Probes whose names begin like those of real options.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 20] = [
     "CC_VERSION_TEXT",
     "GCC_VERSION",
     "CLANG_VERSION",
@@ -52,13 +53,25 @@ const NAMES: [&str; 21] = [
     "CC_STRINGOP_OVERFLOW",
     // arm64: the assembler gets `.inst` wrong.
     "BROKEN_GAS_INST",
-    // No probe, but a string that only makes the build-id: Debian strips it from its file.
-    "BUILD_SALT",
 ];
 
-/// Whether the symbol (without `CONFIG_`) is a probe of the toolchain, or `BUILD_SALT`.
-pub fn is_probe(name: &str) -> bool {
-    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+/// What only the build of the kernel itself uses: a string that makes its build-id another one,
+/// keys that are compiled into it or sign its modules. Debian strips these from the file that it
+/// ships, and Kconfig fills in its defaults.
+const BUILD: [&str; 5] = [
+    "BUILD_SALT",
+    "MODULE_SIG_ALL",
+    "MODULE_SIG_KEY",
+    "SYSTEM_TRUSTED_KEYS",
+    "SYSTEM_REVOCATION_KEYS",
+];
+
+/// Whether the symbol (without `CONFIG_`) is a probe of the toolchain, or names what only the
+/// kernel's own build uses: two configurations that differ in nothing else lay out the same
+/// structures.
+pub fn may_differ(name: &str) -> bool {
+    let probe = NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    probe || BUILD.contains(&name)
 }
 
 /// What is probably missing when Kconfig has dropped this option.
@@ -95,7 +108,7 @@ mod tests {
 
     #[test]
     fn options_whose_names_look_like_probes_are_none() {
-        for (probe, names) in [
+        for (may, names) in [
             (
                 true,
                 [
@@ -126,7 +139,7 @@ mod tests {
             ),
         ] {
             for name in names {
-                assert_eq!(is_probe(name), probe, "{name}");
+                assert_eq!(may_differ(name), may, "{name}");
             }
         }
     }

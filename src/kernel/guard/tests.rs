@@ -17,7 +17,7 @@ const GIVEN: &str = "CONFIG_CC_VERSION_TEXT=\"gcc-12 12.2.0\"\nCONFIG_CC_IS_GCC=
     CONFIG_GCC_VERSION=120200\nCONFIG_CC_HAS_SLS=y\nCONFIG_PAHOLE_VERSION=124\n\
     CONFIG_BUILD_SALT=\"\"\nCONFIG_DEBUG_INFO_BTF=y\nCONFIG_DEBUG_INFO_BTF_MODULES=y\n\
     CONFIG_GCC_PLUGINS=y\nCONFIG_HZ=250\n# CONFIG_PROVE_LOCKING is not set\n\
-    CONFIG_SYSTEM_TRUSTED_KEYS=\"a.pem\"\n";
+    CONFIG_SYSTEM_TRUSTED_KEYS=\"a.pem\"\nCONFIG_LOCALVERSION=\"-a\"\n";
 
 #[test]
 fn another_toolchain_may_change_its_probes_and_nothing_else() {
@@ -35,6 +35,7 @@ fn another_toolchain_may_change_its_probes_and_nothing_else() {
         ("CONFIG_CC_HAS_SLS=y", "# CONFIG_CC_HAS_SLS is not set\nCONFIG_CC_HAS_COUNTED_BY=y"),
         ("PAHOLE_VERSION=124", "PAHOLE_VERSION=127"),
         ("BUILD_SALT=\"\"", "BUILD_SALT=\"6.1.0-56\""),
+        ("a.pem", ""),
         ("# CONFIG_PROVE_LOCKING is not set\n", ""),
     ]);
     config(&given, &toolchain).unwrap();
@@ -46,7 +47,7 @@ fn another_toolchain_may_change_its_probes_and_nothing_else() {
                 ("CONFIG_DEBUG_INFO_BTF=y\nCONFIG_DEBUG_INFO_BTF_MODULES=y\n", ""),
             ],
             vec![
-                "2 options differ",
+                "toolchain: 2 (structures",
                 "CONFIG_DEBUG_INFO_BTF: y -> not set (pahole (dwarves) is missing",
                 "CONFIG_DEBUG_INFO_BTF_MODULES: y -> not set",
             ],
@@ -56,7 +57,7 @@ fn another_toolchain_may_change_its_probes_and_nothing_else() {
             vec![("CONFIG_GCC_PLUGINS=y", "# CONFIG_GCC_PLUGINS is not set")],
             vec!["CONFIG_GCC_PLUGINS: y -> not set (the headers of the compiler's plugins"],
         ),
-        ("number", vec![("HZ=250", "HZ=100")], vec!["1 options differ", "CONFIG_HZ: 250 -> 100"]),
+        ("number", vec![("HZ=250", "HZ=100")], vec!["toolchain: 1 (", "CONFIG_HZ: 250 -> 100"]),
         (
             "brought",
             vec![("# CONFIG_PROVE_LOCKING is not set", "CONFIG_PROVE_LOCKING=y")],
@@ -67,7 +68,7 @@ fn another_toolchain_may_change_its_probes_and_nothing_else() {
             vec![("CC_IS_GCC", "CC_IS_CLANG")],
             vec!["CONFIG_CC_IS_GCC: y -> not set", "another compiler"],
         ),
-        ("keys", vec![("a.pem", "")], vec!["CONFIG_SYSTEM_TRUSTED_KEYS: \"a.pem\" -> \"\""]),
+        ("string", vec![("\"-a\"", "\"\"")], vec!["CONFIG_LOCALVERSION: \"-a\" -> \"\""]),
     ] {
         let error = refused(case, config(&given, &with(&changes)));
         for words in says {
@@ -75,14 +76,14 @@ fn another_toolchain_may_change_its_probes_and_nothing_else() {
         }
         assert!(!error.contains("PAHOLE_VERSION"), "{case}: {error}");
     }
-    config_but_for(&given, &with(&[("a.pem", "")]), &["SYSTEM_TRUSTED_KEYS"]).unwrap();
+    config_but_for(&given, &with(&[("\"-a\"", "\"\"")]), &["LOCALVERSION"]).unwrap();
 }
 
 #[test]
 fn of_many_differences_twenty_are_named_and_the_rest_counted() {
     let given: String = (100..150).map(|n| format!("CONFIG_X{n}=y\n")).collect();
     let error = refused("many", config(&parse(&given), &parse("CONFIG_A=y\n")));
-    assert!(error.contains("51 options differ") && error.contains("and 31 more"), "{error}");
+    assert!(error.contains("toolchain: 51 (") && error.contains("and 31 more"), "{error}");
     assert!(error.contains("CONFIG_X118: y") && !error.contains("CONFIG_X119: y"), "{error}");
 }
 
