@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod build;
+pub mod compress;
 pub mod config;
 pub mod exit;
 pub mod host;

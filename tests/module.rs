@@ -277,13 +277,15 @@ fn options_lines_are_read_as_kmod_reads_them() {
 
 /// A module as a big-endian machine has it: one import, one export, each with a CRC.
 fn big_endian(arch: object::Architecture, long: usize, crc_is_symbol: bool) -> Vec<u8> {
-    use object::write::{Object, Symbol, SymbolSection};
-    use object::{BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
+    use object::elf::{R_390_32, R_PPC_ADDR32};
+    use object::write::{Object, Relocation, Symbol, SymbolSection};
+    use object::{BinaryFormat, Endianness, RelocationFlags, SectionKind};
+    use object::{SymbolFlags, SymbolKind, SymbolScope};
     let mut elf = Object::new(BinaryFormat::Elf, arch, Endianness::Big);
     let mut section = |name: &str, data: &[u8]| {
         let id = elf.add_section(Vec::new(), name.into(), SectionKind::ReadOnlyData);
         elf.append_section_data(id, data, 8);
-        SymbolSection::Section(id)
+        id
     };
     section(".modinfo", b"name=spl\0vermagic=6.1.0 SMP \0depends=\0");
     let mut record = vec![0; long - 4];
@@ -291,17 +293,11 @@ fn big_endian(arch: object::Architecture, long: usize, crc_is_symbol: bool) -> V
     record.extend(b"_printk");
     record.resize(64, 0);
     section("__versions", &record);
-    let ksymtab = section("__ksymtab_gpl", &[0; 24]);
-    let kcrctab = section("__kcrctab_gpl", &0x1234_5678_u32.to_be_bytes());
-    let crc = match crc_is_symbol {
-        true => (SymbolSection::Absolute, 0x1234_5678),
-        false => (kcrctab, 0),
-    };
-    for (name, (section, value)) in [
-        ("_printk", (SymbolSection::Undefined, 0)),
-        ("__ksymtab_spl_init", (ksymtab, 0)),
-        ("__crc_spl_init", crc),
-    ] {
+    let strings = section("__ksymtab_strings", b"\0spl_init\0NS\0");
+    let ksymtab = section("__ksymtab_gpl", &[0; 12]);
+    let literal = if crc_is_symbol { 0 } else { 0x1234_5678_u32 };
+    let kcrctab = section("__kcrctab_gpl", &literal.to_be_bytes());
+    let mut symbol = |name: &str, section, value| {
         elf.add_symbol(Symbol {
             name: name.into(),
             value,
@@ -311,7 +307,20 @@ fn big_endian(arch: object::Architecture, long: usize, crc_is_symbol: bool) -> V
             weak: false,
             section,
             flags: SymbolFlags::None,
-        });
+        })
+    };
+    symbol("_printk", SymbolSection::Undefined, 0);
+    let name = symbol("__kstrtab_spl_init", SymbolSection::Section(strings), 1);
+    let crc = symbol("__crc_spl_init", SymbolSection::Absolute, 0x1234_5678);
+    let mut relocate = |section, offset, symbol, addend| {
+        let flags =
+            RelocationFlags::Elf { r_type: if long == 8 { R_390_32 } else { R_PPC_ADDR32 } };
+        elf.add_relocation(section, Relocation { offset, symbol, addend, flags }).unwrap();
+    };
+    relocate(ksymtab, 4, name, 0);
+    relocate(ksymtab, 8, name, 9);
+    if crc_is_symbol {
+        relocate(kcrctab, 0, crc, 0);
     }
     elf.write().unwrap()
 }
@@ -329,7 +338,8 @@ fn modules_of_big_endian_and_32_bit_machines_are_read() {
         let import = module.imports().first().unwrap();
         assert_eq!((import.name.as_str(), import.crc), ("_printk", Some(0xdead_beef)), "{case}");
         let export = module.exports().first().unwrap();
-        assert_eq!(export.name, "spl_init", "{case}");
+        let names = (export.name.as_str(), export.namespace.as_str());
+        assert_eq!(names, ("spl_init", "NS"), "{case}");
         assert_eq!((export.crc, export.gpl_only), (Some(0x1234_5678), true), "{case}");
     }
 }

@@ -6,6 +6,7 @@ mod list;
 mod prefix;
 mod provision;
 mod status;
+mod symvers;
 mod systemctl;
 
 pub use systemctl::unescape;
@@ -60,6 +61,8 @@ enum Command {
     /// The toolchain prefix
     #[command(subcommand)]
     Prefix(prefix::Command),
+    /// Module.symvers of a kernel that was built elsewhere, from its image and its modules
+    Symvers(symvers::Args),
 }
 
 /// Runs the command line `args` on `host`. Errors are printed; the exit status is that of the
@@ -120,6 +123,7 @@ fn run(host: &Host, command: Command) -> Result<u8> {
         Command::Load { import: true } => import::load_and_import(host),
         Command::Kernel(command) => kernel::run(host, command),
         Command::Prefix(command) => prefix::run(host, command),
+        Command::Symvers(args) => symvers::run(&args),
     }
 }
 

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use object::Endianness;
 
-/// `NT_GNU_BUILD_ID` (elf.h).
-const NT_GNU_BUILD_ID: u32 = 3;
+/// `NT_GNU_BUILD_ID` (elf.h), of owner `GNU`.
+pub(super) const GNU_BUILD_ID: u32 = 3;
+/// `LINUX_ELFNOTE_BUILD_SALT` (include/linux/build-salt.h), of owner `Linux`.
+pub(super) const BUILD_SALT: u32 = 0x100;
 
 /// One note: `Elf_Nhdr` and what it announces (elf(5), "Notes (Nhdr)").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,14 +57,20 @@ pub fn gnu_build_id(bytes: &[u8]) -> Option<String> {
     let orders = [Endianness::Little, Endianness::Big];
     let desc = orders.iter().find_map(|&endian| {
         let found = notes(bytes, endian);
-        found.iter().find(|n| n.name == b"GNU" && n.kind == NT_GNU_BUILD_ID).map(|n| n.desc)
+        found.iter().find(|n| n.name == b"GNU" && n.kind == GNU_BUILD_ID).map(|n| n.desc)
     })?;
-    let mut hex = String::with_capacity(desc.len() * 2);
-    for byte in desc {
+    let hex = hexadecimal(desc);
+    (!hex.is_empty()).then_some(hex)
+}
+
+/// Lower-case hexadecimal, as `readelf -n` prints a build-id.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
         // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
     }
-    (!hex.is_empty()).then_some(hex)
+    hex
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! (Documentation/kbuild/modules.rst, "Module Versioning").
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
 
@@ -50,9 +52,40 @@ impl Symvers {
         self.0.len()
     }
 
-    /// Never true: parsing refuses an empty table.
+    /// Whether there is none; a table that was parsed has some.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Every symbol with its export, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Export)> {
+        self.0.iter().map(|(name, export)| (name.as_str(), export))
+    }
+
+    /// Adds a symbol. One that is there already stays, as modpost does it with a symbol that is
+    /// exported twice; then this is false.
+    pub fn insert(&mut self, name: String, export: Export) -> bool {
+        match self.0.entry(name) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(export);
+                true
+            }
+        }
+    }
+
+    /// The text of a Module.symvers, its lines as modpost writes them since Linux 5.6: `vmlinux`
+    /// first, then by owner and name (modpost's own order is that of linking).
+    pub fn to_text(&self) -> String {
+        let mut all: Vec<(&String, &Export)> = self.0.iter().collect();
+        all.sort_by_key(|(name, e)| (e.owner != "vmlinux", &e.owner, *name));
+        let mut text = String::with_capacity(all.len() * 80);
+        for (name, e) in all {
+            let kind = if e.gpl_only { "EXPORT_SYMBOL_GPL" } else { "EXPORT_SYMBOL" };
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{:#010x}\t{name}\t{}\t{kind}\t{}", e.crc, e.owner, e.namespace);
+        }
+        text
     }
 
     /// Whether this kernel was built with CONFIG_MODVERSIONS: without, every CRC is 0.
@@ -105,6 +138,18 @@ mod tests {
             assert_eq!(table.get("f"), Some(&want(namespace)), "{case}");
             assert!(table.has_versions(), "{case}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_the_first_of_two_exports_stays() {
+        let text = "0x00000001\tz\tvmlinux\tEXPORT_SYMBOL\t\n\
+                    0x1c3a5e0b\tf\tdrivers/a/a\tEXPORT_SYMBOL_GPL\tNS\n\
+                    0x00000002\ta\tdrivers/b\tEXPORT_SYMBOL\tmodule:kvm-amd,kvm-intel\n";
+        let mut table = Symvers::parse(text).unwrap();
+        assert_eq!(table.to_text(), text);
+        let export = table.get("a").cloned().unwrap();
+        assert!(!table.insert("z".into(), export.clone()) && table.insert("y".into(), export));
+        assert_eq!((table.get("z").unwrap().crc, table.iter().count()), (1, 4));
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn open(path: PathBuf) -> Result<Found<Ready>> {
     let mut file = fs::File::open(&path).with_context(shown)?;
     let mut raw = Vec::new();
     file.read_to_end(&mut raw).with_context(shown)?;
-    let compressed = crate::module::compress::Compression::of(&raw).is_some();
+    let compressed = crate::compress::Compression::of(&raw).is_some();
     let plain = decompress(&path, raw)?;
     let depends = read_info(&plain).with_context(shown)?.depends();
     Ok(Found::File(Ready { path, file, bytes: compressed.then_some(plain) }, depends))

@@ -10,11 +10,11 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Ready;
+use crate::compress::Compression;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::{Release, gnu_build_id};
-use crate::module::compress::Compression;
 use crate::module::{Found, Info, decompress, name_of_path, read_info, read_info_of_file};
 use crate::store::{FileEntry, Layout, Manifest, file_digest, key_of_link, trust};
 

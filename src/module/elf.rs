@@ -1,7 +1,7 @@
 //! The ELF side of a module file: a relocatable object of either class and byte order.
 
 use anyhow::{Context, Result, bail};
-use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef, SymbolSection};
+use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef};
 
 use super::Info;
 
@@ -16,9 +16,6 @@ pub(super) struct Elf<'data, R: ReadRef<'data> = &'data [u8]> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Symbol<'data> {
     pub name: &'data str,
-    /// `st_value`: an offset into the section, or the value itself for `SHN_ABS`.
-    pub value: u64,
-    pub section: SymbolSection,
     pub undefined: bool,
     pub weak: bool,
     pub global: bool,
@@ -28,7 +25,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     /// Reads the ELF headers.
     pub(super) fn parse(data: R) -> Result<Elf<'data, R>> {
         let magic = data.read_bytes_at(0, 6).unwrap_or_default();
-        if let Some(how) = super::compress::Compression::of(magic) {
+        if let Some(how) = crate::compress::Compression::of(magic) {
             bail!("compressed with {how}; decompress it first");
         }
         let elf = object::File::parse(data).context("not a readable ELF object")?;
@@ -58,8 +55,6 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
             Ok("") => None,
             Ok(name) => Some(Ok(Symbol {
                 name,
-                value: s.address(),
-                section: s.section(),
                 undefined: s.is_undefined(),
                 weak: s.is_weak(),
                 global: s.is_global(),

@@ -4,8 +4,9 @@
 //! Pure functions of bytes, but for [`insert`] and [`kmsg`]. The bytes may be hostile or torn: every reader
 //! here gives an error and never panics.
 
-pub mod compress;
+mod compress;
 mod elf;
+mod exports;
 mod info;
 pub mod insert;
 pub mod kmsg;
@@ -18,6 +19,7 @@ mod this_module;
 use anyhow::{Context, Result};
 
 pub use compress::decompress;
+pub(crate) use exports::{MAX_STRING, namespace, symbol_name};
 pub use info::{Info, Vermagic};
 pub use order::{Found, order};
 pub use symbols::{Export, Import, Version};
@@ -105,6 +107,28 @@ pub fn read_info(bytes: &[u8]) -> Result<Info> {
 pub fn read_info_of_file(file: &std::fs::File) -> Result<Info> {
     let cache = object::ReadCache::new(file);
     elf::Elf::parse(&cache)?.info()
+}
+
+/// What a module shares with the kernel and other modules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// Its `.modinfo`.
+    pub info: Info,
+    /// The exported symbols, sorted by name.
+    pub exports: Vec<Export>,
+    /// The CRCs it was built against, in file order; empty without CONFIG_MODVERSIONS.
+    pub versions: Vec<Version>,
+}
+
+/// Only the tables of a module file, decompressed: cheaper than [`Module::parse`], as
+/// [`read_info`] is.
+///
+/// # Errors
+/// As [`Module::parse`]. The caller names the file.
+pub fn read_tables(bytes: &[u8]) -> Result<Tables> {
+    let elf = elf::Elf::parse(bytes)?;
+    let exports = elf.exports().context("export tables")?;
+    Ok(Tables { info: elf.info()?, exports, versions: elf.versions()? })
 }
 
 /// A module's name as the kernel knows it (`/sys/module/NAME`, `depends=`): every `-` is a `_`,

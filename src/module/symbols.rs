@@ -1,11 +1,10 @@
-//! What a module wants from the kernel and gives to it: undefined symbols with the CRCs it was
-//! built against, and its export tables (kernel/module/version.c, include/linux/export*.h,
-//! scripts/mod/modpost.c of Linux 4.x to 7.x).
+//! What a module wants from the kernel: undefined symbols with the CRCs it was built against
+//! (kernel/module/version.c, scripts/mod/modpost.c of Linux 4.x to 7.x).
 
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
-use object::{Object, ObjectSection, SymbolSection};
+use object::{Object, ReadRef};
 
 use super::elf::Elf;
 
@@ -49,7 +48,7 @@ const NOT_IMPORTS: [&str; 4] = ["__this_module", "_GLOBAL_OFFSET_TABLE_", ".TOC.
 /// (`struct modversion_info`; MODULE_NAME_LEN is chosen so).
 const RECORD: usize = 64;
 
-impl Elf<'_> {
+impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     /// The undefined symbols of the module, weak ones left out, sorted by name, each with the
     /// CRC of `versions`.
     pub(super) fn imports(&self, versions: &[Version]) -> Result<Vec<Import>> {
@@ -86,7 +85,7 @@ impl Elf<'_> {
         let low = if self.elf.is_little_endian() { 0 } else { long - 4 };
         let crc = self.u32_at(record, low).context("__versions: short record")?;
         let name = record[long..].split(|&b| b == 0).next().unwrap_or_default();
-        Ok(Version { name: symbol_name(name, "__versions")?, crc })
+        Ok(Version { name: version_name(name, "__versions")?, crc })
     }
 
     fn extended_versions(&self, crcs: &[u8]) -> Result<Vec<Version>> {
@@ -101,80 +100,14 @@ impl Elf<'_> {
             let end = end.context("__version_ext_names has fewer names than there are CRCs")?;
             let crc = self.u32_at(crcs, offset).context("__version_ext_crcs: short record")?;
             versions
-                .push(Version { name: symbol_name(&names[..end], "__version_ext_names")?, crc });
+                .push(Version { name: version_name(&names[..end], "__version_ext_names")?, crc });
             names = &names[end + 1..];
         }
         Ok(versions)
     }
-
-    /// The symbols the module exports, sorted by name.
-    pub(super) fn exports(&self) -> Result<Vec<Export>> {
-        let mut crcs = HashMap::new();
-        let mut namespaces = HashMap::new();
-        let mut entries = Vec::new();
-        for symbol in self.symbols() {
-            let s = symbol?;
-            if let Some(name) = s.name.strip_prefix("__crc_")
-                && !s.undefined
-            {
-                crcs.insert(name, self.crc(s.section, s.value).with_context(|| s.name.to_owned())?);
-            } else if let Some(name) = s.name.strip_prefix("__kstrtabns_")
-                && !s.undefined
-            {
-                let namespace = self.namespace(s.section, s.value);
-                namespaces.insert(name, namespace.with_context(|| s.name.to_owned())?);
-            } else if let Some(name) = s.name.strip_prefix("__ksymtab_")
-                && let SymbolSection::Section(index) = s.section
-            {
-                let section = self.elf.section_by_index(index)?;
-                let table = section.name()?;
-                // Linked modules have `__ksymtab[_gpl]`; `___ksymtab[_gpl]+name` before linking.
-                if table.trim_start_matches('_').starts_with("ksymtab") {
-                    entries.push((name, table, s.value));
-                }
-            }
-        }
-        let flags = self.section("__kflagstab")?;
-        // The flags are an array beside `__ksymtab`: what counts is the entry's place in it.
-        entries.sort_by_key(|&(_, _, value)| value);
-        let mut exports = Vec::with_capacity(entries.len());
-        for (place, &(name, table, _)) in entries.iter().enumerate() {
-            let gpl_only = match flags {
-                Some(flags) => flags.get(place).context("__kflagstab is too short")? & 1 == 1,
-                None => table.contains("ksymtab_gpl"),
-            };
-            let namespace = namespaces.get(name).copied().unwrap_or_default().to_owned();
-            let crc = crcs.get(name).copied();
-            exports.push(Export { name: name.to_owned(), crc, gpl_only, namespace });
-        }
-        exports.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(exports)
-    }
-
-    /// A `__kstrtabns_` symbol (Linux 5.4) stands where the namespace is, which is mostly empty.
-    fn namespace(&self, section: SymbolSection, value: u64) -> Result<&str> {
-        let SymbolSection::Section(index) = section else { bail!("namespace in {section:?}") };
-        let data = self.elf.section_by_index(index)?.data()?;
-        let bytes = data.get(usize::try_from(value)?..).context("points outside its section")?;
-        let end = bytes.iter().position(|&b| b == 0).context("namespace without an end")?;
-        std::str::from_utf8(&bytes[..end]).context("namespace that is not UTF-8")
-    }
-
-    /// A `__crc_` symbol is the CRC itself (absolute, before Linux 5.19) or stands where the CRC
-    /// is stored.
-    fn crc(&self, section: SymbolSection, value: u64) -> Result<u32> {
-        match section {
-            SymbolSection::Absolute => Ok(u32::try_from(value & 0xffff_ffff)?),
-            SymbolSection::Section(index) => {
-                let data = self.elf.section_by_index(index)?.data()?;
-                self.u32_at(data, usize::try_from(value)?).context("points outside its section")
-            }
-            other => bail!("CRC symbol in {other:?}"),
-        }
-    }
 }
 
-fn symbol_name(bytes: &[u8], table: &str) -> Result<String> {
+fn version_name(bytes: &[u8], table: &str) -> Result<String> {
     let name = std::str::from_utf8(bytes).ok().filter(|n| !n.is_empty());
     Ok(name.with_context(|| format!("{table}: a record without a readable name"))?.to_owned())
 }

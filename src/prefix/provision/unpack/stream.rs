@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Chain, Cursor, ErrorKind, Read};
 
 use anyhow::{Result, bail};
 
-use crate::module::compress::Compression;
+use crate::compress::Compression;
 
 /// zstd may be asked to look back this far (`--long=27`, `--ultra -22`); more is refused, so that
 /// an archive cannot ask for any amount of memory.
@@ -35,12 +35,10 @@ pub(super) fn open(file: File) -> Result<Stream> {
         true => Some(Compression::Zstd),
         false => Compression::of(first),
     };
-    if how.is_none() && first.get(MAGIC_AT..MAGIC_AT + 5) != Some(b"ustar") {
-        bail!("the archive is neither tar nor tar compressed with zstd, gzip or xz");
-    }
+    let tar = first.get(MAGIC_AT..MAGIC_AT + 5) == Some(b"ustar");
     let mut content_size = None;
     let reader: Box<dyn Read> = match how {
-        None => Box::new(file),
+        None if tar => Box::new(file),
         Some(Compression::Gzip) => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
         Some(Compression::Xz) => {
             Box::new(lzma_rust2::XzReader::new_mem_limit(file, true, XZ_MEMORY_KIB))
@@ -49,6 +47,9 @@ pub(super) fn open(file: File) -> Result<Stream> {
             let frames = Frames::new(file)?;
             content_size = frames.first_size().filter(|size| *size > 0);
             Box::new(frames)
+        }
+        None | Some(_) => {
+            bail!("the archive is neither tar nor tar compressed with zstd, gzip or xz")
         }
     };
     Ok(Stream { reader, content_size })

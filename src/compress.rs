@@ -1,0 +1,242 @@
+//! Decompression of kernel images, their payloads and module files, told apart by their first
+//! bytes, as the kernel (lib/decompress.c) and kmod do it, never by a name. Everything here is
+//! bounded: what comes out by the caller's limit, dictionaries and windows by constants.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+/// Dictionary limit for xz and lzma, KiB. Kbuild's own calls need 32 MiB (scripts/xz_wrap.sh), the
+/// formats' highest level 65 MiB.
+const XZ_MEMORY_KIB: u32 = 128 * 1024;
+/// zstd may look back this far: `--ultra -22`, with which Kbuild packs kernels.
+const ZSTD_WINDOW: u64 = 128 << 20;
+/// A block of LZ4's legacy frame, unpacked (lz4_Frame_format.md, "Legacy frame").
+const LZ4_BLOCK: usize = 8 << 20;
+/// The magic number of that frame.
+const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
+/// Memory for the result grows by doubling up to here, and by this much from then on, so that the
+/// last step cannot double what is needed.
+const LARGEST_STEP: usize = 32 << 20;
+
+/// How a file or a kernel's payload is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// RFC 1952
+    Gzip,
+    /// .xz
+    Xz,
+    /// RFC 8878
+    Zstd,
+    /// LZ4's legacy frame, `lz4 -l`: what Kbuild makes of kernels
+    Lz4,
+    /// `bzip2`
+    Bzip2,
+    /// The .lzma format of LZMA Utils ("LZMA alone")
+    Lzma,
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Compression::Gzip => "gzip",
+            Compression::Xz => "xz",
+            Compression::Zstd => "zstd",
+            Compression::Lz4 => "lz4",
+            Compression::Bzip2 => "bzip2",
+            Compression::Lzma => "lzma",
+        })
+    }
+}
+
+impl Compression {
+    /// The compression of what begins with these bytes (six are enough); `None` when it is not
+    /// compressed in any way known here.
+    pub fn of(bytes: &[u8]) -> Option<Compression> {
+        match bytes {
+            [0x1f, 0x8b, ..] => Some(Compression::Gzip),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Compression::Xz),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstd),
+            [0x02, 0x21, 0x4c, 0x18, ..] => Some(Compression::Lz4),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Compression::Bzip2),
+            // The usual lc/lp/pb and a dictionary of 64 KiB or more: all the magic there is.
+            [0x5d, 0, 0, ..] => Some(Compression::Lzma),
+            _ => None,
+        }
+    }
+}
+
+/// What may follow the first compressed stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Only more of the same: a file.
+    Streams,
+    /// Anything, and it is not looked at: the payload of a kernel image, to which Kbuild appends
+    /// the unpacked size (scripts/Makefile.lib, `size_append`).
+    Ignored,
+}
+
+/// Decompresses `bytes` to at most `limit` bytes.
+///
+/// # Errors
+/// Compressed in no way known here, damaged, or larger than `limit` when decompressed.
+pub fn unpack(bytes: &[u8], tail: Tail, limit: usize) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    unpack_into(&mut out, bytes, tail, limit)?;
+    Ok(out)
+}
+
+/// [`unpack`] into a buffer that is used again and again; what was in it is lost.
+///
+/// # Errors
+/// As [`unpack`]; there is nothing sensible in `out` then.
+pub fn unpack_into(out: &mut Vec<u8>, bytes: &[u8], tail: Tail, limit: usize) -> Result<()> {
+    out.clear();
+    let Some(how) = Compression::of(bytes) else {
+        bail!("compressed in no known way (first bytes {:02x?})", bytes.get(..6).unwrap_or(bytes));
+    };
+    let read = match how {
+        Compression::Lz4 => lz4_legacy(out, bytes, limit),
+        _ => reader(how, bytes, tail).and_then(|mut reader| read_up_to(out, &mut reader, limit)),
+    };
+    match read.with_context(|| format!("damaged {how} data"))? {
+        true => Ok(()),
+        false => Err(anyhow!("{how} data that decompresses to more than {limit} bytes")),
+    }
+}
+
+fn reader<'a>(how: Compression, bytes: &'a [u8], tail: Tail) -> Result<Box<dyn Read + 'a>> {
+    let all = tail == Tail::Streams;
+    Ok(match how {
+        Compression::Gzip if all => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
+        Compression::Gzip => Box::new(flate2::read::GzDecoder::new(bytes)),
+        Compression::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(bytes, all, XZ_MEMORY_KIB)),
+        Compression::Lzma => {
+            Box::new(lzma_rust2::LzmaReader::new_mem_limit(bytes, XZ_MEMORY_KIB, None)?)
+        }
+        Compression::Zstd => {
+            let reader =
+                ruzstd::decoding::StreamingDecoder::new_with_max_window_size(bytes, ZSTD_WINDOW);
+            Box::new(reader.map_err(|e| anyhow!("{e}"))?)
+        }
+        Compression::Bzip2 if all => Box::new(bzip2::read::MultiBzDecoder::new(bytes)),
+        Compression::Bzip2 => Box::new(bzip2::read::BzDecoder::new(bytes)),
+        Compression::Lz4 => bail!("lz4 blocks are not read as a stream"),
+    })
+}
+
+/// Reads to the end; whether that came within `limit` bytes.
+fn read_up_to(out: &mut Vec<u8>, reader: &mut dyn Read, limit: usize) -> Result<bool> {
+    let mut filled = 0;
+    loop {
+        if filled == out.len() {
+            if filled > limit {
+                return Ok(false);
+            }
+            grow(out, limit)?;
+        }
+        match reader.read(&mut out[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    out.truncate(filled);
+    Ok(filled <= limit)
+}
+
+/// Makes room for more, one byte beyond `limit` at most: that one tells too much from enough.
+fn grow(out: &mut Vec<u8>, limit: usize) -> io::Result<()> {
+    let have = out.len();
+    let step = have.max(out.capacity() - have).clamp(64 << 10, LARGEST_STEP);
+    let room = have.saturating_add(step).min(limit.saturating_add(1));
+    out.try_reserve_exact(room - have).map_err(|_| ErrorKind::OutOfMemory)?;
+    out.resize(room, 0);
+    Ok(())
+}
+
+/// LZ4's legacy frame: blocks, each behind its packed size; a second frame may follow. Whether all
+/// of it came within `limit` bytes.
+fn lz4_legacy(out: &mut Vec<u8>, bytes: &[u8], limit: usize) -> Result<bool> {
+    let mut rest = bytes;
+    // What four bytes at the end say is no block's size but, if Kbuild wrote them, the whole's.
+    while let Some((head, tail)) = rest.split_first_chunk().filter(|(_, tail)| !tail.is_empty()) {
+        if *head == LZ4_MAGIC {
+            rest = tail;
+            continue;
+        }
+        let size = usize::try_from(u32::from_le_bytes(*head))?;
+        let block = tail.get(..size).context("a block reaches beyond the end")?;
+        let begin = out.len();
+        if begin > limit {
+            return Ok(false);
+        }
+        out.try_reserve_exact(LZ4_BLOCK)?;
+        out.resize(begin + LZ4_BLOCK, 0);
+        let n = lz4_flex::block::decompress_into(block, &mut out[begin..])?;
+        out.truncate(begin + n);
+        rest = &tail[size..];
+    }
+    ensure!(!out.is_empty(), "no block in it");
+    Ok(out.len() <= limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(bytes).unwrap();
+        gz.finish().unwrap()
+    }
+
+    #[test]
+    fn a_compressed_bomb_is_refused() {
+        let gz = gzip(&[0; 100_000]);
+        assert_eq!(unpack(&gz, Tail::Streams, 100_000).unwrap().len(), 100_000);
+        let e = unpack(&gz, Tail::Streams, 99_999).unwrap_err().to_string();
+        assert_eq!(e, "gzip data that decompresses to more than 99999 bytes");
+        let e = unpack(&gz[..gz.len() / 2], Tail::Streams, 100_000).unwrap_err();
+        assert!(format!("{e:#}").starts_with("damaged gzip data: "), "{e:#}");
+    }
+
+    #[test]
+    fn what_follows_a_payload_is_ignored_and_what_follows_a_file_is_not() {
+        let gz = gzip(b"kernel");
+        let twice = [gz.clone(), gz.clone()].concat();
+        let sized = [&gz[..], &[6, 0, 0, 0]].concat();
+        assert_eq!(unpack(&sized, Tail::Ignored, 100).unwrap(), b"kernel");
+        assert_eq!(unpack(&twice, Tail::Ignored, 100).unwrap(), b"kernel");
+        assert_eq!(unpack(&twice, Tail::Streams, 100).unwrap(), b"kernelkernel");
+        assert!(unpack(&sized, Tail::Streams, 100).is_err());
+    }
+
+    #[test]
+    fn lz4_blocks_that_lie_about_their_size_are_errors() {
+        let packed = lz4_flex::block::compress(b"vmlinux vmlinux vmlinux");
+        let size = u32::try_from(packed.len()).unwrap().to_le_bytes();
+        let whole = [&LZ4_MAGIC[..], &size, &packed].concat();
+        let unpacked = |bytes: &[u8]| unpack(bytes, Tail::Ignored, 1 << 20);
+        assert_eq!(unpacked(&whole).unwrap(), b"vmlinux vmlinux vmlinux");
+        let sized = [&whole[..], &[23, 0, 0, 0]].concat();
+        assert_eq!(unpacked(&sized).unwrap(), b"vmlinux vmlinux vmlinux");
+        for cut in 0..whole.len() {
+            assert!(unpacked(&whole[..cut]).is_err(), "cut at {cut}");
+        }
+        let huge = [&LZ4_MAGIC[..], &[0xff; 4], &packed].concat();
+        assert!(format!("{:#}", unpacked(&huge).unwrap_err()).contains("beyond the end"));
+    }
+
+    #[test]
+    fn what_is_not_compressed_is_no_compression() {
+        for bytes in [&b""[..], b"\x7fELF\x02\x01", b"MZ", b"BZh0", &[0x1f], &[0x5d, 0]] {
+            assert_eq!(Compression::of(bytes), None, "{bytes:02x?}");
+            assert!(unpack(bytes, Tail::Streams, 10).is_err(), "{bytes:02x?}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The kernel image as shipped, and the kernel in it: an x86 bzImage, an EFI zboot image, an arm64
+//! Image (bare or compressed as a whole), or a vmlinux.
+
+mod build_id;
+mod config;
+mod elf;
+mod headers;
+mod raw;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use object::Endianness;
+
+pub use build_id::{build_id, running_build_id};
+
+use super::notes::{BUILD_SALT, GNU_BUILD_ID, hexadecimal};
+use super::{Release, Symvers, recover};
+use crate::compress::{Compression, Tail, unpack};
+
+/// No file is larger that is a kernel; only a vmlinux with debug information comes near.
+const MAX_FILE: usize = 512 << 20;
+/// No compressed image is larger.
+const MAX_PACKED: usize = 256 << 20;
+/// No kernel is larger unpacked: they have less than 150 MiB.
+const MAX_KERNEL: usize = 512 << 20;
+/// How the banner begins (`linux_banner`, init/version-timestamp.c).
+const BANNER: &[u8] = b"Linux version ";
+/// The banner's length at most.
+const MAX_BANNER: usize = 1024;
+
+/// What kind of file a kernel image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Documentation/arch/x86/boot.rst
+    BzImage,
+    /// A self-unpacking EFI program (drivers/firmware/efi/libstub/zboot-header.S)
+    Zboot,
+    /// Documentation/arch/arm64/booting.rst
+    Arm64,
+    /// An ELF file
+    Vmlinux,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::BzImage => "x86 bzImage",
+            Format::Zboot => "EFI zboot image",
+            Format::Arm64 => "arm64 Image",
+            Format::Vmlinux => "vmlinux",
+        })
+    }
+}
+
+/// A kernel image, unpacked. It holds the whole kernel in memory: 40 to 100 MB.
+pub struct Image {
+    format: Format,
+    compression: Option<Compression>,
+    /// From the boot header.
+    release: Option<String>,
+    kernel: Vec<u8>,
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("format", &self.format)
+            .field("compression", &self.compression)
+            .field("release", &self.release())
+            .field("kernel", &self.kernel.len())
+            .finish()
+    }
+}
+
+impl Image {
+    /// Reads and unpacks an image file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is larger than 512 MiB, or is no kernel image ([`Image::parse`]);
+    /// it is named.
+    pub fn open(path: &Path) -> Result<Image> {
+        let read = || -> Result<Image> {
+            let file = File::open(path)?;
+            let meta = file.metadata()?;
+            ensure!(meta.is_file(), "not a regular file");
+            let mut bytes = Vec::new();
+            // One more than is allowed tells too much from enough, and a growing file too.
+            let size = usize::try_from(meta.len()).unwrap_or(usize::MAX).min(MAX_FILE);
+            bytes.try_reserve_exact(size + 1)?;
+            file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
+            ensure!(bytes.len() <= MAX_FILE, "larger than any kernel ({MAX_FILE} bytes)");
+            Image::from_bytes(bytes)
+        };
+        read().with_context(|| format!("{}", path.display()))
+    }
+
+    /// Takes an image apart. Never more than 512 MiB are unpacked.
+    ///
+    /// # Errors
+    /// No kernel image of a known format, cut short, or compressed in a way unknown here or
+    /// damaged. The caller names the file.
+    pub fn parse(bytes: &[u8]) -> Result<Image> {
+        match headers::find(bytes)? {
+            // Spares the copy of what is unpacked anyway.
+            headers::Found::Bare(_) => Image::from_bytes(bytes.to_vec()),
+            headers::Found::Packed(packed) => Image::unpacked(bytes, &packed),
+        }
+    }
+
+    fn from_bytes(bytes: Vec<u8>) -> Result<Image> {
+        match headers::find(&bytes)? {
+            headers::Found::Bare(format) => Image::bare(format, None, bytes),
+            headers::Found::Packed(packed) => Image::unpacked(&bytes, &packed),
+        }
+    }
+
+    fn bare(format: Format, compression: Option<Compression>, kernel: Vec<u8>) -> Result<Image> {
+        if format == Format::Vmlinux {
+            elf::is_linked(&kernel)?;
+        }
+        Ok(Image { format, compression, release: None, kernel })
+    }
+
+    fn unpacked(bytes: &[u8], packed: &headers::Packed) -> Result<Image> {
+        let payload = bytes.get(packed.payload.clone()).context("payload outside of the image")?;
+        ensure!(payload.len() <= MAX_PACKED, "larger than any compressed kernel");
+        let compression = Compression::of(payload);
+        let kernel = unpack(payload, Tail::Ignored, MAX_KERNEL).with_context(|| {
+            let what = packed.format.map_or("the file".to_owned(), |f| format!("the {f}'s kernel"));
+            format!("unpacking {what}")
+        })?;
+        let inside = match headers::find(&kernel) {
+            Ok(headers::Found::Bare(format)) => format,
+            Ok(headers::Found::Packed(_)) => bail!("an image within an image, or packed twice"),
+            Err(e) => return Err(e.context("what was unpacked is no kernel")),
+        };
+        let image = Image::bare(inside, compression, kernel)?;
+        let release = packed.release.clone().and_then(|r| Some(r.parse::<Release>().ok()?.into()));
+        Ok(Image { format: packed.format.unwrap_or(inside), release, ..image })
+    }
+
+    /// What kind of file it is.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// How the kernel in it is compressed; `None` when it is not.
+    pub fn compression(&self) -> Option<Compression> {
+        self.compression
+    }
+
+    /// `uname -r` of this kernel: the boot header says it, otherwise the banner.
+    pub fn release(&self) -> Option<String> {
+        self.release.clone().or_else(|| {
+            let (release, _) = self.banner()?.split_at(BANNER.len()).1.split_once(' ')?;
+            Some(release.to_owned())
+        })
+    }
+
+    /// The line that the kernel prints first (`/proc/version`): release, builder, compiler,
+    /// `uname -v`.
+    pub fn banner(&self) -> Option<&str> {
+        let mut banners = memchr::memmem::find_iter(&self.kernel, BANNER)
+            .filter_map(|at| banner(&self.kernel[at..self.kernel.len().min(at + MAX_BANNER)]));
+        let first = banners.next()?;
+        // Since Linux 6.1 one without the number of the build may stay behind in the first passes'
+        // place (init/version.c).
+        let numbered =
+            |line: &&str| line.split_once(" #").is_some_and(|(_, v)| !v.starts_with(' '));
+        if numbered(&first) { Some(first) } else { banners.find(numbered).or(Some(first)) }
+    }
+
+    /// The kernel itself, unpacked: ELF, or the bare code and data of an arm64 Image.
+    pub fn kernel(&self) -> &[u8] {
+        &self.kernel
+    }
+
+    /// Whether the kernel is an ELF file, and has sections.
+    pub fn is_elf(&self) -> bool {
+        self.kernel.starts_with(headers::ELF)
+    }
+
+    /// A section of an ELF kernel; `None` where it has none of that name, or no sections at all.
+    pub fn section(&self, name: &str) -> Option<&[u8]> {
+        elf::section(&self.kernel, name)
+    }
+
+    /// The configuration that the kernel was built with, where it has that in itself
+    /// (CONFIG_IKCONFIG, kernel/configs.c).
+    ///
+    /// # Errors
+    /// It has, but it is damaged.
+    pub fn ikconfig(&self) -> Result<Option<Vec<u8>>> {
+        config::find(&self.kernel)
+    }
+
+    /// The GNU build-id, lower-case hexadecimal.
+    pub fn build_id(&self) -> Option<String> {
+        self.note(b"GNU", GNU_BUILD_ID).map(hexadecimal).filter(|id| !id.is_empty())
+    }
+
+    /// CONFIG_BUILD_SALT, which distributions set to the release so that build-ids differ; `None`
+    /// where it is empty.
+    pub fn build_salt(&self) -> Option<String> {
+        let text = self.note(b"Linux", BUILD_SALT)?.split(|&b| b == 0).next()?;
+        std::str::from_utf8(text).ok().filter(|t| !t.is_empty()).map(str::to_owned)
+    }
+
+    fn note(&self, name: &[u8], kind: u32) -> Option<&[u8]> {
+        match self.is_elf() {
+            true => elf::note(&self.kernel, name, kind),
+            false => raw::note(&self.kernel, self.endian(), name, kind),
+        }
+    }
+
+    /// The kernel's byte order.
+    pub(super) fn endian(&self) -> Endianness {
+        match self.is_elf() {
+            true => elf::endian(&self.kernel),
+            false => headers::arm64_endian(&self.kernel),
+        }
+    }
+
+    /// What the kernel itself exports (owner `vmlinux`); without the modules that come with it.
+    ///
+    /// # Errors
+    /// No export tables found (a kernel without CONFIG_MODULES), or damaged ones.
+    pub fn symvers(&self) -> Result<Symvers> {
+        recover::vmlinux(self)
+    }
+}
+
+/// The banner that `bytes` begin with.
+fn banner(bytes: &[u8]) -> Option<&str> {
+    let line = &bytes[..bytes.iter().position(|&b| b == b'\n' || b == 0)?];
+    let line = std::str::from_utf8(line).ok().filter(|l| !l.contains(char::is_control))?;
+    // The format strings of /proc/version look alike.
+    let (release, rest) = line.get(BANNER.len()..)?.split_once(' ')?;
+    let real = release.starts_with(|c: char| c.is_ascii_digit()) && rest.starts_with('(');
+    (real && release.parse::<Release>().is_ok()).then_some(line)
+}
+
+/// The kernel in an image: [`Image::parse`] for who wants nothing else.
+///
+/// # Errors
+/// As [`Image::parse`].
+pub fn vmlinux(image: &[u8]) -> Result<Vec<u8>> {
+    Ok(Image::parse(image)?.kernel)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! What modules were built against, compared with a table.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Symvers;
+use crate::module::Version;
+
+/// How many differences are printed.
+const SHOWN: usize = 20;
+
+/// The CRCs that modules were built against. Nearly always all modules want the same of a symbol,
+/// so they are counted, not kept one by one.
+#[derive(Debug, Default)]
+pub(super) struct Versions {
+    wanted: HashMap<String, Vec<Wanted>>,
+    modules: usize,
+    without: usize,
+}
+
+/// A CRC that is wanted of a symbol.
+#[derive(Debug)]
+struct Wanted {
+    crc: u32,
+    modules: usize,
+    /// The one of them that sorts first.
+    first: String,
+}
+
+impl Versions {
+    /// Adds what a module wants.
+    pub(super) fn add(&mut self, owner: &str, versions: Vec<Version>) {
+        self.modules += 1;
+        self.without += usize::from(versions.is_empty());
+        for Version { name, crc } in versions {
+            self.want(name, crc, 1, owner);
+        }
+    }
+
+    /// Adds what was counted elsewhere.
+    pub(super) fn merge(&mut self, other: Versions) {
+        self.modules += other.modules;
+        self.without += other.without;
+        for (name, all) in other.wanted {
+            for Wanted { crc, modules, first } in all {
+                self.want(name.clone(), crc, modules, &first);
+            }
+        }
+    }
+
+    fn want(&mut self, name: String, crc: u32, modules: usize, first: &str) {
+        let all = self.wanted.entry(name).or_default();
+        match all.iter_mut().find(|wanted| wanted.crc == crc) {
+            Some(wanted) => {
+                wanted.modules += modules;
+                if first < wanted.first.as_str() {
+                    first.clone_into(&mut wanted.first);
+                }
+            }
+            None => all.push(Wanted { crc, modules, first: first.to_owned() }),
+        }
+    }
+
+    pub(super) fn compare(&self, symvers: &Symvers) -> CheckReport {
+        let mut report = CheckReport {
+            modules: self.modules,
+            without_versions: self.without,
+            compared: 0,
+            mismatches: Vec::new(),
+        };
+        for (symbol, all) in &self.wanted {
+            let exported = symvers.get(symbol).map(|export| export.crc);
+            for wanted in all {
+                report.compared += wanted.modules;
+                if exported != Some(wanted.crc) {
+                    report.mismatches.push(Mismatch {
+                        symbol: symbol.clone(),
+                        wanted: wanted.crc,
+                        exported,
+                        modules: wanted.modules,
+                        first: wanted.first.clone(),
+                    });
+                }
+            }
+        }
+        report.mismatches.sort_by(|a, b| (&a.symbol, a.wanted).cmp(&(&b.symbol, b.wanted)));
+        report
+    }
+}
+
+/// How a table compares with the modules of its kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// How many modules were read.
+    pub modules: usize,
+    /// How many of them have no CRCs to compare: all, of a kernel without CONFIG_MODVERSIONS.
+    pub without_versions: usize,
+    /// How many CRCs were compared.
+    pub compared: usize,
+    /// Where they differ, by symbol.
+    pub mismatches: Vec<Mismatch>,
+}
+
+/// A CRC that modules were built against and the table does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mismatch {
+    /// The symbol.
+    pub symbol: String,
+    /// What the modules were built against.
+    pub wanted: u32,
+    /// What the table has, if it has the symbol.
+    pub exported: Option<u32>,
+    /// How many modules want that.
+    pub modules: usize,
+    /// The first of them, by name.
+    pub first: String,
+}
+
+impl CheckReport {
+    /// Whether nothing differs. Of a kernel without CONFIG_MODVERSIONS there is nothing to compare,
+    /// and nothing differs ([`CheckReport::compared`] is 0).
+    pub fn is_sound(&self) -> bool {
+        self.mismatches.is_empty()
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mismatch { symbol, wanted, modules, first, .. } = self;
+        write!(f, "{symbol}: {wanted:#010x} in {first}")?;
+        if *modules > 1 {
+            write!(f, " and {} more", modules - 1)?;
+        }
+        match self.exported {
+            Some(crc) => write!(f, ", {crc:#010x} in the table"),
+            None => write!(f, ", not in the table"),
+        }
+    }
+}
+
+impl fmt::Display for CheckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CheckReport { modules, compared, mismatches, .. } = self;
+        if *compared == 0 {
+            return write!(f, "{modules} modules have no CRCs: nothing to compare");
+        }
+        let differ = mismatches.len();
+        write!(f, "{compared} CRCs of {modules} modules compared: ")?;
+        match differ {
+            0 => return write!(f, "all agree"),
+            _ => write!(f, "{differ} differ")?,
+        }
+        for mismatch in mismatches.iter().take(SHOWN) {
+            write!(f, "\n  {mismatch}")?;
+        }
+        match differ.saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}

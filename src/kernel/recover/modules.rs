@@ -1,0 +1,194 @@
+//! The modules that come with a kernel: what they export and what they were built against.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::check::Versions;
+use super::{Symvers, add};
+use crate::compress::{Compression, Tail, unpack_into};
+use crate::module::{Export, SUFFIXES, read_tables};
+
+/// No module that comes with a kernel is larger, packed or unpacked; the largest have 30 MiB. Each
+/// thread has one of both in memory.
+const MAX_MODULE: usize = 128 << 20;
+/// Threads at most, for the same reason.
+const MAX_JOBS: usize = 16;
+/// More files are no kernel's: distributions have 5,000.
+const MAX_FILES: usize = 100_000;
+/// Directories within each other; kernels have eight.
+const MAX_DEPTH: usize = 32;
+
+/// What was read of all modules.
+pub(super) struct Found {
+    /// Owner and exports, by owner; only modules that export something.
+    exports: Vec<(String, Vec<Export>)>,
+    pub(super) versions: Versions,
+}
+
+impl Found {
+    /// Puts the exports into the table; gives back the rest.
+    pub(super) fn add_to(self, symvers: &mut Symvers) -> Versions {
+        for (owner, exports) in self.exports {
+            for export in exports {
+                add(symvers, &owner, export);
+            }
+        }
+        self.versions
+    }
+}
+
+/// A module file.
+struct Shipped {
+    path: PathBuf,
+    /// Its path below `kernel/` without suffix: the owner in Module.symvers.
+    owner: String,
+    size: u64,
+}
+
+/// Reads every module below `dir`/kernel. Where `release` is given, all have to be for it. What
+/// they were built against is kept when `versions`.
+pub(super) fn read(
+    dir: &Path,
+    release: Option<&str>,
+    jobs: usize,
+    versions: bool,
+) -> Result<Found> {
+    let files = files(&dir.join("kernel"))?;
+    // The largest first: the last one decides when all are done.
+    let mut order: Vec<usize> = (0..files.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(files[index].size));
+    let work = Work {
+        files: &files,
+        order: &order,
+        next: AtomicUsize::new(0),
+        failed: AtomicBool::new(false),
+        release,
+        versions,
+    };
+    let jobs = jobs.clamp(1, MAX_JOBS).min(files.len().max(1));
+    let results: Vec<Result<Part>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..jobs).map(|_| scope.spawn(|| work.run())).collect();
+        let mut results = vec![work.run()];
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        results.extend(joined);
+        results
+    });
+    let mut found = Found { exports: Vec::new(), versions: Versions::default() };
+    for part in results {
+        let part = part?;
+        found.exports.extend(part.exports);
+        found.versions.merge(part.versions);
+    }
+    found.exports.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// What one thread has read.
+#[derive(Default)]
+struct Part {
+    exports: Vec<(String, Vec<Export>)>,
+    versions: Versions,
+}
+
+struct Work<'a> {
+    files: &'a [Shipped],
+    order: &'a [usize],
+    next: AtomicUsize,
+    failed: AtomicBool,
+    release: Option<&'a str>,
+    versions: bool,
+}
+
+impl Work<'_> {
+    fn run(&self) -> Result<Part> {
+        let mut part = Part::default();
+        let (mut file, mut plain) = (Vec::new(), Vec::new());
+        while !self.failed.load(Ordering::Relaxed) {
+            let Some(&index) = self.order.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
+                break;
+            };
+            let module = &self.files[index];
+            let read = self.module(module, &mut file, &mut plain, &mut part);
+            if read.is_err() {
+                self.failed.store(true, Ordering::Relaxed);
+            }
+            read.with_context(|| format!("{}", module.path.display()))?;
+        }
+        Ok(part)
+    }
+
+    fn module(
+        &self,
+        module: &Shipped,
+        file: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+        part: &mut Part,
+    ) -> Result<()> {
+        file.clear();
+        File::open(&module.path)?.take(MAX_MODULE as u64 + 1).read_to_end(file)?;
+        ensure!(file.len() <= MAX_MODULE, "larger than any module of a kernel");
+        let bytes = match Compression::of(file) {
+            Some(_) => {
+                unpack_into(plain, file, Tail::Streams, MAX_MODULE)?;
+                &plain[..]
+            }
+            None => &file[..],
+        };
+        let tables = read_tables(bytes)?;
+        let vermagic = tables.info.vermagic().context("no vermagic: not a kernel module")?;
+        if let Some(release) = self.release
+            && vermagic.release != release
+        {
+            bail!("a module for kernel {}; the image is {release}", vermagic.release);
+        }
+        if self.versions {
+            part.versions.add(&module.owner, tables.versions);
+        }
+        if !tables.exports.is_empty() {
+            part.exports.push((module.owner.clone(), tables.exports));
+        }
+        Ok(())
+    }
+}
+
+/// The module files below `dir`, by owner.
+fn files(dir: &Path) -> Result<Vec<Shipped>> {
+    let mut files = Vec::new();
+    walk(dir, "", 0, &mut files)?;
+    ensure!(!files.is_empty(), "{}: no modules in it", dir.display());
+    files.sort_by(|a, b| (&a.owner, &a.path).cmp(&(&b.owner, &b.path)));
+    Ok(files)
+}
+
+/// Links to directories are not followed: no kernel installs any, and they could go in circles.
+fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<Shipped>) -> Result<()> {
+    let shown = || format!("{}", dir.display());
+    ensure!(depth < MAX_DEPTH, "{}: directories {MAX_DEPTH} deep", dir.display());
+    for entry in fs::read_dir(dir).with_context(shown)? {
+        let entry = entry.with_context(shown)?;
+        let path = entry.path();
+        let name = entry.file_name();
+        let kind = entry.file_type().with_context(|| format!("{}", path.display()))?;
+        let name = name.to_str().filter(|n| n.bytes().all(|b| b.is_ascii_graphic()));
+        let stem = name.and_then(|n| SUFFIXES.iter().find_map(|s| n.strip_suffix(s)));
+        match (kind.is_dir(), name, stem) {
+            (true, Some(name), _) => walk(&path, &format!("{prefix}{name}/"), depth + 1, files)?,
+            (true, None, _) => bail!("{}: not a name a kernel gives", path.display()),
+            (false, _, Some(stem)) => {
+                let meta = fs::metadata(&path).with_context(|| format!("{}", path.display()))?;
+                ensure!(meta.is_file(), "{}: not a regular file", path.display());
+                ensure!(files.len() < MAX_FILES, "{}: too many modules", dir.display());
+                files.push(Shipped { path, owner: format!("{prefix}{stem}"), size: meta.len() });
+            }
+            (false, _, None) => {}
+        }
+    }
+    Ok(())
+}
