@@ -2,114 +2,21 @@
 //! /usr read-only. What comes after a build (loading) is in tests/boot.rs.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
+#[path = "build/good.rs"]
+mod good;
 #[path = "lab/mod.rs"]
 mod lab;
+#[path = "build/native.rs"]
+mod native;
 #[path = "build/trace.rs"]
 mod trace;
 
-use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lab::disk::State;
-use lab::nspawn::{Machine, Ran};
+use good::{assert_as_against_the_official_headers, assert_loads_in_the_stock_kernel};
 use lab::prefix::EPREFIX;
-use lab::root::Root;
-use zfs_prefix::store::{FailureRecord, Layout, check_tree, current_key};
-
-/// Builds use all cores: one after the other.
-static ONE: Mutex<()> = Mutex::new(());
-
-/// A machine of its own for one test.
-struct Native {
-    machine: Machine,
-    state: State,
-    release: String,
-    _work: tempfile::TempDir,
-    _one: MutexGuard<'static, ()>,
-}
-
-impl Native {
-    /// With the prefix in its place.
-    fn boot(name: &str) -> Native {
-        Native::prepared(name, |state| lab::prefix::install(state).unwrap())
-    }
-
-    fn prepared(name: &str, prepare: impl FnOnce(&State)) -> Native {
-        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let stage = std::env::var_os("ZFS_PREFIX_STAGE");
-        let stage = PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"));
-        let root: Root = lab::root::root().unwrap();
-        let work = tempfile::tempdir_in(lab::dir()).unwrap();
-        let state = State::fresh(&root, &work.path().join("state")).unwrap();
-        prepare(&state);
-        let minute = Duration::from_secs(60);
-        let machine = Machine::boot(name, &root, &state, Some(&stage), minute).unwrap();
-        Native { machine, state, release: root.release, _work: work, _one: one }
-    }
-
-    fn exec(&self, line: &str) -> Ran {
-        self.machine.exec(&line.replace("UNIT", &self.unit())).unwrap()
-    }
-
-    fn check(&self, line: &str) -> String {
-        self.machine.check(&line.replace("UNIT", &self.unit())).unwrap().trim().to_owned()
-    }
-
-    fn unit(&self) -> String {
-        format!("zfs-build@{}.service", self.release)
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::new(self.state.dir())
-    }
-
-    fn failure(&self) -> Option<FailureRecord> {
-        FailureRecord::read(&self.layout(), &self.release.parse().unwrap()).unwrap()
-    }
-
-    /// The builder's exit status after `systemctl start`, and its journal of that start.
-    fn build(&self) -> (String, String) {
-        let mark = self.check("journalctl -n 0 --show-cursor | sed -n 's/^-- cursor: //p'");
-        self.exec("systemctl start UNIT");
-        let journal = format!("journalctl -o cat -t zfs-build -u UNIT --after-cursor='{mark}'");
-        (self.check("systemctl show --value -p ExecMainStatus UNIT"), self.check(&journal))
-    }
-
-    /// Starts a build and waits until its STATUS begins with `word`.
-    fn start_until(&self, word: &str) {
-        self.check("systemctl start --no-block UNIT");
-        let begin = Instant::now();
-        loop {
-            let text = self.check("systemctl show --value -p StatusText UNIT");
-            if text.starts_with(word) {
-                return;
-            }
-            let state = self.check("systemctl show --value -p ActiveState UNIT");
-            let log = || self.exec("journalctl -o cat -u UNIT -n 30").output;
-            // Its job may be waiting for the prefix.
-            let waits = !self.check("systemctl show --value -p Job UNIT").is_empty();
-            let alive = waits || state == "activating";
-            assert!(alive, "the build ended before {word:?}: {state}\n{}", log());
-            assert!(begin.elapsed() < Duration::from_secs(900), "no {word:?}: {text:?}\n{}", log());
-            std::thread::sleep(Duration::from_millis(300));
-        }
-    }
-
-    /// Nothing was published, nothing is left over.
-    fn assert_store_untouched(&self, case: &str) {
-        let found = self
-            .exec("find /var/lib/zfs-prefix/store /var/lib/zfs-prefix/current -type f -o -type l");
-        let published: Vec<&str> =
-            found.output.lines().filter(|l| !l.starts_with("find: ")).collect();
-        assert!(published.is_empty(), "{case}: {published:?}");
-    }
-
-    fn assert_no_process_of_the_build(&self, case: &str) {
-        let left = self.exec("ps -u core -o pid,args --no-headers");
-        assert_eq!(left.output.trim(), "", "{case}: processes of the build are left");
-    }
-}
+use native::Native;
+use zfs_prefix::store::{check_tree, current_key};
 
 #[test]
 fn a_stopped_or_killed_build_leaves_no_process_and_no_trace_in_the_store() {
@@ -192,8 +99,12 @@ fn a_full_disk_ends_the_build_with_17_then_it_backs_off_until_the_inputs_change(
 
 #[test]
 fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root() {
-    // No prefix yet: the first build has its signed archive unpacked, audited and put in place.
-    let lab = Native::prepared("build-publish", |state| lab::prefix::offer(state).unwrap());
+    // No prefix yet: the first build has its signed archive unpacked, audited and put in place. And
+    // no build tree: Module.symvers is recovered from the kernel that the image ships.
+    let lab = Native::prepared("build-publish", |state| {
+        lab::prefix::offer(state).unwrap();
+        lab::source::offer(&lab::root::root().unwrap(), state).unwrap();
+    });
     lab.state.write("/etc/zfs-prefix/config.d/50-bad.toml", "[build]\njobs = \"many\"\n").unwrap();
     let drop_in = "/etc/systemd/system/zfs-build@.service.d/50-strace.conf";
     lab.state.write(drop_in, trace::drop_in()).unwrap();
@@ -244,9 +155,12 @@ fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root(
     );
     assert_journal(&lab, &key);
 
+    assert_as_against_the_official_headers(&tree.join("lib/modules").join(&lab.release));
+
     let (status, journal) = lab.build();
     assert_eq!(status, "0", "{journal}");
     assert!(journal.contains("are published already") && !journal.contains("emerge"), "{journal}");
+    assert_loads_in_the_stock_kernel(&lab);
     assert_damage_is_seen(
         &lab,
         &format!("/var/lib/zfs-prefix/current/{release}/lib/modules/{release}/extra/spl.ko"),
@@ -277,7 +191,7 @@ fn assert_nothing_of_the_host_was_mapped(lab: &Native) {
     {
         assert!(runs(program) >= least, "{program}: {:#?}", trace.programs);
     }
-    // Programs of the kernel's tree are linked for the host: what ran are relocated copies.
+    // Made here from the kernel's source, by the prefix's compiler.
     for program in ["/fixdep", "/modpost", "/objtool"] {
         assert!(runs(program) > 0, "{program}: {:#?}", trace.programs);
     }
@@ -289,7 +203,10 @@ fn assert_journal(lab: &Native, key: &str) {
     let entries: Vec<serde_json::Value> =
         stages.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let names: Vec<_> = entries.iter().map(|e| e["ZFS_PREFIX_STAGE"].as_str().unwrap()).collect();
-    assert_eq!(names, ["plan", "fetch", "build", "harvest", "depmod", "verify", "publish"]);
+    assert_eq!(
+        names,
+        ["plan", "kernel", "fetch", "build", "harvest", "depmod", "verify", "publish"]
+    );
     for entry in &entries[1..] {
         assert_eq!(entry["ZFS_PREFIX_KERNEL"], lab.release.as_str(), "{entry}");
         assert_eq!(entry["ZFS_PREFIX_KEY"], key, "{entry}");
@@ -401,18 +318,8 @@ fn the_make_recipe_publishes_the_same_modules_as_emerge() {
     let key = current_key(&lab.layout(), &release).unwrap();
     let manifest = check_tree(&lab.layout().tree(&release, &key)).unwrap();
     assert_eq!(manifest.recipe, "make");
-    let modules = lab::emerge::modules(&lab::root::root().unwrap()).unwrap();
-    for name in ["spl.ko", "zfs.ko"] {
-        let extra = format!("lib/modules/{release}/extra/{name}");
-        let parse = |path: PathBuf| {
-            zfs_prefix::module::Module::parse(&std::fs::read(path).unwrap()).unwrap()
-        };
-        let made = parse(lab.layout().tree(&release, &key).join(extra));
-        let merged = parse(modules.join(name));
-        assert_eq!(made.vermagic(), merged.vermagic(), "{name}");
-        assert_eq!(made.imports(), merged.imports(), "{name}: imports and their CRCs");
-        assert_eq!(made.exports(), merged.exports(), "{name}: exports and their CRCs");
-    }
+    let tree = lab.layout().tree(&release, &key);
+    assert_as_against_the_official_headers(&tree.join("lib/modules").join(&lab.release));
 }
 
 #[test]

@@ -131,10 +131,10 @@ fn a_module_compiled_against_the_official_headers_passes_every_guard() {
     }
     guard::structs(&sizes, &btf).unwrap();
     let built = Module::parse(&ko).unwrap();
-    guard::this_module(&built, &stock.module("fuse")).unwrap();
+    guard::this_module(&built, stock.module("fuse").this_module().unwrap()).unwrap();
     guard::btf_module(&built, &btf).unwrap();
     // blowfish_common has neither init nor exit: its size is compared all the same.
-    guard::this_module(&built, &stock.module("blowfish_common")).unwrap();
+    guard::this_module(&built, stock.module("blowfish_common").this_module().unwrap()).unwrap();
 }
 
 #[test]
@@ -150,9 +150,10 @@ fn a_module_compiled_without_an_option_of_the_kernel_is_refused_by_name_of_the_s
     let (ours, kernels) = (built.this_module().unwrap(), fuse.this_module().unwrap());
     assert_eq!(ours.init, kernels.init);
     assert_ne!(ours.exit, kernels.exit, "the option moves a member of struct module");
-    for (case, result) in
-        [("shipped", guard::this_module(&built, &fuse)), ("BTF", guard::btf_module(&built, &btf))]
-    {
+    for (case, result) in [
+        ("shipped", guard::this_module(&built, fuse.this_module().unwrap())),
+        ("BTF", guard::btf_module(&built, &btf)),
+    ] {
         let error = refused(case, result);
         assert!(error.contains("struct module has exit at"), "{case}: {error}");
     }
@@ -397,6 +398,17 @@ fn kernel_facts_of_the_stock_kernel_are_what_other_tools_say_of_it() {
         text.contains("Signatures:         sha256, not demanded but under lockdown\n"),
         "{text}"
     );
+
+    let etc = dir.path().join("etc/zfs-prefix");
+    fs::create_dir_all(&etc).unwrap();
+    fs::write(etc.join("config.toml"), "kernel.config = \"/given/${version}/${release}\"\n")
+        .unwrap();
+    let given = dir.path().join("given/6.1");
+    fs::create_dir_all(&given).unwrap();
+    fs::write(given.join(release), "CONFIG_MODULE_SIG_FORCE=y\n").unwrap();
+    let output = facts(dir.path(), &["--image", &image, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["module_sig_force"], true, "the configured one: {json}");
 
     let missing = facts(dir.path(), &["--release", "6.1.0-99"]);
     assert_eq!(missing.status.code(), Some(Exit::NoKernelSource.code().into()));

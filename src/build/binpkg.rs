@@ -5,14 +5,14 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 use super::command::Run;
 use super::output::reason_of;
-use super::recipe::{Job, failed};
+use super::recipe::{ANSWER, Job};
+use super::steps::failed;
 use crate::config::{Settings, fill_release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -44,9 +44,6 @@ const NOT_FETCHED: [&str; 6] =
     ["ERROR 4", "ERROR 5", "unable to resolve host", "failed: Connection", "Giving up.", "curl: ("];
 /// Portage, when the binhost's index cannot be had; the reason is in the line after.
 const UNREACHABLE: &str = "Error fetching binhost package info";
-
-/// How long Portage may take to say which version it would build.
-const ANSWER: Duration = Duration::from_secs(120);
 
 /// The configured binhost for one kernel.
 #[derive(Clone, Debug)]
@@ -134,7 +131,7 @@ impl Job<'_> {
             .args(["--fetchonly", "--getbinpkg"])
             .args(&package.atoms)
             .env("PORTAGE_BINHOST", &binhost.url);
-        let fetched = self.follow(&run)?;
+        let fetched = self.steps.follow(&run)?;
         if fetched.status.success() && !fetched.stalled {
             return Ok(Some(package));
         }
@@ -164,7 +161,7 @@ impl Job<'_> {
     /// [`Exit::BuildFailed`]: the merge failed.
     pub fn merge_package(&mut self, package: &Package) -> Result<PathBuf> {
         let run = self.emerge_package(package).args(&package.atoms);
-        let merged = self.follow(&run)?;
+        let merged = self.steps.follow(&run)?;
         package.refused(&merged.tail)?;
         if !merged.status.success() || merged.stalled {
             return Err(failed(&run, &merged, reason_of));
@@ -175,7 +172,7 @@ impl Job<'_> {
 
     /// The configured atoms, each with the version that Portage would compile here: otherwise it
     /// takes the highest one that the binhost has.
-    fn exact_atoms(&self) -> Result<Vec<String>> {
+    pub(super) fn exact_atoms(&self) -> Result<Vec<String>> {
         let exact = |atom: String| {
             if atom.starts_with('=') && !atom.ends_with('*') {
                 return Ok(atom);
@@ -187,7 +184,8 @@ impl Job<'_> {
                 .arg(&self.prefix.path)
                 .args(["ebuild", &atom])
                 .idle(ANSWER);
-            let said = best.output(self.cancel).with_context(asked).exit(Exit::PrefixIncomplete)?;
+            let said =
+                best.output(self.steps.cancel).with_context(asked).exit(Exit::PrefixIncomplete)?;
             let package = format!("{}-", package_of(&atom));
             match said.lines().map(str::trim).rfind(|line| line.starts_with(&package)) {
                 Some(version) => Ok(format!("={version}")),
@@ -218,14 +216,14 @@ impl Job<'_> {
     /// no say.
     fn verify_command(&self, key: &Path) -> Result<&'static str> {
         let run = |program| self.prefix.run(program, &self.place);
-        run("mkdir").args(["-m", "0700"]).arg(self.gpg_home()).output(self.cancel)?;
+        run("mkdir").args(["-m", "0700"]).arg(self.gpg_home()).output(self.steps.cancel)?;
         let gpg = || {
             let quiet = ["--batch", "--no-tty", "--quiet", "--no-autostart", "--homedir"];
             run("gpg").args(quiet).arg(self.gpg_home())
         };
         let unusable = || format!("{}: no usable OpenPGP public key in it", key.display());
-        gpg().arg("--import").arg(key).output(self.cancel).with_context(unusable)?;
-        let list = gpg().args(["--with-colons", "--list-keys"]).output(self.cancel)?;
+        gpg().arg("--import").arg(key).output(self.steps.cancel).with_context(unusable)?;
+        let list = gpg().args(["--with-colons", "--list-keys"]).output(self.steps.cancel)?;
         let trusted = fingerprints(&list);
         if trusted.is_empty() {
             fail!(Exit::Other, "{}", unusable());
@@ -237,7 +235,7 @@ impl Job<'_> {
             .args(["-c", trust, "sh"])
             .arg(self.gpg_home())
             .args(trusted)
-            .output(self.cancel)?;
+            .output(self.steps.cancel)?;
         // direct: nobody's certificates make another key trusted.
         Ok("gpg --verify --batch --no-tty --no-autostart --no-secmem-warning \
             --no-auto-check-trustdb --trust-model direct --status-fd 2 [PORTAGE_CONFIG] [SIGNATURE]")

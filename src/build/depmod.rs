@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::command::{Cancel, Run};
+use super::tree::Prepared;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::kernel::{Release, Tree};
+use crate::kernel::Release;
 use crate::store::Staging;
 
 /// What depmod reads beside the modules themselves (depmod(8), Documentation/kbuild/kbuild.rst).
 const LISTS: [&str; 3] = ["modules.order", "modules.builtin", "modules.builtin.modinfo"];
 
-/// Copies the kernel's lists from `system` (/usr/lib/modules/RELEASE) or its build tree into the
+/// Copies the kernel's lists from /usr/lib/modules/RELEASE or its build tree into the
 /// staging tree and runs the host's `depmod -b` there. depmod is the host's, not the prefix's:
 /// root runs nothing that others can write to.
 ///
@@ -24,19 +25,19 @@ pub fn run(
     root: &Path,
     staging: &Staging,
     release: &Release,
-    tree: &Tree,
+    tree: &Prepared,
     cancel: &Cancel,
 ) -> Result<()> {
     let system = root.join("usr/lib/modules").join(release.as_str());
     let base = Path::new("lib/modules").join(release.as_str());
     for list in LISTS {
-        // A kernel built without modules.builtin.modinfo (before 5.2) has only the others.
-        let Some(from) =
-            [system.join(list), tree.output.join(list)].into_iter().find(|p| p.exists())
-        else {
-            continue;
+        let from = system.join(list);
+        let bytes = match from.exists() {
+            true => Some(fs::read(&from).with_context(|| format!("{}", from.display()))?),
+            false => tree.list(list)?,
         };
-        let bytes = fs::read(&from).with_context(|| format!("{}", from.display()))?;
+        // A kernel built without modules.builtin.modinfo (before 5.2) has only the others.
+        let Some(bytes) = bytes else { continue };
         let to = base.join(list);
         std::io::Write::write_all(&mut staging.create(&to)?, &bytes)
             .with_context(|| format!("{}", staging.dir().join(&to).display()))?;

@@ -7,6 +7,7 @@ mod depmod;
 mod harvest;
 mod jobs;
 mod made_from;
+mod making;
 pub(crate) mod network;
 mod output;
 mod plan;
@@ -15,8 +16,10 @@ pub mod progress;
 mod reading;
 mod recipe;
 mod stage;
+mod steps;
+mod tree;
 mod verify;
-mod workdir;
+pub(crate) mod workdir;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,23 +28,21 @@ use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 pub(crate) use plan::atoms;
-pub use plan::{digest_paths, tree_dir};
+pub use plan::digest_paths;
+pub use tree::{tree_dir, why_none as why_no_tree};
 pub use verify::{Expected, verify};
 
-use crate::config::{Recipe, Settings};
+use crate::config::Settings;
 use crate::exit::{self, Exit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::Release;
 use crate::log::id;
-use crate::prefix::enter::Place;
-use crate::store::{self, FailureRecord, Layout, Lock, MANIFEST_VERSION, Manifest, Staging};
-use binpkg::{Binhost, Package};
+use crate::store::{self, FailureRecord, Layout, Lock};
 use command::Cancel;
-use plan::{Plan, make_source};
-use progress::{Counts, Progress};
+use plan::Plan;
+use progress::Progress;
 use stage::Stage;
-use workdir::WorkDir;
 
 /// What `zfs-build` was asked for.
 #[derive(Clone, Debug)]
@@ -131,15 +132,19 @@ impl Build<'_> {
         let plan = self.staged(Stage::Plan, |b| {
             Plan::make(b.host, b.settings, &b.release, &b.options.exe, b.cancel)
         })?;
-        self.key = plan.key.clone();
-        let span = tracing::info_span!("key", zfs_prefix_key = %plan.key);
-        let _entered = span.enter();
-        if self.published(&plan)? {
-            let text = format!("modules for kernel {} are published already", self.release);
-            info!("{text} (key {})", self.key);
-            self.progress.ready(&text);
-            return Ok(());
+        self.key = plan.key();
+        for candidate in &plan.trees.possible {
+            let span = tracing::info_span!("key", zfs_prefix_key = %candidate.key);
+            let _entered = span.enter();
+            if self.published(&plan, &candidate.key)? {
+                let text = format!("modules for kernel {} are published already", self.release);
+                info!("{text} (key {})", candidate.key);
+                self.progress.ready(&text);
+                return Ok(());
+            }
         }
+        let span = tracing::info_span!("key", zfs_prefix_key = %self.key);
+        let _entered = span.enter();
         self.hold_back()?;
         let tree = self.build(&plan)?;
         if self.release == self.host.kernel_release && !self.cancel.is_set() {
@@ -152,14 +157,14 @@ impl Build<'_> {
     }
 
     /// Whether a sound tree of this key is there; makes sure that `current` points to it.
-    fn published(&self, plan: &Plan) -> Result<bool> {
-        let tree = self.layout.tree(&self.release, &plan.key);
+    fn published(&self, plan: &Plan, key: &str) -> Result<bool> {
+        let tree = self.layout.tree(&self.release, key);
         let owner = nix::unistd::geteuid().as_raw();
         store::check_directories(&self.layout, &self.release, owner)?;
         if !tree.exists() || self.options.force {
             return Ok(false);
         }
-        let sound = store::check_published(&self.layout, &self.release, &plan.key, owner);
+        let sound = store::check_published(&self.layout, &self.release, key, owner);
         if let Err(error) = sound {
             warn!(
                 message_id = id::TREE_DAMAGED,
@@ -167,8 +172,8 @@ impl Build<'_> {
             );
             return Ok(false);
         }
-        if store::current_key(&self.layout, &self.release).as_ref() != Some(&plan.key) {
-            store::set_current(&self.layout, &self.release, &plan.key)?;
+        if store::current_key(&self.layout, &self.release).as_deref() != Some(key) {
+            store::set_current(&self.layout, &self.release, key)?;
         }
         self.settle(plan, &tree)?;
         Ok(true)
@@ -208,123 +213,6 @@ impl Build<'_> {
                 r.next_try.saturating_sub(store::unix_now())
             ),
             _ => Ok(()),
-        }
-    }
-
-    fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
-        let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
-        let package = match self.settings.build.recipe {
-            Recipe::Portage => self.staged(Stage::Fetch, |b| b.fetch(plan, &work))?,
-            Recipe::Make => None,
-        };
-        let (made_by, modules) = self.staged(Stage::Build, |b| match package {
-            Some(package) => Ok(("binary package", b.merge(plan, &work, &package)?)),
-            None => Ok((b.settings.build.recipe.name(), b.compile(plan, &work)?)),
-        })?;
-        let staging = Staging::new(&self.layout, &self.release)?;
-        let harvested = self
-            .staged(Stage::Harvest, |b| harvest::copy(&work.top, &modules, &staging, &b.release))?;
-        self.staged(Stage::Depmod, |b| {
-            depmod::run(&b.host.root, &staging, &b.release, &plan.tree, b.cancel)
-        })?;
-        let verified = self.staged(Stage::Verify, |b| {
-            let expected = Expected::of(b.host, &b.release, &plan.tree.symvers)?;
-            let files: Vec<(&Path, &[u8])> =
-                harvested.iter().map(|h| (h.path.as_path(), h.bytes.as_slice())).collect();
-            verify(&files, &expected)
-        })?;
-        let tree = self.staged(Stage::Publish, |b| {
-            let manifest = Manifest {
-                version: MANIFEST_VERSION,
-                kernel_release: b.release.clone(),
-                kernel_build_id: plan.build_id.clone(),
-                vermagic: verified.vermagic,
-                key: plan.key.clone(),
-                zfs_version: verified.zfs_version,
-                recipe: made_by.to_owned(),
-                created: store::unix_now(),
-                inputs: plan.inputs.map().clone(),
-                files: store::entries(staging.dir())?,
-            };
-            staging.publish(&manifest)
-        })?;
-        self.settle(plan, &tree)?;
-        // Only disk space is at stake: the next build removes it too.
-        work.remove().unwrap_or_else(|e| warn!("{e:#}"));
-        Ok(tree)
-    }
-
-    /// Fetches a binary package, or sources where there is none. A build that holds up the boot has
-    /// no network, but may have the sources, or a binhost on its disks.
-    fn fetch(&mut self, plan: &Plan, work: &WorkDir) -> Result<Option<Package>> {
-        let network = !self.options.early;
-        let readable = plan.binhost.iter().flat_map(Binhost::files).collect();
-        let place = Place { work: Some(work.top.clone()), readable, network, ..Place::default() };
-        if let Some(binhost) = &plan.binhost {
-            let here = network || !self.settings.portage.asks_network();
-            if !here {
-                info!("{} is not asked: there is no network this early", binhost.url);
-            } else {
-                if self.settings.portage.asks_network() {
-                    network::wait_for_network(self.cancel);
-                }
-                let package = self.job(plan, work, place.clone()).fetch_package(binhost)?;
-                if package.is_some() {
-                    return Ok(package);
-                }
-            }
-        }
-        self.job(plan, work, place).fetch()?;
-        Ok(None)
-    }
-
-    /// Merges a binary package; returns the modules it left, still their owner's files. They are
-    /// not stripped: that would cut off their signatures.
-    fn merge(&mut self, plan: &Plan, work: &WorkDir, package: &Package) -> Result<Vec<PathBuf>> {
-        let readable = plan.binhost.iter().flat_map(Binhost::files).collect();
-        let place = Place { work: Some(work.top.clone()), readable, ..Place::default() };
-        let installed = self.job(plan, work, place).merge_package(package)?;
-        let modules = harvest::find(&installed, &self.release)?;
-        made_from::check(&work.top, &modules, plan.inputs.map(), package.url())?;
-        Ok(modules)
-    }
-
-    /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
-    fn compile(&mut self, plan: &Plan, work: &WorkDir) -> Result<Vec<PathBuf>> {
-        let mut place = plan.prefix.place(&work.top, &plan.tree, self.cancel)?;
-        let recipe = self.settings.build.recipe;
-        if recipe == Recipe::Make {
-            place.readable.push(make_source(self.settings)?.to_owned());
-        }
-        let release = self.release.clone();
-        let counts = self.layout.cache().join("progress.json");
-        let mut job = self.job(plan, work, place);
-        job.expected = read_counts(&counts);
-        let installed = match recipe {
-            Recipe::Portage => job.portage()?,
-            Recipe::Make => job.make()?,
-        };
-        let modules = harvest::find(&installed, &release)?;
-        recipe::strip(&job, &modules)?;
-        // An estimate for the next build's STATUS; it may be lost.
-        if let Ok(json) = serde_json::to_vec(&job.progress.counts()) {
-            store::write_atomic(&counts, &json).unwrap_or_else(|e| warn!("{e:#}"));
-        }
-        Ok(modules)
-    }
-
-    fn job<'b>(&'b mut self, plan: &'b Plan, work: &'b WorkDir, place: Place) -> recipe::Job<'b> {
-        let jobs = self.options.jobs.or(self.settings.build.jobs);
-        recipe::Job {
-            prefix: &plan.prefix,
-            tree: &plan.tree,
-            settings: self.settings,
-            work,
-            place,
-            jobs: jobs.unwrap_or_else(|| jobs::choose(&self.host.path("/proc/meminfo"))),
-            expected: None,
-            cancel: self.cancel,
-            progress: &mut self.progress,
         }
     }
 
@@ -392,8 +280,4 @@ fn taken(path: &Path) -> Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e).with_context(|| format!("{}", path.display())),
     }
-}
-
-fn read_counts(path: &Path) -> Option<Counts> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }

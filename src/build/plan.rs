@@ -10,12 +10,14 @@ use anyhow::{Context, Result};
 
 use super::binpkg::Binhost;
 use super::command::{Cancel, Run};
+use super::tree::Candidates;
 use crate::config::{Recipe, Settings, expand_release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
-use crate::kernel::{Release, Tree, build_id, compiler_mismatch};
+use crate::kernel::{Release, build_id};
 use crate::prefix::Prefix;
+use crate::source::ZfsSource;
 use crate::store::{Digest, Inputs};
 
 /// Raised when what a recipe does changes in a way its other inputs do not show.
@@ -26,16 +28,14 @@ const RECIPE_VERSION: &str = "3";
 pub struct Plan {
     /// GNU build-id of that kernel.
     pub build_id: String,
-    /// Its build tree.
-    pub tree: Tree,
+    /// The ways to its build tree; the inputs of a build, and its key, depend on which is taken.
+    pub trees: Candidates,
     /// The prefix it is built in.
     pub prefix: Prefix,
+    /// The prefix's compiler, as it says itself.
+    pub compiler: String,
     /// Where a binary package may be had; only with the recipe `portage`.
     pub binhost: Option<Binhost>,
-    /// What the key is made of.
-    pub inputs: Inputs,
-    /// The key.
-    pub key: String,
 }
 
 impl Plan {
@@ -50,21 +50,14 @@ impl Plan {
         exe: &Path,
         cancel: &Cancel,
     ) -> Result<Plan> {
-        let tree = Tree::open(&tree_dir(host, settings, release), release)?;
         let image = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
         let build_id = build_id(host, image.as_deref(), release)?;
         let prefix = Prefix::open(&settings.prefix.path)?;
         let compiler = prefix.compiler(cancel)?;
-        let mismatch = tree.compiler().and_then(|kernel| compiler_mismatch(&kernel, &compiler));
-        if let Some(mismatch) = mismatch {
-            tracing::warn!("kernel {release}: {mismatch}");
-        }
         let mut inputs = Inputs::new();
         inputs.add("kernel-release", release.as_str());
         inputs.add("kernel-build-id", &*build_id);
-        inputs.add("kernel-config", Digest::of(&tree.config).as_str());
-        inputs.add("module-symvers", Digest::of(tree.symvers_text.as_bytes()).as_str());
-        inputs.add("compiler", compiler);
+        inputs.add("compiler", &*compiler);
         inputs.add("recipe-version", RECIPE_VERSION);
         recipe_inputs(settings, &prefix, exe, cancel, &mut inputs)?;
         let binhost = match settings.build.recipe {
@@ -75,16 +68,20 @@ impl Plan {
             inputs.add("binhost", &*binhost.url);
             inputs.add("binhost-key", binhost.key_digest.as_str());
         }
-        let key = inputs.key();
-        Ok(Plan { build_id, tree, prefix, binhost, inputs, key })
+        let trees = Candidates::of(host, settings, release, &inputs)?;
+        Ok(Plan { build_id, trees, prefix, compiler, binhost })
     }
-}
 
-/// Where the build tree of kernel `release` is looked for: kernel.build-dir.
-pub fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf {
-    match &settings.kernel.build_dir {
-        Some(template) => host.path(expand_release(template, release)),
-        None => host.path(format!("/usr/lib/modules/{release}/build")),
+    /// Stands for this plan in a failure record: other inputs are tried at once, also when only a
+    /// strategy more is configured.
+    pub fn key(&self) -> String {
+        match &self.trees.possible[..] {
+            [only] => only.key.clone(),
+            several => {
+                let keys: Vec<&str> = several.iter().map(|c| c.key.as_str()).collect();
+                Digest::of(keys.join(" ").as_bytes()).as_str()[..32].to_owned()
+            }
+        }
     }
 }
 
@@ -104,17 +101,39 @@ fn recipe_inputs(
             let mut args = vec!["--packages", &eprefix];
             args.extend(atoms.iter().map(String::as_str));
             inputs.add("packages", digest(&args)?);
-            inputs.add("configure", settings.portage.extra_econf.join(" "));
             inputs.add("atoms", atoms.join(" "));
         }
-        Recipe::Make => {
-            inputs.add("recipe", "make");
-            let source = make_source(settings)?.to_string_lossy();
-            inputs.add("zfs-source", digest(&["--digest", &source])?);
-            inputs.add("configure", settings.zfs.configure.join(" "));
+        Recipe::Make => inputs.add("recipe", "make"),
+    }
+    inputs.add("configure", configure(settings).join(" "));
+    let source = ZfsSource::of(settings)?;
+    match (&source, source.as_ref().and_then(ZfsSource::path)) {
+        (_, Some(path)) => {
+            inputs.add("zfs-source", digest(&["--digest", &path.to_string_lossy()])?);
         }
+        (Some(source), None) => inputs.add("zfs-source", source.identity()),
+        (None, _) if settings.build.recipe == Recipe::Make => fail!(
+            Exit::Other,
+            "build.recipe = \"make\" needs zfs.source, an OpenZFS release tarball; none is configured"
+        ),
+        (None, _) => {}
     }
     Ok(())
+}
+
+/// The option of OpenZFS's configure for a kernel that is newer than the release supports.
+pub const EXPERIMENTAL: &str = "--enable-linux-experimental";
+
+/// More arguments for configure.
+pub fn configure(settings: &Settings) -> Vec<String> {
+    let mut all = match settings.build.recipe {
+        Recipe::Portage => settings.portage.extra_econf.clone(),
+        Recipe::Make => settings.zfs.configure.clone(),
+    };
+    if settings.zfs.linux_experimental && !all.iter().any(|argument| argument == EXPERIMENTAL) {
+        all.push(EXPERIMENTAL.to_owned());
+    }
+    all
 }
 
 /// The configured atoms; `zfs.version` pins those of sys-fs/zfs-kmod that name no version.
@@ -124,20 +143,6 @@ pub fn atoms(settings: &Settings) -> Vec<String> {
         _ => atom.clone(),
     };
     settings.portage.atoms.iter().map(pin).collect()
-}
-
-/// The tarball of the `make` recipe.
-///
-/// # Errors
-/// None is configured.
-pub fn make_source(settings: &Settings) -> Result<&Path> {
-    match &settings.zfs.source {
-        Some(path) => Ok(path),
-        None => fail!(
-            Exit::Other,
-            "build.recipe = \"make\" needs zfs.source, an OpenZFS release tarball; none is configured"
-        ),
-    }
 }
 
 /// The digest of files that belong to the prefix's owner, read with the owner's rights: this

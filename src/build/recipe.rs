@@ -1,29 +1,29 @@
 //! The two ways to compile: `portage` (emerge in the prefix) and `make` (configure and make of a
 //! release tarball). Both run as the prefix's owner and leave modules below the work directory.
 
-use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tracing::info;
 
-use super::command::{Cancel, Ended, Run, describe};
-use super::output::{failing_lines, fetch_reason_of, reason_of};
-use super::progress::Progress;
+use super::command::Run;
+use super::output::{fetch_reason_of, reason_of};
+use super::plan::configure;
+use super::progress::Counts;
+use super::steps::{Reason, Steps};
 use super::workdir::WorkDir;
-use super::{Interrupted, progress::Counts};
-use crate::config::Settings;
-use crate::exit::{Exit, Failure};
+use crate::config::{Settings, is_tarball};
+use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::kernel::Tree;
-use crate::log::id;
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
+use crate::prefix::portage::package_of;
+use crate::source::Repository;
 
 /// Makes the modules smaller and the build faster without changing their code (facts: zfs.ko
 /// 9.1 MB instead of 93.6 MB).
-const NO_DEBUG_INFO: [&str; 3] =
+pub(super) const NO_DEBUG_INFO: [&str; 3] =
     ["CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_BTF=", "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT="];
 
 /// modules_install compresses and signs as the kernel's configuration says; both belong to whoever
@@ -36,9 +36,25 @@ const PLAIN_MODULES: [&str; 5] = [
     "CONFIG_MODULE_SIG_ALL=",
 ];
 
-/// A step that says nothing for so long hangs: less than TimeoutStartSec= of the unit, so that it
-/// is recorded as a failure of its inputs.
-const STALLED: Duration = Duration::from_secs(9 * 60);
+/// How long Portage may take for an answer.
+pub(super) const ANSWER: Duration = Duration::from_secs(120);
+
+/// The OpenZFS tarball of `zfs.source`, fetched.
+#[derive(Debug)]
+pub struct Tarball {
+    /// Where it is.
+    pub path: PathBuf,
+    /// For the recipe `portage`: the repository that has an ebuild for it.
+    pub repository: Option<Repository>,
+}
+
+impl Tarball {
+    /// What of it programs of the prefix have to see.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let repository = self.repository.as_ref().map(|repository| repository.dir.clone());
+        std::iter::once(self.path.clone()).chain(repository).collect()
+    }
+}
 
 /// What a recipe gets.
 pub struct Job<'a> {
@@ -48,6 +64,8 @@ pub struct Job<'a> {
     pub tree: &'a Tree,
     /// The configuration.
     pub settings: &'a Settings,
+    /// The OpenZFS tarball of zfs.source.
+    pub tarball: Option<&'a Tarball>,
     /// Where it works.
     pub work: &'a WorkDir,
     /// What its programs have of the machine.
@@ -56,10 +74,8 @@ pub struct Job<'a> {
     pub jobs: u32,
     /// Counts of an earlier build of the same.
     pub expected: Option<Counts>,
-    /// Stop when set.
-    pub cancel: &'a Cancel,
-    /// Where progress goes.
-    pub progress: &'a mut Progress,
+    /// Runs it, step by step.
+    pub steps: Steps<'a>,
 }
 
 impl Job<'_> {
@@ -73,6 +89,29 @@ impl Job<'_> {
         self.step(&run, fetch_reason_of)
     }
 
+    /// The OpenZFS tarball that Portage fetched, as far as it says which one that is.
+    ///
+    /// # Errors
+    /// Portage cannot be asked.
+    pub fn distfile(&self) -> Result<Option<PathBuf>> {
+        let atoms = self.exact_atoms()?;
+        let Some(atom) = atoms.iter().find(|atom| package_of(atom) == "sys-fs/zfs-kmod") else {
+            return Ok(None);
+        };
+        let asked = || format!("asking Portage for the tarball of {atom}");
+        let ask = |args: &[&str]| {
+            let run = self.portage_program("portageq").args(args).within(ANSWER);
+            run.output(self.steps.cancel).with_context(asked).exit(Exit::PrefixIncomplete)
+        };
+        let package = atom.trim_start_matches('=').split([':', '[']).next().unwrap_or_default();
+        let root = self.prefix.path.to_string_lossy();
+        let uris = ask(&["metadata", &root, "ebuild", package, "SRC_URI"])?;
+        let dir = PathBuf::from(ask(&["distdir"])?.trim());
+        let words = uris.split_whitespace().filter_map(|word| word.rsplit('/').next());
+        let mut files = words.filter(|word| is_tarball(Path::new(word))).map(|name| dir.join(name));
+        Ok(files.find(|file| std::fs::symlink_metadata(file).is_ok_and(|meta| meta.is_file())))
+    }
+
     /// `emerge -1v` of the configured atoms into the work directory's ROOT. Returns the directory
     /// below which the modules are.
     ///
@@ -81,7 +120,7 @@ impl Job<'_> {
     pub fn portage(&mut self) -> Result<PathBuf> {
         let atoms = super::atoms(self.settings);
         let run = self.emerge().args(&atoms);
-        self.progress.compiling(&atoms.join(" "), self.expected);
+        self.steps.progress.compiling(&atoms.join(" "), self.expected);
         self.step(&run, reason_of)?;
         Ok(self.installed())
     }
@@ -98,7 +137,7 @@ impl Job<'_> {
             format!("--with-linux={}", self.tree.source.display()),
             format!("--with-linux-obj={}", self.tree.output.display()),
         ];
-        econf.extend(self.settings.portage.extra_econf.iter().cloned());
+        econf.extend(configure(self.settings));
         let run = self
             .portage_program("emerge")
             .args(["--oneshot", "--verbose", "--quiet-build=n", "--color=n", "--nospinner"])
@@ -122,10 +161,13 @@ impl Job<'_> {
     /// have here, whatever they were where it was made.
     pub(super) fn portage_program(&self, program: &str) -> Run {
         let account = &self.prefix.account;
-        self.prefix
+        let run = self
+            .prefix
             .run(program, &self.place)
             .env("PORTAGE_USERNAME", &account.user)
-            .env("PORTAGE_GRPNAME", &account.group)
+            .env("PORTAGE_GRPNAME", &account.group);
+        let more = self.tarball.iter().filter_map(|tarball| tarball.repository.as_ref());
+        more.flat_map(|r| &r.env).fold(run, |run, (name, value)| run.env(name, value))
     }
 
     /// configure, make and modules_install of `zfs.source`. Returns the directory below which
@@ -134,7 +176,8 @@ impl Job<'_> {
     /// # Errors
     /// As [`Job::portage`].
     pub fn make(&mut self) -> Result<PathBuf> {
-        let source = super::make_source(self.settings)?;
+        let source = self.tarball.map(|tarball| tarball.path.as_path());
+        let source = source.context("the recipe `make` without zfs.source")?;
         let run = |program: &str| {
             let run = self.prefix.run(program, &self.place).dir(&self.work.tmp);
             match self.prefix.has_ccache() {
@@ -150,7 +193,7 @@ impl Job<'_> {
                 .args(["./configure", "--with-config=kernel"])
                 .arg(format!("--with-linux={}", self.tree.source.display()))
                 .arg(format!("--with-linux-obj={}", self.tree.output.display()))
-                .args(&self.settings.zfs.configure)
+                .args(configure(self.settings))
                 // configure compiles its kernel checks with as many jobs as this says.
                 .env("TEST_JOBS", self.jobs.to_string()),
             run("make").arg(format!("-j{}", self.jobs)).args(NO_DEBUG_INFO),
@@ -160,7 +203,7 @@ impl Job<'_> {
                 .args(NO_DEBUG_INFO)
                 .args(PLAIN_MODULES),
         ];
-        self.progress.compiling(&source.to_string_lossy(), self.expected);
+        self.steps.progress.compiling(&source.to_string_lossy(), self.expected);
         for step in &steps {
             self.step(step, reason_of)?;
         }
@@ -176,55 +219,9 @@ impl Job<'_> {
             .env("CCACHE_NOHASHDIR", "1")
     }
 
-    /// Runs one step, which has to succeed. `reason` finds in the last lines what a failure means.
     fn step(&mut self, run: &Run, reason: Reason) -> Result<()> {
-        let ended = self.follow(run)?;
-        match ended.status.success() && !ended.stalled {
-            true => Ok(()),
-            false => Err(failed(run, &ended, reason)),
-        }
+        self.steps.must(run, reason)
     }
-
-    /// Runs a command; its output goes to the journal line by line. How it ended is no error here,
-    /// unless it was cancelled or never came into the prefix.
-    pub(super) fn follow(&mut self, run: &Run) -> Result<Ended> {
-        info!("running {}", run.shown());
-        let progress = &mut *self.progress;
-        let run = &run.clone().idle(STALLED);
-        let ended = run.lines(self.cancel, |line| {
-            progress.line(line);
-            info!(message_id = id::BUILD_OUTPUT, "{line}");
-        })?;
-        if ended.cancelled {
-            return Err(Interrupted.into());
-        }
-        match ended.not_entered() {
-            Some(failure) => Err(failure.into()),
-            None => Ok(ended),
-        }
-    }
-}
-
-/// The exit status that the last lines ask for, and a hint.
-pub(super) type Reason = fn(&VecDeque<String>) -> (Exit, &'static str);
-
-/// The error of a step that did not succeed: why, and the lines of its output that say so.
-pub(super) fn failed(run: &Run, ended: &Ended, reason: Reason) -> anyhow::Error {
-    if ended.stalled {
-        let last = ended.tail.back().map_or("", String::as_str);
-        let (run, limit) = (run.shown(), STALLED.as_secs());
-        let text = format!("{run}: ended: no output for {limit} s; the last line was: {last}");
-        return Failure::new(Exit::BuildFailed, text).into();
-    }
-    let (exit, hint) = reason(&ended.tail);
-    let lines = failing_lines(&ended.tail).join("\n  ");
-    let program = run.shown();
-    let program = program.split(' ').next().unwrap_or_default();
-    Failure::new(
-        exit,
-        format!("{program}: {}{hint}; the failing lines:\n  {lines}", describe(ended.status)),
-    )
-    .into()
 }
 
 /// Strips debug information from the modules a recipe left, as the prefix's owner: they are its
@@ -240,7 +237,7 @@ pub fn strip(job: &Job, modules: &[PathBuf]) -> Result<()> {
         .run("strip", &job.place)
         .arg("--strip-debug")
         .args(modules)
-        .output(job.cancel)
+        .output(job.steps.cancel)
         .context("stripping debug information")
         .map(drop)
 }

@@ -5,7 +5,9 @@
 pub enum Stage {
     /// Looking at kernel, prefix and recipe.
     Plan,
-    /// Sources, over the network: the only stage that has one.
+    /// The kernel's build tree.
+    Kernel,
+    /// Sources, over the network.
     Fetch,
     /// The recipe: configure, compile, install.
     Build,
@@ -24,6 +26,7 @@ impl Stage {
     pub fn name(self) -> &'static str {
         match self {
             Stage::Plan => "plan",
+            Stage::Kernel => "kernel",
             Stage::Fetch => "fetch",
             Stage::Build => "build",
             Stage::Harvest => "harvest",
@@ -37,6 +40,7 @@ impl Stage {
     pub fn doing(self) -> &'static str {
         match self {
             Stage::Plan => "planning the build",
+            Stage::Kernel => "preparing the build tree",
             Stage::Fetch => "fetching sources",
             Stage::Build => "building",
             Stage::Harvest => "collecting modules",

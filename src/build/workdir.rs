@@ -40,12 +40,7 @@ impl WorkDir {
                 .with_context(|| format!("{}", dir.display()))?;
         }
         let top = parent.join(release.as_str());
-        match fs::remove_dir_all(&top) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("{}: cannot be removed", top.display()));
-            }
-            _ => {}
-        }
+        remove(&top)?;
         let work = WorkDir { tmp: top.join("tmp"), root: top.join("root"), top };
         // Complete before it is given away: what the owner can rename, root changes no more.
         let dirs = [make_dir(&work.top)?, make_dir(&work.tmp)?, make_dir(&work.root)?];
@@ -63,6 +58,25 @@ impl WorkDir {
     pub fn remove(&self) -> Result<()> {
         fs::remove_dir_all(&self.top)
             .with_context(|| format!("{}: cannot be removed", self.top.display()))
+    }
+}
+
+/// An empty directory of `owner`'s, in one of root's; what has its name is removed.
+///
+/// # Errors
+/// It cannot be made, or what is there not removed.
+pub(crate) fn owners_dir(path: &Path, owner: User) -> Result<()> {
+    remove(path)?;
+    give(&make_dir(path)?, owner)
+        .with_context(|| format!("{}: cannot be user {}'s", path.display(), owner.uid))
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("{}: cannot be removed", dir.display()))
+        }
+        _ => Ok(()),
     }
 }
 

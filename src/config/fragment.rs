@@ -7,8 +7,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::note::{Bad, Problem};
+use super::place::{self, Pinned};
 use super::settings::{
-    Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source,
+    Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source, Strategy,
     WhenMissing, Zfs,
 };
 use super::{origin, value};
@@ -21,6 +22,12 @@ pub(super) struct Fragment {
     timeout: Option<Duration>,
     build_dir: Option<String>,
     image: Option<String>,
+    tree: Option<Vec<Strategy>>,
+    kernel_config: Option<String>,
+    kernel_source: Option<Pinned>,
+    patches: Option<Vec<Pinned>>,
+    kernel_key: Option<PathBuf>,
+    kernel_unsigned: Option<bool>,
     prefix: Option<PathBuf>,
     prefix_source: Option<Source>,
     prefix_sha256: Option<String>,
@@ -36,8 +43,10 @@ pub(super) struct Fragment {
     extra_econf: Option<Vec<String>>,
     binhost: Option<String>,
     binhost_key: Option<PathBuf>,
-    source: Option<PathBuf>,
+    source: Option<Pinned>,
+    zfs_key: Option<PathBuf>,
     version: Option<String>,
+    linux_experimental: Option<bool>,
     configure: Option<Vec<String>>,
 }
 
@@ -71,6 +80,12 @@ const KEYS: &[Key] = &[
     key!("boot.timeout", timeout, value::timeout),
     key!("kernel.build-dir", build_dir, value::template),
     key!("kernel.image", image, value::template),
+    key!("kernel.tree", tree, place::strategies),
+    key!("kernel.config", kernel_config, value::template),
+    key!("kernel.source", kernel_source, place::kernel_source),
+    key!("kernel.patches", patches, place::patches),
+    key!("kernel.source-key", kernel_key, value::path),
+    key!("kernel.allow-unsigned", kernel_unsigned, value::boolean),
     key!("prefix.path", prefix, value::path),
     key!("prefix.source", prefix_source, origin::source),
     key!("prefix.sha256", prefix_sha256, origin::sha256),
@@ -86,8 +101,10 @@ const KEYS: &[Key] = &[
     key!("portage.extra-econf", extra_econf, value::configure_arguments),
     key!("portage.binhost", binhost, value::binhost),
     key!("portage.binhost-key", binhost_key, value::path),
-    key!("zfs.source", source, value::path),
+    key!("zfs.source", source, place::zfs_source),
+    key!("zfs.source-key", zfs_key, value::path),
     key!("zfs.version", version, value::version),
+    key!("zfs.linux-experimental", linux_experimental, value::boolean),
     key!("zfs.configure", configure, value::configure_arguments),
 ];
 
@@ -147,6 +164,12 @@ impl Fragment {
         take(&mut self.timeout, later.timeout);
         take(&mut self.build_dir, later.build_dir);
         take(&mut self.image, later.image);
+        take(&mut self.tree, later.tree);
+        take(&mut self.kernel_config, later.kernel_config);
+        take(&mut self.kernel_source, later.kernel_source);
+        take(&mut self.patches, later.patches);
+        take(&mut self.kernel_key, later.kernel_key);
+        take(&mut self.kernel_unsigned, later.kernel_unsigned);
         take(&mut self.prefix, later.prefix);
         take(&mut self.prefix_source, later.prefix_source);
         take(&mut self.prefix_sha256, later.prefix_sha256);
@@ -163,7 +186,9 @@ impl Fragment {
         take(&mut self.binhost, later.binhost);
         take(&mut self.binhost_key, later.binhost_key);
         take(&mut self.source, later.source);
+        take(&mut self.zfs_key, later.zfs_key);
         take(&mut self.version, later.version);
+        take(&mut self.linux_experimental, later.linux_experimental);
         take(&mut self.configure, later.configure);
     }
 
@@ -176,7 +201,16 @@ impl Fragment {
                 when_missing: self.when_missing.unwrap_or(d.boot.when_missing),
                 timeout: self.timeout.unwrap_or(d.boot.timeout),
             },
-            kernel: Kernel { build_dir: self.build_dir, image: self.image },
+            kernel: Kernel {
+                build_dir: self.build_dir,
+                image: self.image,
+                tree: self.tree.unwrap_or(d.kernel.tree),
+                config: self.kernel_config,
+                source: self.kernel_source,
+                patches: self.patches.unwrap_or_default(),
+                source_key: self.kernel_key,
+                allow_unsigned: self.kernel_unsigned.unwrap_or(d.kernel.allow_unsigned),
+            },
             prefix: Prefix {
                 path: self.prefix.unwrap_or(d.prefix.path),
                 source: self.prefix_source,
@@ -200,7 +234,9 @@ impl Fragment {
             },
             zfs: Zfs {
                 source: self.source,
+                source_key: self.zfs_key,
                 version: self.version,
+                linux_experimental: self.linux_experimental.unwrap_or(d.zfs.linux_experimental),
                 configure: self.configure.unwrap_or_default(),
             },
         }

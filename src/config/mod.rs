@@ -10,6 +10,7 @@ mod files;
 mod fragment;
 mod note;
 mod origin;
+mod place;
 mod settings;
 mod value;
 
@@ -19,8 +20,9 @@ use std::path::{Path, PathBuf};
 pub use fragment::keys;
 pub use note::{Note, Severity};
 pub use origin::{parse_sha256, parse_source};
+pub use place::{Pinned, Place, is_tarball};
 pub use settings::{
-    Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source,
+    Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source, Strategy,
     WhenMissing, Zfs, expand_release, fill_release, without_query,
 };
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::place::Pinned;
 use crate::host::Host;
 use crate::kernel::Release;
 
@@ -62,13 +63,47 @@ pub struct Boot {
     pub timeout: Duration,
 }
 
+/// An element of `kernel.tree`: a way to come by a build tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The one that the system ships.
+    Shipped,
+    /// Source and configuration, with Module.symvers recovered from the image.
+    Recovered,
+    /// Source and configuration, and the whole kernel built for its Module.symvers.
+    Full,
+}
+
+impl Strategy {
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::Shipped => "shipped",
+            Strategy::Recovered => "recovered",
+            Strategy::Full => "full",
+        }
+    }
+}
+
 /// `[kernel]`; templates are for [`expand_release`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
     /// Template of the kernel build tree.
     pub build_dir: Option<String>,
     /// Template of the kernel image.
     pub image: Option<String>,
+    /// How a build tree is come by: at least one, none twice, the first that works is taken.
+    pub tree: Vec<Strategy>,
+    /// Template of the kernel's configuration.
+    pub config: Option<String>,
+    /// Template of the kernel's source.
+    pub source: Option<Pinned>,
+    /// Templates of the patches on it, in their order.
+    pub patches: Vec<Pinned>,
+    /// A file with the OpenPGP public keys that the source has to be signed with.
+    pub source_key: Option<PathBuf>,
+    /// What comes from the network with neither digest nor key is taken too.
+    pub allow_unsigned: bool,
 }
 
 /// `[prefix]`
@@ -167,10 +202,14 @@ pub struct Portage {
 /// `[zfs]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Zfs {
-    /// Release tarball for the recipe `make`.
-    pub source: Option<PathBuf>,
+    /// Template of the release tarball, with `${version}`.
+    pub source: Option<Pinned>,
+    /// A file with the OpenPGP public keys that it has to be signed with.
+    pub source_key: Option<PathBuf>,
     /// A Portage version, as in `=sys-fs/zfs-kmod-VERSION`.
     pub version: Option<String>,
+    /// A kernel newer than the release supports is tried all the same.
+    pub linux_experimental: bool,
     /// Arguments of configure for the recipe `make`.
     pub configure: Vec<String>,
 }
@@ -198,6 +237,21 @@ impl Default for Boot {
             enabled: Enabled::Auto,
             when_missing: WhenMissing::Late,
             timeout: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+impl Default for Kernel {
+    fn default() -> Kernel {
+        Kernel {
+            build_dir: None,
+            image: None,
+            tree: vec![Strategy::Shipped, Strategy::Recovered, Strategy::Full],
+            config: None,
+            source: None,
+            patches: Vec::new(),
+            source_key: None,
+            allow_unsigned: false,
         }
     }
 }

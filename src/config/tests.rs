@@ -145,12 +145,15 @@ fn every_bad_value_of_a_file_is_named_at_once() {
                 zfs.configure = [\"a b\"]\nbuild.backoff = 0\nzfs.source = 1\n\
                 prefix.source = \"http://example.com/p.tar\"\nprefix.sha256 = \"1\"\n\
                 prefix.size = 0\nprefix.public-key = \"RW\"\nprefix.allow-unsigned = 1\n\
-                prefix.user = \"root\"\n";
+                prefix.user = \"root\"\nkernel.tree = [\"full\", \"full\"]\nkernel.config = \"/$x\"\n\
+                kernel.source = \"http://x/y.tar\"\nkernel.patches = [\"x\"]\n\
+                kernel.source-key = \"x\"\nkernel.allow-unsigned = 1\nzfs.source-key = 1\n\
+                zfs.linux-experimental = \"x\"\n";
     let l = loaded(&[("/etc/zfs-prefix/config.toml", text)], "");
     let named: Vec<_> = l.notes.iter().filter_map(|n| n.line).collect();
     let mut sorted = named.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, (1..=15).collect::<Vec<_>>(), "{:?}", lines(&l));
+    assert_eq!(sorted, (1..=23).collect::<Vec<_>>(), "{:?}", lines(&l));
 }
 
 #[test]
@@ -256,12 +259,14 @@ fn the_uncommented_example_names_every_key_and_shows_the_defaults() {
         assert!(l.origin(key).is_some(), "{key} is not in the example");
     }
     // The keys without a default show an example; the text above each of them says so.
-    l.settings.kernel = Kernel::default();
+    let kernel = &mut l.settings.kernel;
+    *kernel = Kernel { tree: kernel.tree.clone(), ..Kernel::default() };
     l.settings.build.jobs = None;
     let prefix = &mut l.settings.prefix;
     *prefix = Prefix { path: prefix.path.clone(), ..Prefix::default() };
     l.settings.portage.binhost = None;
     l.settings.zfs.source = None;
+    l.settings.zfs.source_key = None;
     l.settings.zfs.version = None;
     assert_eq!(l.settings, Settings::default());
 }

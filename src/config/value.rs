@@ -28,14 +28,22 @@ pub(super) fn text<T>(
 }
 
 /// Parses an array of strings, each with `read`; a complaint points at the element.
+pub(super) fn list<T>(
+    value: &Value<'_>,
+    expected: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, Bad> {
+    let array = value.get_ref().as_array().ok_or_else(|| bad(value, format!("[{expected}, …]")))?;
+    array.iter().map(|element| text(element, expected, &read)).collect()
+}
+
+/// The same where the strings stay what they are.
 fn strings(
     value: &Value<'_>,
     expected: &str,
     accept: impl Fn(&str) -> bool,
 ) -> Result<Vec<String>, Bad> {
-    let array = value.get_ref().as_array().ok_or_else(|| bad(value, format!("[{expected}, …]")))?;
-    let read = |s: &str| accept(s).then(|| s.to_owned());
-    array.iter().map(|element| text(element, expected, read)).collect()
+    list(value, expected, |s| accept(s).then(|| s.to_owned()))
 }
 
 pub(super) fn boolean(value: &Value<'_>) -> Result<bool, Bad> {

@@ -19,14 +19,13 @@ use crate::host::Host;
 use crate::module::refusal::Policy;
 
 /// Which kernel, and where its files are if not in the usual places.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct Wanted<'a> {
     /// Its release; none: that of `image`, or the running kernel.
     pub release: Option<Release>,
     /// Its image, below [`Host::root`].
     pub image: Option<PathBuf>,
-    /// Its configuration, below [`Host::root`].
-    pub config: Option<PathBuf>,
+    /// Where the configuration of a kernel is, below [`Host::root`], if that is configured.
+    pub config: &'a dyn Fn(&Release) -> Option<PathBuf>,
 }
 
 /// The facts. What is `None` could not be learnt; [`Facts::notes`] says why.
@@ -148,7 +147,7 @@ impl Facts {
     /// # Errors
     /// [`Exit::NoKernelSource`]: an image that was named cannot be read, is of another release than
     /// the one named, or says no release; or there is neither image nor configuration.
-    pub fn gather(host: &Host, wanted: &Wanted) -> Result<Facts> {
+    pub fn gather(host: &Host, wanted: &Wanted<'_>) -> Result<Facts> {
         let named = wanted.image.as_deref().map(|path| open(&host.path(path)));
         let named = named.transpose().exit(Exit::NoKernelSource)?;
         let release = match (&wanted.release, &named) {
@@ -171,9 +170,10 @@ impl Facts {
             facts.take_image(path, image);
         }
         let image = opened.as_ref().map(|(_, image)| image);
-        match locate::config(host, wanted.config.as_deref(), &release, image) {
+        let configured = (wanted.config)(&release);
+        match locate::config(host, configured.as_deref(), &release, image) {
             Ok(located) => facts.take_config(located),
-            Err(error) if opened.is_none() || wanted.config.is_some() => {
+            Err(error) if opened.is_none() || configured.is_some() => {
                 facts.notes.push(format!("{error:#}"));
                 fail!(Exit::NoKernelSource, "{}", facts.notes.join("\n"));
             }

@@ -26,6 +26,28 @@ impl Release {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The version as upstream names it, without what the distribution or the build added: `6.6.74`
+    /// of `6.6.74-flatcar`, `6.1` of `6.1.0-56-cloud-amd64`, `6.13-rc2` of `6.13.0-rc2+`. A release
+    /// that does not begin with two numbers is its own version.
+    pub fn version(&self) -> String {
+        let end = self.0.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(self.0.len());
+        let (numbers, rest) = self.0.split_at(end);
+        let mut parts: Vec<&str> = numbers.split('.').take_while(|part| !part.is_empty()).collect();
+        if parts.len() < 2 {
+            return self.0.clone();
+        }
+        if parts.len() == 3 && parts[2] == "0" {
+            parts.pop();
+        }
+        let candidate = rest
+            .strip_prefix("-rc")
+            .map(|rest| &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())]);
+        match candidate {
+            Some(number) if !number.is_empty() => format!("{}-rc{number}", parts.join(".")),
+            _ => parts.join("."),
+        }
+    }
 }
 
 impl FromStr for Release {
@@ -64,6 +86,25 @@ impl fmt::Display for Release {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_what_upstream_calls_it() {
+        for (release, version) in [
+            ("6.6.74-flatcar", "6.6.74"),
+            ("6.12.4-200.fc41.x86_64", "6.12.4"),
+            ("6.6.74+", "6.6.74"),
+            ("6.1.0-56-cloud-amd64", "6.1"),
+            ("7.0.0", "7.0"),
+            ("7.0", "7.0"),
+            ("6.13.0-rc2+", "6.13-rc2"),
+            ("6.13.0-rc2-1-amd64", "6.13-rc2"),
+            ("6.13.0-rcx", "6.13"),
+            ("6.1.x", "6.1"),
+            ("custom", "custom"),
+        ] {
+            assert_eq!(release.parse::<Release>().unwrap().version(), version, "{release}");
+        }
+    }
 
     #[test]
     fn a_release_is_one_path_component() {

@@ -43,7 +43,28 @@ impl Tree {
             })
             .exit(Exit::NoKernelSource)?;
         roots_own(&output).exit(Exit::NoKernelSource)?;
-        let found = uts_release(&output).exit(Exit::NoKernelSource)?;
+        let source = source_of(dir, &output);
+        let read = |name: &str| {
+            let path = output.join(name);
+            fs::read(&path).with_context(|| format!("{}", path.display()))
+        };
+        Tree::of(&output, &source, release, read, None)
+    }
+
+    /// The tree with this output and source directory; `read` reads its files by their names, as
+    /// far as it trusts whoever they belong to. `exports`: those of the kernel, where they are known
+    /// better than from the tree's Module.symvers.
+    ///
+    /// # Errors
+    /// As [`Tree::open`].
+    pub fn of(
+        output: &Path,
+        source: &Path,
+        release: &Release,
+        read: impl Fn(&str) -> Result<Vec<u8>>,
+        exports: Option<Symvers>,
+    ) -> Result<Tree> {
+        let found = uts_release(output, &read).exit(Exit::NoKernelSource)?;
         if found != release.as_str() {
             fail!(
                 Exit::NoKernelSource,
@@ -51,19 +72,21 @@ impl Tree {
                 output.display()
             );
         }
-        let config = output.join(".config");
-        let config = fs::read(&config)
-            .with_context(|| format!("kernel {release}: {}", config.display()))
-            .exit(Exit::NoKernelSource)?;
-        let path = output.join("Module.symvers");
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("kernel {release}: {}", path.display()))
-            .exit(Exit::NoSymvers)?;
-        let symvers = Symvers::parse(&text)
-            .with_context(|| format!("kernel {release}: {}", path.display()))
-            .exit(Exit::NoSymvers)?;
-        let source = source_of(dir, &output);
-        Ok(Tree { output, source, config, symvers_text: text, symvers })
+        let about = || format!("kernel {release}");
+        let config = read(".config").with_context(about).exit(Exit::NoKernelSource)?;
+        let (symvers_text, symvers) = match exports {
+            Some(exports) => (exports.to_text(), exports),
+            None => {
+                let bytes = read("Module.symvers").with_context(about).exit(Exit::NoSymvers)?;
+                let place =
+                    || format!("kernel {release}: {}", output.join("Module.symvers").display());
+                let text = String::from_utf8(bytes).with_context(place).exit(Exit::NoSymvers)?;
+                let symvers = Symvers::parse(&text).with_context(place).exit(Exit::NoSymvers)?;
+                (text, symvers)
+            }
+        };
+        let (output, source) = (output.to_owned(), source.to_owned());
+        Ok(Tree { output, source, config, symvers_text, symvers })
     }
 
     /// `CONFIG_CC_VERSION_TEXT`: the compiler line the kernel was configured with, if it says.
@@ -94,11 +117,11 @@ fn roots_own(output: &Path) -> Result<()> {
     Ok(())
 }
 
-fn uts_release(output: &Path) -> Result<String> {
+fn uts_release(output: &Path, read: impl Fn(&str) -> Result<Vec<u8>>) -> Result<String> {
     let path = output.join("include/generated/utsrelease.h");
-    let text = fs::read_to_string(&path).with_context(|| {
-        format!("{}: not a prepared kernel tree (modules_prepare was not run)", path.display())
-    })?;
+    let bytes = read("include/generated/utsrelease.h")
+        .context("not a prepared kernel tree (modules_prepare was not run)")?;
+    let text = String::from_utf8_lossy(&bytes);
     let value = text.lines().find_map(|l| l.strip_prefix("#define UTS_RELEASE "));
     let value = value.with_context(|| format!("{}: no UTS_RELEASE in it", path.display()))?;
     Ok(value.trim().trim_matches('"').to_owned())

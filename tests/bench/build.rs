@@ -4,6 +4,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 mod report;
+mod timed;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use lab::nspawn::Machine;
 use lab::prefix::EPREFIX;
 use lab::root::Root;
 use report::Table;
+use timed::{Times, stages, timed};
 
 /// What the builder passes too: without it the bare build would spend its time on debug information.
 const NO_DEBUG_INFO: &str =
@@ -35,19 +37,6 @@ struct Cli {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-/// Seconds.
-struct Times {
-    wall: f64,
-    cpu: f64,
-    output: String,
-}
-
-impl Times {
-    fn row(&self) -> [f64; 2] {
-        [self.wall, self.cpu]
-    }
 }
 
 fn main() -> Result<()> {
@@ -147,25 +136,4 @@ fn ours(machine: &Machine, root: &Root, jobs: usize, dry: bool) -> Result<Times>
     let built = stages(&times.output).iter().any(|(stage, _)| *stage == "publish");
     ensure!(stopped || built, "nothing was built:\n{}", times.output);
     Ok(times)
-}
-
-/// Runs a command line in the machine; its status, and what bash's `time` says of it.
-fn timed(machine: &Machine, line: &str) -> Result<(i32, Times)> {
-    let ran = machine.exec(&format!(
-        "exec 2>&1; TIMEFORMAT='@@time %R %U %S'; time {{ {line} ; }} > /var/bench.log 2>&1; \
-         status=$?; sed -n {STAGES} /var/bench.log; tail -n 40 /var/bench.log; exit $status"
-    ))?;
-    let time = ran.output.lines().find_map(|l| l.strip_prefix("@@time "));
-    let words = time.with_context(|| format!("no time of {line}:\n{}", ran.output))?.split(' ');
-    let numbers: Vec<f64> = words.map(str::parse).collect::<Result<_, _>>()?;
-    let [wall, user, system] = numbers[..] else { anyhow::bail!("{numbers:?}") };
-    Ok((ran.status, Times { wall, cpu: user + system, output: ran.output }))
-}
-
-/// For sed: `@@stage NAME SECONDS` from the lines in which the builder tells it.
-const STAGES: &str = r"'s/.*stage \([a-z]*\) done in \([0-9.]*\) s$/@@stage \1 \2/p'";
-
-fn stages(output: &str) -> Vec<(&str, f64)> {
-    let words = output.lines().filter_map(|l| l.strip_prefix("@@stage ")?.split_once(' '));
-    words.filter_map(|(name, seconds)| Some((name, seconds.parse().ok()?))).collect()
 }

@@ -15,6 +15,7 @@ pub mod prefix;
 pub mod published;
 pub mod root;
 pub mod serve;
+pub mod source;
 pub mod tool;
 pub mod vm;
 

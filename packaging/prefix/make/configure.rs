@@ -25,6 +25,14 @@ const LAUNCHED: &[(&str, &[(&str, &str)])] = &[
     ("bison", &[("BISON_PKGDATADIR", "usr/share/bison"), ("M4", "usr/bin/m4")]),
     ("flex", &[("M4", "usr/bin/m4")]),
     (
+        "git",
+        &[
+            ("GIT_EXEC_PATH", "usr/lib/git-core"),
+            ("GIT_TEMPLATE_DIR", "usr/share/git-core/templates"),
+            ("GIT_SSL_CAINFO", "etc/ssl/certs/ca-certificates.crt"),
+        ],
+    ),
+    (
         "openssl",
         &[
             ("OPENSSL_CONF", "usr/lib/ssl/openssl.cnf"),

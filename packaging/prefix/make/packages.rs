@@ -13,14 +13,14 @@ use super::tool::{output, run};
 const WANTED: &str = "gcc gcc-12 cpp binutils libc6 libc6-dev libc-bin linux-libc-dev make \
     bash dash coreutils debianutils sed grep gawk findutils diffutils patch tar cpio gzip bzip2 xz-utils zstd \
     bc bison flex m4 perl python3 kmod libelf-dev libssl-dev zlib1g-dev dwarves pkgconf ccache \
-    patchelf util-linux hostname openssl ca-certificates wget gpg gpgv gpg-agent gpgconf";
+    patchelf util-linux hostname openssl ca-certificates wget git libarchive-tools gpg gpgv gpg-agent gpgconf";
 
 /// What they depend on and a prefix has no use for: its owner is not root, nothing in it is
 /// configured by maintainer scripts, and no program is checked by a sanitizer.
 const UNWANTED: &str = "adduser base-files base-passwd debconf dpkg init-system-helpers \
     libpam-modules libpam-modules-bin libpam-runtime libpam0g login lsb-base media-types mount passwd pinentry-curses \
     perl-openssl-defaults procps readline-common sysvinit-utils usrmerge util-linux-extra \
-    libsemanage-common libsemanage2 libsepol2 libdb5.3 libaudit-common \
+    libsasl2-modules-db libsemanage-common libsemanage2 libsepol2 libdb5.3 libaudit-common \
     libasan8 liblsan0 libtsan2 libubsan1 libitm1 libhwasan0";
 
 /// Files whose libraries are in [`UNWANTED`], and the C library's converters between character sets,

@@ -158,20 +158,19 @@ pub fn structs(built: &[(String, u64)], btf: &Btf) -> Result<()> {
     refuse(&problems, "the kernel's BTF")
 }
 
-/// Compares `struct module`, as a built module shows it, with one that came with the kernel: its
-/// size, and where the pointers to init and exit are (each where both modules have it).
+/// Compares `struct module`, as a built module shows it, with what modules that came with the kernel
+/// show: its size, and where the pointers to init and exit are (each where both know it).
 ///
 /// # Errors
-/// [`Exit::Refused`], naming what differs; [`Exit::Refused`] too when either has no
+/// [`Exit::Refused`], naming what differs; also when the built one has no
 /// `.gnu.linkonce.this_module`.
-pub fn this_module(built: &Module, shipped: &Module) -> Result<()> {
-    let of = |module: &Module, which: &str| {
-        let found = module.this_module();
-        found.with_context(|| format!("the {which} module has no .gnu.linkonce.this_module"))
-    };
-    let built = of(built, "built").exit(Exit::Refused)?;
-    let shipped = of(shipped, "shipped").exit(Exit::Refused)?;
-    refuse(&differences(built, shipped), "modules that came with the kernel")
+pub fn this_module(built: &Module, shipped: ThisModule) -> Result<()> {
+    refuse(&differences(of(built)?, shipped), "modules that came with the kernel")
+}
+
+fn of(built: &Module) -> Result<ThisModule> {
+    let found = built.this_module();
+    found.context("the built module has no .gnu.linkonce.this_module").exit(Exit::Refused)
 }
 
 /// Compares `struct module`, as a built module shows it, with the kernel's BTF.
@@ -179,8 +178,6 @@ pub fn this_module(built: &Module, shipped: &Module) -> Result<()> {
 /// # Errors
 /// As [`this_module`], and a BTF without a readable `struct module`.
 pub fn btf_module(built: &Module, btf: &Btf) -> Result<()> {
-    let built = built.this_module().context("the built module has no .gnu.linkonce.this_module");
-    let built = built.exit(Exit::Refused)?;
     let members = btf.members("module").exit(Exit::Refused)?;
     let offset =
         |name: &str| members.iter().find(|m| m.name == name).map(|m| u64::from(m.bit_offset / 8));
@@ -189,7 +186,7 @@ pub fn btf_module(built: &Module, btf: &Btf) -> Result<()> {
         fail!(Exit::Refused, "the kernel's BTF has structs module of {sizes:?} bytes");
     };
     let kernel = ThisModule { size, init: offset("init"), exit: offset("exit") };
-    refuse(&differences(built, kernel), "the kernel's BTF")
+    refuse(&differences(of(built)?, kernel), "the kernel's BTF")
 }
 
 /// What differs between two views of `struct module`.

@@ -2,9 +2,11 @@
 //! the kernel's CRCs whatever the tree was configured to: with it, neither CRCs nor vermagic
 //! notice a structure that has moved. These checks do.
 
+mod exports;
 mod layout;
 mod probes;
 
+pub use exports::exports;
 pub(crate) use layout::differences;
 pub use layout::{PROBE_STRUCTS, btf_module, probe_sizes, probe_source, structs, this_module};
 pub use probes::may_differ;

@@ -9,6 +9,7 @@ use minisign_verify as minisign;
 use sha2::{Digest, Sha256};
 
 use super::Options;
+use super::fetch::wanted;
 use crate::config::{self, PublicKey, Source};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -55,19 +56,6 @@ impl Expected {
     pub(super) fn signed(&self) -> bool {
         self.key.is_some()
     }
-
-    /// Refuses a size that is not the one expected.
-    ///
-    /// # Errors
-    /// [`Exit::Refused`].
-    pub(super) fn check_size(&self, source: &Source, size: u64) -> Result<()> {
-        match self.size {
-            Some(expected) if expected != size => {
-                fail!(Exit::Refused, "{source} has {size} bytes, prefix.size says {expected}")
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 fn read_key(key: &PublicKey) -> Result<minisign::PublicKey> {
@@ -113,7 +101,7 @@ pub(super) fn check(
         }
     })
     .with_context(|| format!("{}", path.display()))?;
-    expected.check_size(source, size)?;
+    wanted(source, expected).check_size(size)?;
     let sha256 = format!("{:x}", sha256.finalize());
     if let Some(wanted) = expected.sha256.as_ref().filter(|wanted| **wanted != sha256) {
         fail!(

@@ -7,6 +7,7 @@
 
 mod check;
 mod fetch;
+mod manifest;
 mod need;
 mod pause;
 mod place;
@@ -29,6 +30,7 @@ use crate::build::network;
 use crate::config::{Settings, Source};
 use crate::exit::{self, Exit};
 use crate::fail;
+use crate::fetch::Part;
 use crate::host::Host;
 use crate::store::{Layout, Lock, unix_now};
 use check::Expected;
@@ -201,9 +203,10 @@ impl Provision<'_> {
         placed
     }
 
-    fn fetch(&self, report: &mut Report) -> Result<(fetch::Part, fetch::Fetched)> {
+    fn fetch(&self, report: &mut Report) -> Result<(Part, fetch::Fetched)> {
         let part =
-            fetch::Part::new(&self.layout.cache().join("download"), &fetch::name(self.source))?;
+            Part::new(&self.layout.cache().join("download"), &crate::fetch::name(self.source))?;
+        part.remove_others()?;
         // There is nothing to clean up: what was fetched is kept.
         self.signals.at_once.store(true, Ordering::Relaxed);
         if self.options.if_missing && matches!(self.source, Source::Https(_)) {
@@ -222,7 +225,7 @@ impl Provision<'_> {
     fn check_and_place(
         &self,
         hands: &Hands<'_>,
-        part: &fetch::Part,
+        part: &Part,
         fetched: &fetch::Fetched,
         report: &mut Report,
     ) -> Result<String> {
@@ -244,7 +247,7 @@ impl Provision<'_> {
     }
 
     /// Whether the download takes room where the prefix goes.
-    fn shares_disk(&self, part: &fetch::Part) -> bool {
+    fn shares_disk(&self, part: &Part) -> bool {
         let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
         device(&part.path) == device(place::parent(&self.target.path))
     }
@@ -256,7 +259,7 @@ impl Provision<'_> {
     fn put_in_place(
         &self,
         hands: &Hands<'_>,
-        part: &fetch::Part,
+        part: &Part,
         digest: Option<&str>,
         checked: &check::Checked,
         report: &mut Report,

@@ -30,9 +30,8 @@ pub(super) fn nothing_to_build(
 
 /// Why a build for this kernel would end without having used a prefix.
 fn why_not(host: &Host, settings: &Settings, layout: &Layout, release: &Release) -> Option<String> {
-    let tree = build::tree_dir(host, settings, release);
-    if !tree.is_dir() {
-        return Some(format!("kernel {release} has no build tree in {}", tree.display()));
+    if let Some(why) = build::why_no_tree(host, settings, release) {
+        return Some(why);
     }
     // `zfs-prefix build --force` builds all the same.
     if layout.force(release).exists() {

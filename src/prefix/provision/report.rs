@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use crate::fetch::{Watch, megabytes};
+
 /// How much longer the service manager shall wait each time there was progress.
 const EXTEND: Duration = Duration::from_secs(10 * 60);
 /// At most so often is something said.
@@ -31,24 +33,6 @@ impl Report {
             resumed_at: 0,
             said_at: None,
             extended_at: None,
-        }
-    }
-
-    /// A transfer begins, with so many bytes there already.
-    pub(super) fn begin(&mut self, have: u64) {
-        self.begun = Instant::now();
-        self.resumed_at = have;
-    }
-
-    /// So many bytes of the archive are there.
-    pub(super) fn fetched(&mut self, have: u64, total: Option<u64>) {
-        if self.is_time() {
-            let rate =
-                (have - self.resumed_at) as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
-            let of = total.map_or_else(String::new, |total| {
-                format!(" of {} ({} %)", megabytes(total), have.saturating_mul(100) / total.max(1))
-            });
-            self.tell(&format!("fetched {}{of}, {}/s", megabytes(have), megabytes(rate as u64)));
         }
     }
 
@@ -91,6 +75,24 @@ impl Report {
     }
 }
 
+impl Watch for Report {
+    fn begin(&mut self, have: u64) {
+        self.begun = Instant::now();
+        self.resumed_at = have;
+    }
+
+    fn fetched(&mut self, have: u64, total: Option<u64>) {
+        if self.is_time() {
+            let rate =
+                (have - self.resumed_at) as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
+            let of = total.map_or_else(String::new, |total| {
+                format!(" of {} ({} %)", megabytes(total), have.saturating_mul(100) / total.max(1))
+            });
+            self.tell(&format!("fetched {}{of}, {}/s", megabytes(have), megabytes(rate as u64)));
+        }
+    }
+}
+
 impl Drop for Report {
     fn drop(&mut self) {
         if self.terminal && self.said_at.is_some() {
@@ -104,9 +106,4 @@ fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!("sd_notify: {error}");
     }
-}
-
-/// In units of 1,000,000 bytes.
-pub(super) fn megabytes(bytes: u64) -> String {
-    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }

@@ -16,9 +16,9 @@ use anyhow::{Context, Result};
 use nix::sys::statvfs::fstatvfs;
 
 use super::MARK;
-use super::report::megabytes;
 use crate::exit::{Exit, Failure, WithExit};
 use crate::fail;
+use crate::fetch::megabytes;
 use place::Tree;
 use rules::{Inside, Kind};
 

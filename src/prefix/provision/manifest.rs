@@ -9,10 +9,10 @@ use anyhow::Result;
 use serde::Deserialize;
 use tracing::warn;
 
-use super::{Get, open_file, text};
 use crate::config::Source;
 use crate::exit::Exit;
 use crate::fail;
+use crate::fetch::{Get, open_file, text};
 
 /// A list of packages makes the most of it.
 const LIMIT: u64 = 4 << 20;
@@ -21,7 +21,7 @@ const SUFFIXES: [&str; 6] = [".tar.zst", ".tar.gz", ".tgz", ".tar.xz", ".txz", "
 
 /// What is read of it.
 #[derive(Debug, Deserialize)]
-pub(in super::super) struct Manifest {
+pub(super) struct Manifest {
     /// The path that the tree was made for.
     eprefix: PathBuf,
     /// BLAKE2b-512 of the tree.
@@ -64,7 +64,7 @@ impl Manifest {
     }
 
     /// The digest of the tree, if the manifest is this archive's.
-    pub(in super::super) fn digest(&self, sha256: &str) -> Option<&str> {
+    pub(super) fn digest(&self, sha256: &str) -> Option<&str> {
         let hexadecimal = self.digest.bytes().all(|b| b.is_ascii_hexdigit());
         let ours = self.archive.sha256 == sha256 && hexadecimal;
         if !ours {

@@ -11,16 +11,12 @@ use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use super::transfer::{Torn, transfer};
-use super::{Answer, Get, open_file};
+use super::{Answer, Get, Wanted, Watch, megabytes, open_file};
 use crate::config::Source;
 use crate::exit::{Exit, Failure, WithExit};
 use crate::fail;
-use crate::prefix::provision::check::Expected;
-use crate::prefix::provision::report::{Report, megabytes};
 use crate::store::{Digest, make_dirs, write_atomic};
 
-/// More than any prefix has: where no size is configured, an archive is no larger.
-const LARGEST: u64 = 16 << 30;
 /// What a download of unknown size leaves to everybody else.
 const RESERVE: u64 = 64 << 20;
 
@@ -36,21 +32,20 @@ struct Of {
 }
 
 /// The file that is downloaded into.
-#[derive(Debug)]
-pub(in super::super) struct Part {
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
     /// Its path.
-    pub(in super::super) path: PathBuf,
+    pub(crate) path: PathBuf,
     of: PathBuf,
     dir: PathBuf,
 }
 
 impl Part {
-    /// The part called `name` in `dir`, which is made. Every other download in there is removed:
-    /// what is configured is one archive.
+    /// The part called `name` in `dir`, which is made.
     ///
     /// # Errors
-    /// The directory cannot be made or listed.
-    pub(in super::super) fn new(dir: &Path, name: &str) -> Result<Part> {
+    /// The directory cannot be made.
+    pub(crate) fn new(dir: &Path, name: &str) -> Result<Part> {
         make_dirs(dir)?;
         // The owner of the prefix unpacks it from here.
         for dir in [dir, dir.parent().unwrap_or(dir)] {
@@ -59,14 +54,23 @@ impl Part {
         }
         let path = dir.join(format!("{name}.part"));
         let of = dir.join(format!("{name}.part.json"));
-        for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
-            let other = entry.with_context(|| format!("{}", dir.display()))?.path();
-            if other != path && other != of {
+        Ok(Part { path, of, dir: dir.to_owned() })
+    }
+
+    /// Removes every other download in its directory.
+    ///
+    /// # Errors
+    /// The directory cannot be listed, or one of them not removed.
+    pub(crate) fn remove_others(&self) -> Result<()> {
+        let shown = || format!("{}", self.dir.display());
+        for entry in fs::read_dir(&self.dir).with_context(shown)? {
+            let other = entry.with_context(shown)?.path();
+            if other != self.path && other != self.of {
                 fs::remove_file(&other)
                     .with_context(|| format!("{}: cannot be removed", other.display()))?;
             }
         }
-        Ok(Part { path, of, dir: dir.to_owned() })
+        Ok(())
     }
 
     /// Lets the prefix's owner read it. Before it was checked, a source that the owner could have
@@ -74,13 +78,13 @@ impl Part {
     ///
     /// # Errors
     /// Its mode cannot be changed.
-    pub(in super::super) fn open_to_all(&self) -> Result<()> {
+    pub(crate) fn open_to_all(&self) -> Result<()> {
         fs::set_permissions(&self.path, fs::Permissions::from_mode(0o644))
             .with_context(|| format!("{}", self.path.display()))
     }
 
     /// Removes it.
-    pub(in super::super) fn remove(&self) {
+    pub(crate) fn remove(&self) {
         for path in [&self.of, &self.path] {
             match fs::remove_file(path) {
                 Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -97,12 +101,12 @@ impl Part {
     /// [`Exit::Network`], with the part kept; [`Exit::NoSpace`]; [`Exit::Refused`]: the size.
     pub(super) fn download(
         &self,
-        source: &Source,
+        wanted: &Wanted<'_>,
         url: &str,
         get: &Get,
-        expected: &Expected,
-        report: &mut Report,
+        watch: &mut dyn Watch,
     ) -> Result<()> {
+        let source = wanted.source;
         let mut of = self.earlier(source);
         let have = of.as_ref().map_or(0, |_| fs::metadata(&self.path).map_or(0, |m| m.len()));
         let mut answer = get(url, have, of.as_ref().and_then(|of| of.validator.as_deref()))?;
@@ -119,25 +123,29 @@ impl Part {
         let start = match answer.status {
             206 if of.is_some() => have,
             200 => 0,
-            status => fail!(Exit::Network, "{url}: the server says {status}{}", meaning(status)),
+            status => fail!(
+                Exit::Network,
+                "{url}: the server says {status}{}",
+                meaning(status, wanted.key)
+            ),
         };
         let total = match start {
             0 => answer.length,
             _ => answer.range.map(|(_, total)| total),
         };
         if let Some(total) = total {
-            expected.check_size(source, total)?;
+            wanted.check_size(total)?;
         }
         let of = Of { source: identity(source), total, validator: answer.validator };
         let mut file = self.open(start)?;
         write_atomic(&self.of, &serde_json::to_vec(&of)?)?;
-        let size = expected.size.or(total);
-        let limit = self.limit(url, start, size, expected.size.is_some())?;
+        let size = wanted.size.or(total);
+        let limit = self.limit(wanted, start, size)?;
         if start > 0 {
             tracing::info!("going on from byte {start}");
         }
-        report.begin(start);
-        let told = |have| report.fetched(have, total);
+        watch.begin(start);
+        let told = |have| watch.fetched(have, total);
         let got = transfer(answer.body, &mut file, start, limit, told);
         // What is there is what the next run goes on from.
         file.sync_all().with_context(|| format!("{}", self.path.display()))?;
@@ -153,22 +161,25 @@ impl Part {
             (Err(Torn::TooSlow(got)), total) => {
                 Err(broken(url, got, total, "less than 1 KB/s came for five minutes"))
             }
-            (Err(Torn::TooMuch), _) => Err(too_much(url, limit, size)),
+            (Err(Torn::TooMuch), _) => Err(too_much(wanted, limit, size)),
         }
     }
 
     /// How many bytes there may be in the end; there is room for them.
-    fn limit(&self, url: &str, start: u64, size: Option<u64>, configured: bool) -> Result<u64> {
+    fn limit(&self, wanted: &Wanted<'_>, start: u64, size: Option<u64>) -> Result<u64> {
         match size {
-            Some(size) if size > LARGEST && !configured => fail!(
+            Some(size) if size > wanted.largest && wanted.size.is_none() => fail!(
                 Exit::Refused,
-                "{url}: {} are no prefix; if it is one, set prefix.size",
-                megabytes(size)
+                "{}: {} are more than {} can have{}",
+                wanted.source,
+                megabytes(size),
+                wanted.what,
+                cure(wanted)
             ),
-            Some(size) => self.check_space(size.saturating_sub(start)).map(|()| size),
+            Some(size) => self.check_space(wanted.what, size.saturating_sub(start)).map(|()| size),
             None => {
                 let free = free_space(&self.dir)?.saturating_sub(RESERVE);
-                Ok(start.saturating_add(free).min(LARGEST))
+                Ok(start.saturating_add(free).min(wanted.largest))
             }
         }
     }
@@ -176,21 +187,20 @@ impl Part {
     /// Copies a file, from its beginning.
     ///
     /// # Errors
-    /// [`Exit::PrefixIncomplete`]: it cannot be read; [`Exit::NoSpace`]; [`Exit::Refused`]: the size.
+    /// [`Wanted::unreadable`]; [`Exit::NoSpace`]; [`Exit::Refused`]: the size.
     pub(super) fn copy(
         &self,
+        wanted: &Wanted<'_>,
         path: &Path,
-        source: &Source,
-        expected: &Expected,
-        report: &mut Report,
+        watch: &mut dyn Watch,
     ) -> Result<()> {
         let (from, size) = open_file(path)
-            .with_context(|| format!("the prefix's archive {}", path.display()))
-            .exit(Exit::PrefixIncomplete)?;
-        expected.check_size(source, size)?;
+            .with_context(|| format!("{} {}", wanted.what, path.display()))
+            .exit(wanted.unreadable)?;
+        wanted.check_size(size)?;
         let mut file = self.open(0)?;
-        self.check_space(size)?;
-        let told = |have| report.fetched(have, Some(size));
+        self.check_space(wanted.what, size)?;
+        let told = |have| watch.fetched(have, Some(size));
         match transfer(from, &mut file, 0, size, told) {
             Ok(_) => Ok(()),
             Err(Torn::TooMuch) => {
@@ -231,12 +241,12 @@ impl Part {
         open().with_context(|| format!("{}", self.path.display()))
     }
 
-    fn check_space(&self, needed: u64) -> Result<()> {
+    fn check_space(&self, what: &str, needed: u64) -> Result<()> {
         let free = free_space(&self.dir)?;
         if needed > free {
             fail!(
                 Exit::NoSpace,
-                "the archive needs {} more in {}, {} are free",
+                "{what} needs {} more in {}, {} are free",
                 megabytes(needed),
                 self.dir.display(),
                 megabytes(free)
@@ -278,13 +288,18 @@ fn is_whole(answer: &Answer, have: u64, of: Option<&Of>) -> bool {
         && answer.range.is_none_or(|(_, total)| total == have)
 }
 
-fn meaning(status: u16) -> &'static str {
+fn meaning(status: u16, key: &str) -> String {
     match status {
-        401 | 403 => ": it does not give this file to everybody",
-        404 | 410 => ": it has no such file; check prefix.source",
-        429 | 500..=599 => ": it cannot help now; try again later",
-        _ => "",
+        401 | 403 => ": it does not give this file to everybody".to_owned(),
+        404 | 410 => format!(": it has no such file; check {key}"),
+        429 | 500..=599 => ": it cannot help now; try again later".to_owned(),
+        _ => String::new(),
     }
+}
+
+fn cure(wanted: &Wanted<'_>) -> String {
+    let text = |key| format!("; if it is right, set {key}");
+    wanted.size_key.map_or_else(String::new, text)
 }
 
 fn broken(url: &str, got: u64, total: Option<u64>, why: &str) -> anyhow::Error {
@@ -295,10 +310,13 @@ fn broken(url: &str, got: u64, total: Option<u64>, why: &str) -> anyhow::Error {
     Failure::new(Exit::Network, text).into()
 }
 
-fn too_much(url: &str, limit: u64, size: Option<u64>) -> anyhow::Error {
+fn too_much(wanted: &Wanted<'_>, limit: u64, size: Option<u64>) -> anyhow::Error {
+    let url = wanted.source;
     let (exit, why) = match size {
-        Some(_) => (Exit::Refused, "its size; it is another archive".to_owned()),
-        None if limit == LARGEST => (Exit::Refused, "no prefix; set prefix.size".to_owned()),
+        Some(_) => (Exit::Refused, "its size; it is another file".to_owned()),
+        None if limit == wanted.largest => {
+            (Exit::Refused, format!("more than {} can have{}", wanted.what, cure(wanted)))
+        }
         None => (Exit::NoSpace, format!("all that is free but {}", megabytes(RESERVE))),
     };
     let text = format!("{url}: more comes than {limit} bytes, {why}. The download was removed");

@@ -1,0 +1,243 @@
+//! One build, from an empty work directory to a published tree.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tracing::{info, warn};
+
+use super::binpkg::{Binhost, Package};
+use super::plan::{EXPERIMENTAL, Plan, configure};
+use super::progress::Counts;
+use super::recipe::Tarball;
+use super::stage::Stage;
+use super::steps::Steps;
+use super::tree::{Candidate, Prepared, Preparing};
+use super::workdir::WorkDir;
+use super::{Build, Expected, depmod, harvest, jobs, made_from, network, recipe, verify};
+use crate::config::Recipe;
+use crate::kernel::{compiler_mismatch, supported};
+use crate::prefix::enter::Place;
+use crate::source::{Obtain, ZfsSource};
+use crate::store::{self, Digest, MANIFEST_VERSION, Manifest, Staging};
+
+/// What a build works with.
+struct Attempt<'p> {
+    plan: &'p Plan,
+    /// The way to the tree that was taken.
+    candidate: &'p Candidate,
+    prepared: Prepared,
+    tarball: Option<Tarball>,
+    work: WorkDir,
+}
+
+impl Build<'_> {
+    /// Builds and publishes. Returns the published tree.
+    pub(super) fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
+        let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
+        let (candidate, prepared) = self.staged(Stage::Kernel, |b| b.tree(plan, &work))?;
+        let mut attempt = Attempt { plan, candidate, prepared, tarball: None, work };
+        let package = self.staged(Stage::Fetch, |b| {
+            attempt.tarball = b.tarball(plan)?;
+            match b.settings.build.recipe {
+                Recipe::Portage => b.fetch(&attempt),
+                Recipe::Make => Ok(None),
+            }
+        })?;
+        let (made_by, modules) = self.staged(Stage::Build, |b| match package {
+            Some(package) => Ok(("binary package", b.merge(&attempt, &package)?)),
+            None => Ok((b.settings.build.recipe.name(), b.compile(&attempt)?)),
+        })?;
+        let tree = self.publish(&attempt, made_by, &modules)?;
+        self.settle(plan, &tree)?;
+        // Only disk space is at stake: the next build removes it too.
+        attempt.work.remove().unwrap_or_else(|e| warn!("{e:#}"));
+        Ok(tree)
+    }
+
+    fn publish(&mut self, attempt: &Attempt, by: &str, modules: &[PathBuf]) -> Result<PathBuf> {
+        let Attempt { plan, candidate, prepared, work, .. } = attempt;
+        let staging = Staging::new(&self.layout, &self.release)?;
+        let harvested = self
+            .staged(Stage::Harvest, |b| harvest::copy(&work.top, modules, &staging, &b.release))?;
+        self.staged(Stage::Depmod, |b| {
+            depmod::run(&b.host.root, &staging, &b.release, prepared, b.cancel)
+        })?;
+        let verified = self.staged(Stage::Verify, |b| {
+            let expected = Expected::of(b.host, &b.release, &prepared.tree.symvers)?;
+            let files: Vec<(&Path, &[u8])> =
+                harvested.iter().map(|h| (h.path.as_path(), h.bytes.as_slice())).collect();
+            verify(&files, &expected)
+        })?;
+        self.staged(Stage::Publish, |b| {
+            let manifest = Manifest {
+                version: MANIFEST_VERSION,
+                kernel_release: b.release.clone(),
+                kernel_build_id: plan.build_id.clone(),
+                vermagic: verified.vermagic,
+                key: candidate.key.clone(),
+                zfs_version: verified.zfs_version,
+                recipe: by.to_owned(),
+                created: store::unix_now(),
+                inputs: candidate.inputs.map().clone(),
+                files: store::entries(staging.dir())?,
+            };
+            staging.publish(&manifest)
+        })
+    }
+
+    /// The kernel's build tree, by the first way that leads to one.
+    fn tree<'p>(&mut self, plan: &'p Plan, work: &WorkDir) -> Result<(&'p Candidate, Prepared)> {
+        let mut preparing = Preparing {
+            host: self.host,
+            release: &self.release,
+            layout: &self.layout,
+            prefix: &plan.prefix,
+            compiler: &plan.compiler,
+            work,
+            network: !self.options.early,
+            jobs: self.jobs(),
+            steps: Steps { cancel: self.cancel, progress: &mut self.progress },
+        };
+        let (candidate, prepared) = preparing.first(&plan.trees)?;
+        let kernels = prepared.tree.compiler();
+        if let Some(text) = kernels.and_then(|kernel| compiler_mismatch(&kernel, &plan.compiler)) {
+            warn!("kernel {}: {text}", self.release);
+        }
+        Ok((candidate, prepared))
+    }
+
+    /// The OpenZFS tarball of zfs.source; refused before anything is compiled when it does not support
+    /// this kernel.
+    fn tarball(&mut self, plan: &Plan) -> Result<Option<Tarball>> {
+        let Some(source) = ZfsSource::of(self.settings)? else { return Ok(None) };
+        let progress = &mut self.progress;
+        let mut with = Obtain {
+            layout: &self.layout,
+            prefix: &plan.prefix,
+            network: !self.options.early,
+            cancel: self.cancel,
+            report: &mut |text| progress.stage(text),
+        };
+        let path = source.obtain(&mut with)?;
+        let repository = match self.settings.build.recipe {
+            Recipe::Portage => Some(source.repository(&path, &mut with)?),
+            Recipe::Make => None,
+        };
+        self.check_supported(plan, &path)?;
+        Ok(Some(Tarball { path, repository }))
+    }
+
+    fn check_supported(&self, plan: &Plan, tarball: &Path) -> Result<()> {
+        let meta = crate::source::meta(&plan.prefix, tarball, self.cancel)?;
+        let experimental = configure(self.settings).iter().any(|a| a == EXPERIMENTAL);
+        supported(&meta, &self.release, experimental)
+    }
+
+    /// Fetches a binary package, or sources where there is none. A build that holds up the boot has
+    /// no network, but may have the sources, or a binhost on its disks.
+    fn fetch(&mut self, attempt: &Attempt) -> Result<Option<Package>> {
+        let network = !self.options.early;
+        let binhost = attempt.plan.binhost.as_ref();
+        let mut readable: Vec<_> = binhost.into_iter().flat_map(Binhost::files).collect();
+        readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
+        let work = Some(attempt.work.top.clone());
+        let place = Place { work, readable, network, ..Place::default() };
+        if let Some(binhost) = binhost {
+            let remote = self.settings.portage.asks_network();
+            if remote && !network {
+                info!("{} is not asked: there is no network this early", binhost.url);
+            } else {
+                if remote {
+                    network::wait_for_network(self.cancel);
+                }
+                let package = self.job(attempt, place.clone()).fetch_package(binhost)?;
+                if package.is_some() {
+                    return Ok(package);
+                }
+            }
+        }
+        self.job(attempt, place.clone()).fetch()?;
+        // That of zfs.source was looked at already.
+        if attempt.tarball.is_none()
+            && let Some(tarball) = self.job(attempt, place).distfile()?
+        {
+            self.check_supported(attempt.plan, &tarball)?;
+        }
+        Ok(None)
+    }
+
+    /// Merges a binary package; returns the modules it left, still their owner's files. They are
+    /// not stripped: that would cut off their signatures.
+    fn merge(&mut self, attempt: &Attempt, package: &Package) -> Result<Vec<PathBuf>> {
+        let mut readable: Vec<_> = attempt.plan.binhost.iter().flat_map(Binhost::files).collect();
+        readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
+        let top = &attempt.work.top;
+        let place = Place { work: Some(top.clone()), readable, ..Place::default() };
+        let installed = self.job(attempt, place).merge_package(package)?;
+        let modules = harvest::find(&installed, &self.release)?;
+        made_from::check(top, &modules, &attempt.made_from(), package.url())?;
+        Ok(modules)
+    }
+
+    /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
+    fn compile(&mut self, attempt: &Attempt) -> Result<Vec<PathBuf>> {
+        let Attempt { plan, prepared, work, .. } = attempt;
+        let mut place = prepared.place(&plan.prefix, &work.top, self.cancel)?;
+        let recipe = self.settings.build.recipe;
+        place.readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
+        let release = self.release.clone();
+        let counts = self.layout.cache().join("progress.json");
+        let mut job = self.job(attempt, place);
+        job.expected = read_counts(&counts);
+        let installed = match recipe {
+            Recipe::Portage => job.portage()?,
+            Recipe::Make => job.make()?,
+        };
+        let modules = harvest::find(&installed, &release)?;
+        recipe::strip(&job, &modules)?;
+        // An estimate for the next build's STATUS; it may be lost.
+        if let Ok(json) = serde_json::to_vec(&job.steps.progress.counts()) {
+            store::write_atomic(&counts, &json).unwrap_or_else(|e| warn!("{e:#}"));
+        }
+        Ok(modules)
+    }
+
+    fn job<'b>(&'b mut self, attempt: &'b Attempt, place: Place) -> recipe::Job<'b> {
+        recipe::Job {
+            prefix: &attempt.plan.prefix,
+            tree: &attempt.prepared.tree,
+            settings: self.settings,
+            tarball: attempt.tarball.as_ref(),
+            work: &attempt.work,
+            place,
+            jobs: self.jobs(),
+            expected: None,
+            steps: Steps { cancel: self.cancel, progress: &mut self.progress },
+        }
+    }
+
+    fn jobs(&self) -> u32 {
+        let wanted = self.options.jobs.or(self.settings.build.jobs);
+        wanted.unwrap_or_else(|| jobs::choose(&self.host.path("/proc/meminfo")))
+    }
+}
+
+impl Attempt<'_> {
+    /// What a binary package has to be made from: the inputs, with the tree as it is, by whatever
+    /// way it came here.
+    fn made_from(&self) -> BTreeMap<String, String> {
+        let tree = &self.prepared.tree;
+        let mut inputs = self.candidate.inputs.map().clone();
+        for (name, bytes) in
+            [("kernel-config", &tree.config[..]), ("module-symvers", tree.symvers_text.as_bytes())]
+        {
+            inputs.insert(name.to_owned(), Digest::of(bytes).as_str().to_owned());
+        }
+        inputs
+    }
+}
+
+fn read_counts(path: &Path) -> Option<Counts> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}

@@ -1,0 +1,84 @@
+//! The steps of a build: commands whose output goes to the journal as it comes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::Result;
+use tracing::info;
+
+use super::Interrupted;
+use super::command::{Cancel, Ended, Run, describe};
+use super::output::failing_lines;
+use super::progress::Progress;
+use crate::exit::{Exit, Failure};
+use crate::log::id;
+
+/// A step that says nothing for so long hangs: less than TimeoutStartSec= of the unit, so that it
+/// is recorded as a failure of its inputs.
+const STALLED: Duration = Duration::from_secs(9 * 60);
+
+/// The exit status that the last lines ask for, and a hint.
+pub type Reason = fn(&VecDeque<String>) -> (Exit, &'static str);
+
+/// Runs steps.
+pub struct Steps<'a> {
+    /// Stop when set.
+    pub cancel: &'a Cancel,
+    /// Where progress goes.
+    pub progress: &'a mut Progress,
+}
+
+impl Steps<'_> {
+    /// Runs one step, which has to succeed. `reason` finds in the last lines what a failure means.
+    ///
+    /// # Errors
+    /// It failed, said nothing for too long, or was stopped ([`Interrupted`]).
+    pub fn must(&mut self, run: &Run, reason: Reason) -> Result<()> {
+        let ended = self.follow(run)?;
+        match ended.status.success() && !ended.stalled {
+            true => Ok(()),
+            false => Err(failed(run, &ended, reason)),
+        }
+    }
+
+    /// Runs a command; its output goes to the journal line by line. How it ended is no error here,
+    /// unless it was cancelled or never came into the prefix.
+    ///
+    /// # Errors
+    /// It could not be run, or was stopped ([`Interrupted`]).
+    pub fn follow(&mut self, run: &Run) -> Result<Ended> {
+        info!("running {}", run.shown());
+        let progress = &mut *self.progress;
+        let run = &run.clone().idle(STALLED);
+        let ended = run.lines(self.cancel, |line| {
+            progress.line(line);
+            info!(message_id = id::BUILD_OUTPUT, "{line}");
+        })?;
+        if ended.cancelled {
+            return Err(Interrupted.into());
+        }
+        match ended.not_entered() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(ended),
+        }
+    }
+}
+
+/// The error of a step that did not succeed: why, and the lines of its output that say so.
+pub fn failed(run: &Run, ended: &Ended, reason: Reason) -> anyhow::Error {
+    if ended.stalled {
+        let last = ended.tail.back().map_or("", String::as_str);
+        let (run, limit) = (run.shown(), STALLED.as_secs());
+        let text = format!("{run}: ended: no output for {limit} s; the last line was: {last}");
+        return Failure::new(Exit::BuildFailed, text).into();
+    }
+    let (exit, hint) = reason(&ended.tail);
+    let lines = failing_lines(&ended.tail).join("\n  ");
+    let program = run.shown();
+    let program = program.split(' ').next().unwrap_or_default();
+    Failure::new(
+        exit,
+        format!("{program}: {}{hint}; the failing lines:\n  {lines}", describe(ended.status)),
+    )
+    .into()
+}

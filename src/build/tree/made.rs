@@ -1,0 +1,279 @@
+//! A build tree made of a kernel's source and its configuration: `recovered`, with the exports that
+//! the shipped kernel itself tells, and `full`, for which the whole kernel is built as it was done
+//! in 2014. kbuild's own way (Documentation/kbuild/modules.rst, kbuild.rst), out of the source tree.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tracing::{info, warn};
+
+use super::given::Given;
+use super::{Prepared, Preparing};
+use crate::build::command::Run;
+use crate::build::harvest::read_plain;
+use crate::build::output::reason_of;
+use crate::build::recipe::NO_DEBUG_INFO;
+use crate::config::{Settings, Strategy, expand_release};
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+use crate::host::Host;
+use crate::kernel::locate::Located;
+use crate::kernel::{Config, Facts, Image, Release, Symvers, Tree, guard, locate, recover};
+use crate::prefix::enter::Place;
+use crate::source::{KernelSource, Obtained};
+
+/// What a tree is made of, found and not yet looked into.
+#[derive(Debug)]
+pub struct Ingredients {
+    /// The configuration of the kernel as it is shipped.
+    pub config: Located,
+    /// The kernel's image, if there is one.
+    image: Option<PathBuf>,
+    /// The directory of the modules that came with it.
+    modules: PathBuf,
+    /// Where its source is to be had.
+    pub source: KernelSource,
+}
+
+/// Options that name files of the distribution's own: keys, certificates, an initramfs. Nobody else
+/// has the files. And how modules are signed when they are installed, which some distributions strip
+/// from the configuration that they ship. No structure depends on any of them.
+const FILES_OF_ITS_OWN: [&str; 8] = [
+    "SYSTEM_TRUSTED_KEYRING",
+    "SYSTEM_TRUSTED_KEYS",
+    "SYSTEM_EXTRA_CERTIFICATE",
+    "SYSTEM_EXTRA_CERTIFICATE_SIZE",
+    "SYSTEM_REVOCATION_KEYS",
+    "MODULE_SIG_KEY",
+    "MODULE_SIG_ALL",
+    "INITRAMFS_SOURCE",
+];
+
+/// The kernel's configuration. An image is unpacked only when no file has it.
+fn config(
+    host: &Host,
+    settings: &Settings,
+    release: &Release,
+    image: Option<&Path>,
+) -> Result<Located> {
+    let template = settings.kernel.config.as_deref();
+    let configured =
+        template.map(|t| expand_release(&t.replace("${version}", &release.version()), release));
+    let find = |image| locate::config(host, configured.as_deref(), release, image);
+    match (find(None), image) {
+        (Err(_), Some(path)) => find(Some(&open(path)?)),
+        (found, _) => found,
+    }
+}
+
+fn open(image: &Path) -> Result<Image> {
+    Image::open(image).with_context(|| format!("{}", image.display())).exit(Exit::NoKernelSource)
+}
+
+/// What the kernels of CoreOS and Flatcar expect in the directory they are built in, whatever is in it.
+const TOUCHED: [&str; 2] = ["certs/.x509.list", "bootengine.cpio"];
+
+impl Ingredients {
+    /// What there is of kernel `release` on this machine and in its configuration.
+    ///
+    /// # Errors
+    /// [`Exit::NoKernelSource`]: no configuration of the kernel, or nowhere to have its source from.
+    /// [`Exit::NoSymvers`]: nothing to recover its exports from.
+    pub fn find(
+        host: &Host,
+        settings: &Settings,
+        release: &Release,
+        strategy: Strategy,
+        source: Option<KernelSource>,
+    ) -> Result<Ingredients> {
+        let Some(source) = source else {
+            fail!(
+                Exit::NoKernelSource,
+                "where the kernel's source is to be had is not known for this system: set kernel.source"
+            );
+        };
+        if source.is_package() {
+            fail!(
+                Exit::NoKernelSource,
+                "kernel.source is a package of a build tree, which only \"shipped\" takes"
+            );
+        }
+        let modules = host.path(format!("/usr/lib/modules/{release}"));
+        let configured = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
+        let image = locate::image(host, configured.as_deref(), release);
+        if strategy == Strategy::Recovered
+            && let Err(error) = &image
+            && recover::shipped_file(&modules).is_none()
+        {
+            fail!(Exit::NoSymvers, "nothing to recover its exports from: {error:#}");
+        }
+        let image = image.ok();
+        let config = config(host, settings, release, image.as_deref())?;
+        Ok(Ingredients { config, image, modules, source })
+    }
+
+    /// The exports of the kernel and its modules, as far as the machine tells: nothing without an
+    /// image.
+    fn exports(&self, image: Option<&Image>, jobs: u32) -> Result<Option<Symvers>> {
+        if let Some(shipped) = recover::shipped(&self.modules)? {
+            return Ok(Some(shipped));
+        }
+        image.map(|image| recover::symvers(image, Some(&self.modules), jobs as usize)).transpose()
+    }
+}
+
+impl Preparing<'_> {
+    /// Makes the tree below the work directory.
+    pub(super) fn made(&mut self, strategy: Strategy, from: &Ingredients) -> Result<Prepared> {
+        let facts = Facts::of_config(self.host, self.release, from.config.clone());
+        guard::refusal(&facts, self.compiler)?;
+        let image = from.image.as_deref().map(open).transpose()?;
+        let exports = from.exports(image.as_ref(), self.jobs).exit(Exit::NoSymvers)?;
+        let salt = image.as_ref().and_then(Image::build_salt);
+        let config = edited(&from.config, salt.as_deref());
+        let symvers = match (strategy, &exports) {
+            (Strategy::Full, _) => String::new(),
+            (_, Some(exports)) => exports.to_text(),
+            (_, None) => fail!(Exit::NoSymvers, "nothing tells the kernel's exports"),
+        };
+        info!("configuration from {}", from.config.source);
+        let given = Given::make(
+            self.layout,
+            self.release,
+            &[("config", &config), ("symvers", symvers.as_bytes())],
+        )?;
+        let Obtained::Source(source) = self.obtain(&from.source)? else {
+            fail!(
+                Exit::NoKernelSource,
+                "{}: a build tree, not the source of a kernel; set kernel.build-dir to it",
+                from.source.shown()
+            );
+        };
+        let kernel = Kernel { source, output: self.work.top.join("kernel") };
+        self.configure(&kernel, &given, &from.config.config)?;
+        let place = kernel.place(&self.work.top);
+        match strategy {
+            Strategy::Full => {
+                let run = kernel.make(self, &place).args(["vmlinux", "modules"]);
+                let run = run.args(NO_DEBUG_INFO).arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
+                self.steps.must(&run, reason_of)?;
+            }
+            _ => {
+                let run = kernel.make(self, &place).arg("modules_prepare");
+                self.steps.must(&run, reason_of)?;
+            }
+        }
+        self.settle(&kernel, &given, strategy)?;
+        drop(given);
+        let tree = self.read(&kernel, strategy, exports)?;
+        self.probe(&kernel, image.as_ref())?;
+        Ok(Prepared { tree, made_in: Some(self.work.top.clone()) })
+    }
+
+    /// Puts the configuration there and completes it; what kconfig changed is looked at before
+    /// anything is compiled.
+    fn configure(&mut self, kernel: &Kernel, given: &Given, shipped: &Config) -> Result<()> {
+        let place = kernel.place(&self.work.top);
+        let script = r#"mkdir -p "$1/certs" && cp -- "$2" "$1/.config" && cd "$1" && shift 2 && touch -- "$@""#;
+        let run = self.prefix.run("bash", &place).args(["-c", script, "bash"]);
+        let run = run.arg(&kernel.output).arg(given.path("config")).args(TOUCHED);
+        run.output(self.steps.cancel)?;
+        self.steps.must(&kernel.make(self, &place).arg("olddefconfig"), reason_of)?;
+        let prepared = read_plain(&self.work.top, &kernel.output.join(".config"))?;
+        let prepared = Config::parse(&prepared).context("the completed .config")?;
+        guard::config_but_for(shipped, &prepared, &FILES_OF_ITS_OWN)
+    }
+
+    /// The last touches: the release wherever kbuild looks for it (before 6.2, what a module is built
+    /// for is read from `kernel.release`, and some distributions have another name in it), and the
+    /// exports.
+    fn settle(&mut self, kernel: &Kernel, given: &Given, strategy: Strategy) -> Result<()> {
+        let script = r#"cd "$1" && printf '%s\n' "$2" > include/config/kernel.release || exit
+            [ -z "$3" ] || cp -- "$3" Module.symvers"#;
+        let symvers = match strategy {
+            Strategy::Full => PathBuf::new(),
+            _ => given.path("symvers"),
+        };
+        let place = kernel.place(&self.work.top);
+        let run = self.prefix.run("bash", &place).args(["-c", script, "bash"]);
+        let run = run.arg(&kernel.output).arg(self.release.as_str()).arg(symvers);
+        run.output(self.steps.cancel).map(drop)
+    }
+
+    /// What root knows of the tree. The exports of a kernel built here have to be those of the one
+    /// that is shipped, where that tells.
+    fn read(&self, kernel: &Kernel, strategy: Strategy, exports: Option<Symvers>) -> Result<Tree> {
+        let read = |name: &str| read_plain(&self.work.top, &kernel.output.join(name));
+        let tree = |symvers| Tree::of(&kernel.output, &kernel.source, self.release, read, symvers);
+        if strategy == Strategy::Recovered {
+            return tree(exports);
+        }
+        let built = tree(None)?;
+        match exports {
+            Some(shipped) => guard::exports(&built.symvers, &shipped)?,
+            None => warn!(
+                "no kernel image: that the kernel built here is the one that is shipped cannot be checked"
+            ),
+        }
+        Ok(built)
+    }
+}
+
+/// A kernel's source and where it is built.
+pub(super) struct Kernel {
+    pub(super) source: PathBuf,
+    pub(super) output: PathBuf,
+}
+
+impl Kernel {
+    pub(super) fn place(&self, work: &Path) -> Place {
+        Place { work: Some(work.to_owned()), kernel: vec![self.source.clone()], ..Place::default() }
+    }
+
+    /// make in the source tree, of something in the output directory. KERNELRELEASE is given each
+    /// time: the source has another local version.
+    pub(super) fn make(&self, preparing: &Preparing, place: &Place) -> Run {
+        let run = preparing.prefix.run("make", place).dir(&preparing.work.tmp);
+        run.arg("-C")
+            .arg(&self.source)
+            .arg(format!("O={}", self.output.display()))
+            .arg(format!("-j{}", preparing.jobs))
+            .arg(format!("KERNELRELEASE={}", preparing.release))
+    }
+}
+
+/// The shipped configuration without [`FILES_OF_ITS_OWN`], and with the salt that the image has:
+/// some distributions leave it out of the configuration that they ship.
+fn edited(shipped: &Located, salt: Option<&str>) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&shipped.text);
+    let own = |line: &&str| {
+        let name = line.strip_prefix("CONFIG_").and_then(|rest| rest.split('=').next());
+        !name.is_some_and(|name| FILES_OF_ITS_OWN.contains(&name))
+    };
+    let mut edited: String = text.lines().filter(own).flat_map(|line| [line, "\n"]).collect();
+    if let Some(salt) = salt.filter(|_| shipped.config.get("BUILD_SALT").is_none()) {
+        edited.push_str(&format!("CONFIG_BUILD_SALT={salt:?}\n"));
+    }
+    edited.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_only_the_distribution_has_are_left_out_and_its_salt_is_put_in() {
+        let edit = |text: &str, salt| {
+            let config = Config::parse(text.as_bytes()).unwrap();
+            let source = locate::Source::Running;
+            let located = Located { text: text.into(), config, source };
+            String::from_utf8(edited(&located, salt)).unwrap()
+        };
+        let shipped = "CONFIG_A=y\nCONFIG_SYSTEM_TRUSTED_KEYS=\"debian/keys.pem\"\n# CONFIG_B is not set\nCONFIG_MODULE_SIG_KEY=\"\"\n";
+        let kept = "CONFIG_A=y\n# CONFIG_B is not set\n";
+        assert_eq!(edit(shipped, None), kept);
+        let salted = "CONFIG_BUILD_SALT=\"6.1.0-x\"\n";
+        assert_eq!(edit(shipped, Some("6.1.0-x")), format!("{kept}{salted}"));
+        assert_eq!(edit(salted, Some("b")), salted, "the configuration knows it");
+    }
+}

@@ -1,0 +1,301 @@
+//! The kernel build tree that modules are compiled against: the one that the system ships, or one
+//! made here from what the machine has (`kernel.tree`).
+
+mod given;
+mod made;
+mod probe;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tracing::info;
+
+use super::harvest::read_plain;
+use super::steps::Steps;
+use super::workdir::WorkDir;
+use crate::build::command::Cancel;
+use crate::config::{Settings, Strategy, expand_release};
+use crate::exit::{Exit, Failure};
+use crate::fail;
+use crate::host::Host;
+use crate::kernel::{Release, Tree};
+use crate::prefix::Prefix;
+use crate::prefix::enter::Place;
+use crate::source::{KernelSource, Obtain, Obtained};
+use crate::store::{Digest, Inputs, Layout};
+use made::Ingredients;
+
+/// A way to a build tree that is possible as far as a cheap look tells.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Which one.
+    pub strategy: Strategy,
+    /// What the key of a build with it is made of.
+    pub inputs: Inputs,
+    /// That key.
+    pub key: String,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// It is there.
+    There(Box<Tree>),
+    /// A package of one, to be fetched and unpacked.
+    Packaged(KernelSource),
+    /// Made from these.
+    Made(Box<Ingredients>),
+}
+
+/// Every strategy of the configuration: those that are possible, in their order, and why the others
+/// are not. Nothing is fetched, unpacked or recovered: every boot asks this.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    /// Not empty.
+    pub possible: Vec<Candidate>,
+    /// Strategy and reason.
+    pub refused: Vec<Refused>,
+}
+
+/// Why a strategy is not taken.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    strategy: Strategy,
+    exit: Exit,
+    reason: String,
+}
+
+impl Refused {
+    fn of(strategy: Strategy, error: &anyhow::Error) -> Refused {
+        Refused { strategy, exit: crate::exit::of(error), reason: format!("{error:#}") }
+    }
+}
+
+impl Candidates {
+    /// `common`: the inputs of a build that the tree does not change.
+    ///
+    /// # Errors
+    /// No strategy is possible, with the reason of each.
+    pub fn of(
+        host: &Host,
+        settings: &Settings,
+        release: &Release,
+        common: &Inputs,
+    ) -> Result<Candidates> {
+        let mut all = Candidates::default();
+        for &strategy in &settings.kernel.tree {
+            match way(host, settings, release, strategy) {
+                Ok(way) => {
+                    let mut inputs = common.clone();
+                    way.add_to(&mut inputs, strategy);
+                    let key = inputs.key();
+                    all.possible.push(Candidate { strategy, inputs, key, way });
+                }
+                Err(error) => all.refused.push(Refused::of(strategy, &error)),
+            }
+        }
+        match all.possible.is_empty() {
+            true => Err(none_left(release, &all.refused)),
+            false => Ok(all),
+        }
+    }
+}
+
+/// The error when every strategy was refused: the exit status is that of the first, which the
+/// operator wanted most.
+fn none_left(release: &Release, refused: &[Refused]) -> anyhow::Error {
+    let exit = refused.first().map_or(Exit::NoKernelSource, |r| r.exit);
+    let reasons: Vec<_> =
+        refused.iter().map(|r| format!("{}: {}", r.strategy.name(), r.reason)).collect();
+    let text = format!("no build tree (kernel.tree):\n  {}", reasons.join("\n  "));
+    Failure::new(exit, format!("kernel {release}: {text}")).into()
+}
+
+fn way(host: &Host, settings: &Settings, release: &Release, strategy: Strategy) -> Result<Way> {
+    let source = || KernelSource::of(host, settings, release);
+    if strategy == Strategy::Shipped {
+        return match Tree::open(&tree_dir(host, settings, release), release) {
+            Ok(tree) => Ok(Way::There(Box::new(tree))),
+            Err(error) => match source()? {
+                Some(source) if source.is_package() => Ok(Way::Packaged(source)),
+                _ => Err(error),
+            },
+        };
+    }
+    Ingredients::find(host, settings, release, strategy, source()?).map(|i| Way::Made(Box::new(i)))
+}
+
+/// Why a build for kernel `release` would end for want of a build tree, as far as a cheap look tells;
+/// `None` if it need not.
+pub fn why_none(host: &Host, settings: &Settings, release: &Release) -> Option<String> {
+    let found = Candidates::of(host, settings, release, &Inputs::new());
+    found.err().map(|error| format!("{error:#}"))
+}
+
+/// Where the build tree of kernel `release` is looked for: kernel.build-dir.
+pub fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf {
+    match &settings.kernel.build_dir {
+        Some(template) => host.path(expand_release(template, release)),
+        None => host.path(format!("/usr/lib/modules/{release}/build")),
+    }
+}
+
+impl Way {
+    fn add_to(&self, inputs: &mut Inputs, strategy: Strategy) {
+        match self {
+            Way::There(tree) => {
+                inputs.add("kernel-config", Digest::of(&tree.config).as_str());
+                inputs.add("module-symvers", Digest::of(tree.symvers_text.as_bytes()).as_str());
+            }
+            Way::Packaged(source) => inputs.add("kernel-source", source.identity()),
+            Way::Made(from) => {
+                inputs.add("kernel-tree", strategy.name());
+                inputs.add("kernel-source", from.source.identity());
+                // The image's exports are those of its build-id, which is an input already.
+                inputs.add("kernel-config", Digest::of(&from.config.text).as_str());
+            }
+        }
+    }
+}
+
+/// A tree that modules can be compiled against.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The tree. Where it was made here, its files are the prefix's owner's; `config` and `symvers`
+    /// are what root knows of it.
+    pub tree: Tree,
+    /// The owner's directory that it is in, if it was made here.
+    made_in: Option<PathBuf>,
+}
+
+impl Prepared {
+    /// What a compilation against it gets of the machine.
+    ///
+    /// # Errors
+    /// As [`Prefix::place`].
+    pub fn place(&self, prefix: &Prefix, work: &Path, cancel: &Cancel) -> Result<Place> {
+        match &self.made_in {
+            None => prefix.place(work, &self.tree, cancel),
+            // Its programs are the prefix's own.
+            Some(_) => Ok(Place {
+                work: Some(work.to_owned()),
+                kernel: self.outside(work),
+                ..Place::default()
+            }),
+        }
+    }
+
+    fn outside(&self, work: &Path) -> Vec<PathBuf> {
+        let mut places = vec![self.tree.source.clone(), self.tree.output.clone()];
+        places.retain(|place| !place.starts_with(work));
+        places.dedup();
+        places
+    }
+
+    /// A list of modules (`modules.order` and its like) of the tree, if it has it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn list(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.tree.output.join(name);
+        if std::fs::symlink_metadata(&path).is_err() {
+            return Ok(None);
+        }
+        match &self.made_in {
+            Some(top) => read_plain(top, &path).map(Some),
+            None => std::fs::read(&path).map(Some).with_context(|| format!("{}", path.display())),
+        }
+    }
+}
+
+/// Prepares a tree, in the prefix and as its owner.
+pub struct Preparing<'a> {
+    /// This machine.
+    pub host: &'a Host,
+    /// The kernel.
+    pub release: &'a Release,
+    /// Where everything is.
+    pub layout: &'a Layout,
+    /// The prefix it is prepared in.
+    pub prefix: &'a Prefix,
+    /// The prefix's compiler, as it says itself.
+    pub compiler: &'a str,
+    /// Where it works.
+    pub work: &'a WorkDir,
+    /// Whether sources may be fetched.
+    pub network: bool,
+    /// Compiler jobs at once.
+    pub jobs: u32,
+    /// Runs it, step by step.
+    pub steps: Steps<'a>,
+}
+
+impl Preparing<'_> {
+    /// The tree of one candidate.
+    ///
+    /// # Errors
+    /// It cannot be had this way: with its exit status.
+    pub fn prepare(&mut self, candidate: &Candidate) -> Result<Prepared> {
+        match &candidate.way {
+            Way::There(tree) => Ok(Prepared { tree: (**tree).clone(), made_in: None }),
+            Way::Packaged(source) => self.unpacked(source),
+            Way::Made(from) => self.made(candidate.strategy, from),
+        }
+    }
+
+    /// The first of the candidates that can be prepared, and its tree; the others are in the journal
+    /// with their reasons.
+    ///
+    /// # Errors
+    /// None can: with every reason. It was stopped.
+    pub fn first<'c>(&mut self, all: &'c Candidates) -> Result<(&'c Candidate, Prepared)> {
+        let mut refused = all.refused.clone();
+        for no in &refused {
+            info!("kernel.tree: not {:?}: {}", no.strategy.name(), no.reason);
+        }
+        for candidate in &all.possible {
+            let strategy = candidate.strategy;
+            match self.prepare(candidate) {
+                Ok(prepared) => {
+                    info!("kernel.tree: {:?}: {}", strategy.name(), prepared.tree.output.display());
+                    return Ok((candidate, prepared));
+                }
+                Err(error) if self.steps.cancel.is_set() => return Err(error),
+                Err(error) if crate::exit::of(&error) == Exit::NoSpace => return Err(error),
+                Err(error) => {
+                    tracing::warn!("kernel.tree: not {:?}: {error:#}", strategy.name());
+                    refused.push(Refused::of(strategy, &error));
+                }
+            }
+        }
+        Err(none_left(self.release, &refused))
+    }
+}
+
+impl Preparing<'_> {
+    /// A kernel-devel package, unpacked: a tree of the prefix's owner's.
+    fn unpacked(&mut self, source: &KernelSource) -> Result<Prepared> {
+        let Obtained::BuildTree(output) = self.obtain(source)? else {
+            fail!(
+                Exit::NoKernelSource,
+                "{}: the source of a kernel, not a build tree",
+                source.shown()
+            );
+        };
+        let top = output.clone();
+        let read = |name: &str| read_plain(&top, &output.join(name));
+        let tree = Tree::of(&output, &output, self.release, read, None)?;
+        Ok(Prepared { tree, made_in: Some(top) })
+    }
+
+    fn obtain(&mut self, source: &KernelSource) -> Result<Obtained> {
+        let progress = &mut *self.steps.progress;
+        source.obtain(&mut Obtain {
+            layout: self.layout,
+            prefix: self.prefix,
+            network: self.network,
+            cancel: self.steps.cancel,
+            report: &mut |text| progress.stage(text),
+        })
+    }
+}

@@ -1,0 +1,74 @@
+//! Getting the archive, its signature and its manifest into a directory that only root can write
+//! to, so that what is unpacked is what was checked.
+
+use std::path::Path;
+
+use anyhow::Result;
+use tracing::info;
+
+use super::check::Expected;
+use super::manifest::Manifest;
+use super::report::Report;
+use crate::config::Source;
+use crate::exit::{Exit, Failure};
+use crate::fetch::{self, Get, Part, Wanted};
+
+/// A signature file of minisign has four lines.
+const SIGNATURE_LIMIT: u64 = 16 * 1024;
+/// More than any prefix has: where no size is configured, an archive is no larger.
+const LARGEST: u64 = 16 << 30;
+
+/// What comes with an archive.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    /// The text of the signature, if there has to be one.
+    pub(super) signature: Option<String>,
+    /// The manifest, if there is one.
+    pub(super) manifest: Option<Manifest>,
+}
+
+/// What is wanted, for [`fetch::file`].
+pub(super) fn wanted<'a>(source: &'a Source, expected: &Expected) -> Wanted<'a> {
+    Wanted {
+        source,
+        key: "prefix.source",
+        what: "the archive",
+        size: expected.size,
+        largest: LARGEST,
+        size_key: Some("prefix.size"),
+        unreadable: Exit::PrefixIncomplete,
+    }
+}
+
+/// Gets the signature, if there has to be one, the manifest, and the archive into `part`.
+///
+/// # Errors
+/// [`Exit::Network`], [`Exit::NoSpace`]; [`Exit::Refused`] when there is no signature or the size
+/// is not the expected one; [`Exit::PrefixIncomplete`]: no such file, or made for another path.
+pub(super) fn fetch(
+    source: &Source,
+    part: &Part,
+    eprefix: &Path,
+    expected: &Expected,
+    report: &mut Report,
+) -> Result<Fetched> {
+    info!("fetching {source}");
+    report.say(&format!("fetching {source}"));
+    let get = match source {
+        Source::Https(_) => Some(fetch::client()?),
+        Source::File(_) => None,
+    };
+    let signature = expected.signed().then(|| signature(source, get.as_ref())).transpose()?;
+    let manifest = Manifest::find(source, get.as_ref());
+    manifest.iter().try_for_each(|manifest| manifest.check_place(source, eprefix))?;
+    fetch::file(&wanted(source, expected), get.as_ref(), part, report)?;
+    Ok(Fetched { signature, manifest })
+}
+
+fn signature(source: &Source, get: Option<&Get>) -> Result<String> {
+    fetch::beside(source, ".minisig", get, SIGNATURE_LIMIT)?.map_err(|why| {
+        let text =
+            format!("{why}: the archive has no signature beside it, and prefix.public-key demands a signature");
+        Failure::new(Exit::Refused, text).into()
+    })
+}

@@ -1,0 +1,353 @@
+//! A file in the cache: fetched once, proved, and whole whenever it has its name. Beside it,
+//! `<name>.json` says what it is; written last, it is what makes a file count.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::proof::Proof;
+use super::{Obtain, signature};
+use crate::build::{Interrupted, network};
+use crate::config::Source;
+use crate::exit::{self, Exit};
+use crate::fail;
+use crate::fetch::{self, Part, Wanted, Watch, megabytes};
+use crate::store::{Digest, sync_dir, write_atomic};
+
+/// So many files are kept: tarballs and patches of the running kernel, of the next, of OpenZFS.
+const KEPT: usize = 24;
+/// At most so often is said how far a transfer is.
+const SAID_EVERY: Duration = Duration::from_millis(500);
+
+/// What a signature is made over, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signed {
+    /// The uncompressed tarball; `x.tar.sign` beside `x.tar.xz`, as the kernel's archive has it.
+    Uncompressed,
+    /// The file; `x.asc` beside `x`.
+    File,
+    /// An RPM has it inside.
+    Rpm,
+}
+
+/// A file that is wanted.
+#[derive(Clone, Debug)]
+pub(super) struct Cached {
+    pub(super) source: Source,
+    /// The key of the configuration that names it.
+    pub(super) key: &'static str,
+    /// As in "a patch".
+    pub(super) what: &'static str,
+    /// The most bytes it can have.
+    pub(super) largest: u64,
+    pub(super) proof: Proof,
+    pub(super) signed: Signed,
+    /// The status when it is on this machine and cannot be read.
+    pub(super) unreadable: Exit,
+}
+
+/// A file that is there.
+#[derive(Clone, Debug)]
+pub(super) struct Got {
+    pub(super) path: PathBuf,
+    pub(super) sha256: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    source: String,
+    sha256: String,
+    size: u64,
+    proof: String,
+    /// Of a source on this machine: which version of it this is.
+    stamp: String,
+}
+
+impl Cached {
+    /// Gets it, or finds it in the cache.
+    ///
+    /// # Errors
+    /// [`Exit::Network`], [`Exit::Refused`], [`Exit::NoSpace`], [`Cached::unreadable`].
+    pub(super) fn get(&self, with: &mut Obtain<'_>) -> Result<Got> {
+        let dir = with.dir("files")?;
+        let name = self.name();
+        let (path, record) = (dir.join(&name), dir.join(format!("{name}.json")));
+        if let Some(sha256) = self.whole(&path, &record) {
+            used(&record);
+            return Ok(Got { path, sha256 });
+        }
+        if matches!(self.source, Source::Https(_)) {
+            if !with.network {
+                fail!(
+                    Exit::Network,
+                    "{} was not fetched yet, and there is no network this early",
+                    self.source
+                );
+            }
+            network::wait_for_network(with.cancel);
+        }
+        let part = Part::new(&dir, &name)?;
+        let fetched = self.fetch(with, &part).inspect_err(|error| {
+            // Wrong, it would be taken up again for ever.
+            if matches!(exit::of(error), Exit::Refused | Exit::NoSpace) {
+                part.remove();
+            }
+        });
+        let (sha256, size) = fetched?;
+        File::open(&part.path)?.sync_all()?;
+        fs::rename(&part.path, &path).with_context(|| format!("{}", path.display()))?;
+        sync_dir(&dir)?;
+        let of = Record {
+            version: 1,
+            source: self.source.to_string(),
+            sha256: sha256.clone(),
+            size,
+            proof: self.proof.shown(),
+            stamp: self.stamp(),
+        };
+        write_atomic(&record, &serde_json::to_vec(&of)?)?;
+        part.remove();
+        keep(&dir, KEPT, &record)?;
+        Ok(Got { path, sha256 })
+    }
+
+    /// Its name in the cache: another URL, digest or key is another file.
+    fn name(&self) -> String {
+        let of = format!("{}\n{}", self.source.full(), self.proof.identity());
+        format!("{}-{}", &Digest::of(of.as_bytes()).as_str()[..16], fetch::name(&self.source))
+    }
+
+    /// The digest of the file, if it is there and still what its source is.
+    fn whole(&self, path: &Path, record: &Path) -> Option<String> {
+        let record: Record = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
+        let meta = fs::symlink_metadata(path).ok()?;
+        let same = meta.is_file() && meta.len() == record.size && record.stamp == self.stamp();
+        same.then_some(record.sha256)
+    }
+
+    fn stamp(&self) -> String {
+        let Source::File(path) = &self.source else { return String::new() };
+        fs::metadata(path).map_or_else(
+            |_| String::new(),
+            |m| format!("{} {} {} {}", m.ino(), m.len(), m.mtime(), m.mtime_nsec()),
+        )
+    }
+
+    fn fetch(&self, with: &mut Obtain<'_>, part: &Part) -> Result<(String, u64)> {
+        with.say(&format!("fetching {}", self.source));
+        let signature = match &self.proof {
+            Proof::Keys(_) => self.signature()?,
+            _ => None,
+        };
+        self.transfer(with, part)?;
+        let (sha256, size) = sha256(&part.path)?;
+        if let Proof::Sha256(expected) = &self.proof
+            && *expected != sha256
+        {
+            fail!(
+                Exit::Refused,
+                "{}: its SHA-256 is {sha256}, {} says {expected}; it is another file, or damaged. The download was removed",
+                self.source,
+                self.key
+            );
+        }
+        part.open_to_all()?;
+        if let Proof::Keys(keys) = &self.proof {
+            let shown = self.source.to_string();
+            match self.signed {
+                Signed::Rpm => signature::rpm(with, &part.path, keys, &shown)?,
+                Signed::File | Signed::Uncompressed => {
+                    let signature = signature.unwrap_or_default();
+                    let packed = match self.signed {
+                        Signed::Uncompressed => fetch::name(&self.source),
+                        _ => String::new(),
+                    };
+                    signature::detached(with, &part.path, &packed, &signature, keys, &shown)?;
+                }
+            }
+        }
+        tracing::info!("{}: {} bytes, {}", self.source, size, self.proof.shown());
+        Ok((sha256, size))
+    }
+
+    /// The text of the signature beside it, if that is where it is.
+    fn signature(&self) -> Result<Option<String>> {
+        let (of, suffix) = match self.signed {
+            Signed::Rpm => return Ok(None),
+            Signed::File => (self.source.clone(), ".asc"),
+            Signed::Uncompressed => (uncompressed(&self.source), ".sign"),
+        };
+        let get = match &of {
+            Source::Https(_) => Some(fetch::client()?),
+            Source::File(_) => None,
+        };
+        match fetch::beside(&of, suffix, get.as_ref(), 64 * 1024)? {
+            Ok(text) => Ok(Some(text)),
+            Err(why) => fail!(
+                Exit::Refused,
+                "{why}: {} has no signature beside it, and {}-key demands one",
+                self.source,
+                self.key
+            ),
+        }
+    }
+
+    /// In another thread, so that a signal is heeded while a server is silent. That thread ends
+    /// with the process, and what it still writes is a part that counts for nothing.
+    fn transfer(&self, with: &mut Obtain<'_>, part: &Part) -> Result<()> {
+        let (sender, receiver) = mpsc::channel();
+        let (this, part) = (self.clone(), part.clone());
+        std::thread::spawn(move || {
+            let wanted = Wanted {
+                source: &this.source,
+                key: this.key,
+                what: this.what,
+                size: None,
+                largest: this.largest,
+                size_key: None,
+                unreadable: this.unreadable,
+            };
+            let mut tell = Tell { sender: sender.clone(), said: None };
+            let result = fetch::file(&wanted, None, &part, &mut tell);
+            // Nobody listens any more after a signal.
+            let _ = sender.send(Told::Done(result));
+        });
+        loop {
+            match receiver.recv_timeout(Duration::from_millis(100)) {
+                Ok(Told::Done(result)) => return result,
+                Ok(Told::Have(text)) => (with.report)(&text),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    fail!(Exit::Other, "{}: the transfer broke off", self.source)
+                }
+            }
+            if with.cancel.is_set() {
+                return Err(Interrupted.into());
+            }
+        }
+    }
+}
+
+enum Told {
+    Have(String),
+    Done(Result<()>),
+}
+
+struct Tell {
+    sender: Sender<Told>,
+    said: Option<Instant>,
+}
+
+impl Watch for Tell {
+    fn begin(&mut self, _have: u64) {}
+
+    fn fetched(&mut self, have: u64, total: Option<u64>) {
+        if self.said.is_some_and(|at| at.elapsed() < SAID_EVERY) {
+            return;
+        }
+        self.said = Some(Instant::now());
+        let of = total.map_or_else(String::new, |total| format!(" of {}", megabytes(total)));
+        let _ = self.sender.send(Told::Have(format!("fetched {}{of}", megabytes(have))));
+    }
+}
+
+/// `x.tar` of `x.tar.xz`.
+fn uncompressed(source: &Source) -> Source {
+    let cut = |text: &str| {
+        let end = text.rfind(".tar.").map_or(text.len(), |at| at + ".tar".len());
+        text[..end].to_owned()
+    };
+    match source {
+        Source::Https(url) => {
+            let (path, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+            Source::Https(cut(path) + query)
+        }
+        Source::File(path) => Source::File(cut(&path.to_string_lossy()).into()),
+    }
+}
+
+fn sha256(path: &Path) -> Result<(String, u64)> {
+    let hash = || -> std::io::Result<(String, u64)> {
+        let mut state = Sha256::new();
+        let size = std::io::copy(&mut File::open(path)?, &mut state)?;
+        Ok((format!("{:x}", state.finalize()), size))
+    };
+    hash().with_context(|| format!("{}", path.display()))
+}
+
+/// Notes that what this record is of was used now. If that fails, it may be removed too early.
+pub(super) fn used(record: &Path) {
+    if let Ok(file) = File::options().write(true).open(record) {
+        let _ = file.set_modified(SystemTime::now());
+    }
+}
+
+/// Removes all but the `most` records in `dir` that were used last, and what they are of; never
+/// `new`.
+pub(super) fn keep(dir: &Path, most: usize, new: &Path) -> Result<()> {
+    let mut records = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+        let path = entry?.path();
+        let name = path.to_string_lossy();
+        if path != new && name.ends_with(".json") && !name.ends_with(".part.json") {
+            records.push((fs::metadata(&path)?.modified()?, path));
+        }
+    }
+    records.sort();
+    let many = records.len().saturating_sub(most - 1);
+    for (_, record) in records.into_iter().take(many) {
+        let of = record.with_extension("");
+        tracing::info!("{}: not used for long, removed", of.display());
+        // The record first: without it the rest counts for nothing.
+        fs::remove_file(&record)?;
+        match if of.is_dir() { fs::remove_dir_all(&of) } else { fs::remove_file(&of) } {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("{}: cannot be removed", of.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_archive_signs_what_is_in_the_compressed_file() {
+        for (given, expected) in [
+            ("https://h/linux-6.6.74.tar.xz?x=.tar.gz", "https://h/linux-6.6.74.tar?x=.tar.gz"),
+            ("https://h/linux-6.6.74.tar", "https://h/linux-6.6.74.tar"),
+        ] {
+            let of = uncompressed(&Source::Https(given.to_owned()));
+            assert_eq!(of.full(), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn what_was_used_last_is_kept_and_what_is_new_always() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (age, name) in [(30, "a.tar.xz"), (10, "b"), (20, "c"), (40, "new")] {
+            fs::write(at(name), "x").unwrap();
+            fs::write(at(&format!("{name}.json")), "{}").unwrap();
+            let file = File::options().write(true).open(at(&format!("{name}.json"))).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        }
+        fs::write(at("d.part.json"), "{}").unwrap();
+        used(&at("c.json"));
+        keep(dir.path(), 2, &at("new.json")).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["c", "c.json", "d.part.json", "new", "new.json"]);
+    }
+}

@@ -1,0 +1,307 @@
+//! The kernel's source: where it is, and how it becomes a tree.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::cached::{Cached, Signed};
+use super::proof::{Proof, check_keys};
+use super::system::SIGNER;
+use super::{Obtain, signature, system, tree, unpack};
+use crate::config::{self, Pinned, Settings};
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+use crate::host::Host;
+use crate::kernel::Release;
+use crate::store::Digest;
+
+/// Changed when a tree is made another way out of the same.
+const VERSION: &str = "1";
+/// The key of the configuration, for messages.
+const KEY: &str = "kernel.source";
+/// More than any kernel's source or package has.
+pub(super) const LARGEST: u64 = 4 << 30;
+
+/// Where the source of one kernel is, what proves it, and the patches on it.
+#[derive(Clone, Debug)]
+pub struct KernelSource {
+    release: Release,
+    pinned: Pinned,
+    kind: Kind,
+    proof: Proof,
+    patches: Vec<(Pinned, Proof)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Git,
+    Tarball,
+    Rpm,
+    Directory,
+}
+
+/// What a source became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obtained {
+    /// The kernel's source, patched: not to be written to, but compiled from with `O=`.
+    Source(PathBuf),
+    /// A build tree already, as a kernel-devel package has it.
+    BuildTree(PathBuf),
+}
+
+impl KernelSource {
+    /// The source of kernel `release`: what is configured, otherwise the system's; none where
+    /// neither is. No network is asked for that.
+    ///
+    /// # Errors
+    /// [`Exit::Refused`]: nothing would prove that what comes from the network is the right one.
+    /// [`Exit::NoKernelSource`]: the configuration makes no sense.
+    pub fn of(host: &Host, settings: &Settings, release: &Release) -> Result<Option<KernelSource>> {
+        let kernel = &settings.kernel;
+        let (pinned, keys) = match &kernel.source {
+            Some(template) => (template.for_kernel(release), kernel.source_key.clone()),
+            None => match system::default(host, release) {
+                Some(found) => (found.pinned, kernel.source_key.clone().or(found.keys)),
+                None => return Ok(None),
+            },
+        };
+        let kind = Kind::of(&pinned.place);
+        let cure = match kind {
+            Kind::Git => {
+                "set kernel.source-key to the OpenPGP keys that its tags are signed with, or \
+                 kernel.allow-unsigned = true to take it from anybody"
+            }
+            _ => {
+                "put #sha256=… after it in kernel.source, or set kernel.source-key to the OpenPGP \
+                 keys that it is signed with, or kernel.allow-unsigned = true to take it from \
+                 anybody"
+            }
+        };
+        let proof = Proof::of(&pinned, keys.as_deref(), kernel.allow_unsigned, cure)?;
+        if let Proof::Keys(path) = &proof {
+            check_keys(path)?;
+        }
+        let patches = kernel.patches.iter().map(|template| {
+            let patch = template.for_kernel(release);
+            let cure = "put #sha256=… after it in kernel.patches";
+            let proof = Proof::of(&patch, None, kernel.allow_unsigned, cure)?;
+            Ok((patch, proof))
+        });
+        let patches = patches.collect::<Result<Vec<_>>>()?;
+        if kind == Kind::Rpm && !patches.is_empty() {
+            fail!(
+                Exit::NoKernelSource,
+                "kernel.patches: {pinned} is a build tree, not a source that patches could be for"
+            );
+        }
+        Ok(Some(KernelSource { release: release.clone(), pinned, kind, proof, patches }))
+    }
+
+    /// Where it is, without secrets.
+    pub fn shown(&self) -> String {
+        self.pinned.to_string()
+    }
+
+    /// Whether it is a kernel-devel package, which becomes a build tree and needs no configuration.
+    pub fn is_package(&self) -> bool {
+        self.kind == Kind::Rpm
+    }
+
+    /// Everything that decides what the tree will be, as far as it is known without fetching: URL,
+    /// digest or keys, patches; of what is on this machine, size and time. For the key.
+    pub fn identity(&self) -> String {
+        let mut all = vec![VERSION.to_owned(), self.release.to_string(), full(&self.pinned)];
+        all.extend([self.proof.identity(), stamp(&self.pinned)]);
+        for (patch, proof) in &self.patches {
+            all.extend([full(patch), proof.identity(), stamp(patch)]);
+        }
+        let digest = Digest::of(all.join("\n").as_bytes());
+        format!("{} {}", self.pinned, &digest.as_str()[..32])
+    }
+
+    /// Fetches, verifies, unpacks and patches it, or finds that done.
+    ///
+    /// # Errors
+    /// [`Exit::Network`]; [`Exit::Refused`]: digest or signature are not right;
+    /// [`Exit::NoKernelSource`]: it is not there, or no kernel's source, or a patch does not fit;
+    /// [`Exit::PrefixIncomplete`]: a program is missing; [`Exit::NoSpace`].
+    pub fn obtain(&self, with: &mut Obtain<'_>) -> Result<Obtained> {
+        let patches = self.patches(with)?;
+        let top = match self.kind {
+            Kind::Git => self.clone(with, &patches)?,
+            Kind::Directory if patches.is_empty() => {
+                let dir = self.directory()?;
+                return Ok(obtained(dir));
+            }
+            Kind::Directory => self.copy(with, &patches)?,
+            Kind::Tarball | Kind::Rpm => self.archive(with, &patches)?,
+        };
+        let tree = top.join(tree::CONTENT);
+        if self.kind == Kind::Rpm {
+            return unpack::devel_tree(&tree, &self.release).map(Obtained::BuildTree);
+        }
+        Ok(obtained(tree))
+    }
+
+    fn patches(&self, with: &mut Obtain<'_>) -> Result<Vec<(PathBuf, String)>> {
+        let fetch = |(patch, proof): &(Pinned, Proof)| {
+            let source = patch.source().context("a patch is a file")?;
+            let cached = Cached {
+                source,
+                key: "kernel.patches",
+                what: "a patch",
+                largest: 64 << 20,
+                proof: proof.clone(),
+                signed: Signed::Rpm,
+                unreadable: Exit::NoKernelSource,
+            };
+            let file = cached.get(with)?;
+            Ok((file.path, file.sha256))
+        };
+        self.patches.iter().map(fetch).collect()
+    }
+
+    fn archive(&self, with: &mut Obtain<'_>, patches: &[(PathBuf, String)]) -> Result<PathBuf> {
+        let mut pinned = self.pinned.clone();
+        if let (config::Place::Https(url), Proof::Keys(keys)) = (&pinned.place, &self.proof)
+            && url.contains(SIGNER)
+        {
+            let url = url.replace(SIGNER, &signature::key_id(with, keys)?);
+            pinned.place = config::Place::Https(url);
+        }
+        let cached = Cached {
+            source: pinned.source().context("an archive is a file")?,
+            key: KEY,
+            what: "a kernel's source",
+            largest: LARGEST,
+            proof: self.proof.clone(),
+            signed: if self.kind == Kind::Rpm { Signed::Rpm } else { Signed::Uncompressed },
+            unreadable: Exit::NoKernelSource,
+        };
+        let file = cached.get(with)?;
+        let id = self.id(&file.sha256, patches);
+        tree::get(with, &id, |with, dir| {
+            with.say(&format!("unpacking {}", self.pinned));
+            match self.kind {
+                Kind::Rpm => unpack::rpm(with, &file.path, dir),
+                _ => unpack::tar(with, &file.path, dir, Exit::NoKernelSource),
+            }?;
+            self.patch(with, dir, patches)
+        })
+    }
+
+    fn clone(&self, with: &mut Obtain<'_>, patches: &[(PathBuf, String)]) -> Result<PathBuf> {
+        let config::Place::Git { url, tag } = &self.pinned.place else {
+            fail!(Exit::Other, "{}: no repository", self.pinned);
+        };
+        let id = self.id(&format!("{url} {tag} {}", self.proof.identity()), patches);
+        if !with.network && self.pinned.asks_network() && !tree::is_there(with, &id)? {
+            fail!(
+                Exit::Network,
+                "{} was not fetched yet, and there is no network this early",
+                self.pinned
+            );
+        }
+        tree::get(with, &id, |with, dir| {
+            with.say(&format!("cloning {} ({})", self.pinned, self.proof.shown()));
+            unpack::git(with, url, tag, &self.proof, dir)?;
+            self.patch(with, dir, patches)
+        })
+    }
+
+    fn copy(&self, with: &mut Obtain<'_>, patches: &[(PathBuf, String)]) -> Result<PathBuf> {
+        let from = self.directory()?;
+        let id = self.id(&unpack::stamp(&from)?, patches);
+        tree::get(with, &id, |with, dir| {
+            with.say(&format!("copying {}", from.display()));
+            unpack::copy(with, &from, dir)?;
+            self.patch(with, dir, patches)
+        })
+    }
+
+    fn patch(&self, with: &mut Obtain<'_>, dir: &Path, files: &[(PathBuf, String)]) -> Result<()> {
+        if self.kind != Kind::Rpm {
+            unpack::check_source(&dir.join(tree::CONTENT), &self.shown())?;
+        }
+        for ((patch, _), (file, _)) in self.patches.iter().zip(files) {
+            with.say(&format!("applying {patch}"));
+            unpack::patch(with, file, &patch.to_string(), dir)?;
+        }
+        Ok(())
+    }
+
+    /// The directory that is configured, when nobody can change it but root and one user.
+    fn directory(&self) -> Result<PathBuf> {
+        let config::Place::File(path) = &self.pinned.place else {
+            fail!(Exit::Other, "{}: no directory", self.pinned);
+        };
+        let path = PathBuf::from(path);
+        crate::prefix::owner_on_the_way(&path)
+            .with_context(|| format!("{KEY}: {}", path.display()))
+            .exit(Exit::NoKernelSource)?;
+        if !path.is_dir() {
+            fail!(
+                Exit::NoKernelSource,
+                "{KEY}: {}: neither a directory nor a .tar.gz, .tar.xz, .tar.zst, .tar.bz2 or .rpm",
+                path.display()
+            );
+        }
+        if obtained(path.clone()) == Obtained::Source(path.clone()) {
+            unpack::check_source(&path, &self.shown())?;
+        }
+        Ok(path)
+    }
+
+    fn id(&self, content: &str, patches: &[(PathBuf, String)]) -> String {
+        let patches: Vec<&str> = patches.iter().map(|(_, sha256)| sha256.as_str()).collect();
+        let all = format!("{VERSION}\n{content}\n{}", patches.join(" "));
+        Digest::of(all.as_bytes()).as_str()[..32].to_owned()
+    }
+}
+
+impl Kind {
+    fn of(place: &config::Place) -> Kind {
+        let path = match place {
+            config::Place::Git { .. } => return Kind::Git,
+            config::Place::Https(url) => url.split('?').next().unwrap_or(url),
+            config::Place::File(path) => path,
+        };
+        match () {
+            () if path.ends_with(".rpm") => Kind::Rpm,
+            () if config::is_tarball(Path::new(path)) => Kind::Tarball,
+            () => Kind::Directory,
+        }
+    }
+}
+
+/// A build tree has both of these (Documentation/kbuild/modules.rst), a source neither.
+fn obtained(dir: PathBuf) -> Obtained {
+    let built = ["Module.symvers", "include/config/auto.conf"];
+    match built.iter().all(|file| dir.join(file).is_file()) {
+        true => Obtained::BuildTree(dir),
+        false => Obtained::Source(dir),
+    }
+}
+
+/// With what [`Pinned`] does not show.
+fn full(pinned: &Pinned) -> String {
+    pinned.source().map_or_else(|| pinned.to_string(), |source| source.full())
+}
+
+/// What is known without reading it of a place on this machine.
+fn stamp(pinned: &Pinned) -> String {
+    let config::Place::File(path) = &pinned.place else { return String::new() };
+    let of = |path: &Path| {
+        let meta = fs::metadata(path).ok()?;
+        Some(format!("{} {} {}", path.display(), meta.len(), meta.mtime()))
+    };
+    let path = Path::new(path);
+    let mut all: Vec<String> = of(path).into_iter().collect();
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        all.extend(of(&entry.path()));
+    }
+    all.sort();
+    all.join("\n")
+}

@@ -1,0 +1,99 @@
+//! Why something is taken for what it should be.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::config::Pinned;
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+use crate::store::Digest;
+
+/// What has to be shown before a source is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Its SHA-256 is this one.
+    Sha256(String),
+    /// It is signed with one of the OpenPGP keys in this file.
+    Keys(PathBuf),
+    /// Nothing: the configuration says so.
+    Unsigned,
+    /// Nothing: it is on this machine's disks.
+    Local,
+}
+
+impl Proof {
+    /// What the configuration demands of `pinned`. `cure` says which keys would help, where it is
+    /// from the network and has neither digest nor keys.
+    ///
+    /// # Errors
+    /// [`Exit::Refused`]: nothing would prove it.
+    pub(super) fn of(
+        pinned: &Pinned,
+        keys: Option<&Path>,
+        allow_unsigned: bool,
+        cure: &str,
+    ) -> Result<Proof> {
+        match (&pinned.sha256, keys) {
+            (Some(sha256), _) => Ok(Proof::Sha256(sha256.clone())),
+            _ if !pinned.asks_network() => Ok(Proof::Local),
+            (None, Some(keys)) => Ok(Proof::Keys(keys.to_owned())),
+            (None, None) if allow_unsigned => Ok(Proof::Unsigned),
+            (None, None) => fail!(
+                Exit::Refused,
+                "{pinned} comes from the network, and nothing could prove that it is the right one: {cure}; see zfs-prefix.toml(5)"
+            ),
+        }
+    }
+
+    /// Tells proofs apart: keys by their content, where it can be read.
+    pub(super) fn identity(&self) -> String {
+        match self {
+            Proof::Sha256(sha256) => format!("sha256 {sha256}"),
+            Proof::Keys(path) => {
+                let digest = fs::read(path).map(|bytes| Digest::of(&bytes).as_str().to_owned());
+                format!("keys {}", digest.unwrap_or_default())
+            }
+            Proof::Unsigned => "unsigned".to_owned(),
+            Proof::Local => "local".to_owned(),
+        }
+    }
+
+    /// In words, for the journal.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Proof::Sha256(_) => "by its digest".to_owned(),
+            Proof::Keys(path) => format!("signed, by {}", path.display()),
+            Proof::Unsigned => "unsigned".to_owned(),
+            Proof::Local => "of this machine".to_owned(),
+        }
+    }
+}
+
+/// Whether `path` is a file of public keys that nobody but root decides.
+///
+/// # Errors
+/// [`Exit::Refused`]: it is not there, somebody else's, or has a secret key in it.
+pub(super) fn check_keys(path: &Path) -> Result<()> {
+    let shown = || format!("{}: the keys that the source has to be signed with", path.display());
+    let meta = fs::metadata(path).with_context(shown).exit(Exit::Refused)?;
+    let roots = meta.uid() == nix::unistd::geteuid().as_raw() && meta.mode() & 0o022 == 0;
+    if !meta.is_file() || !roots || meta.mode() & 0o004 == 0 {
+        fail!(
+            Exit::Refused,
+            "{}: whoever can write to it decides which sources are trusted; it has to be a regular file of root's with mode 0644",
+            path.display()
+        );
+    }
+    let bytes = fs::read(path).with_context(shown).exit(Exit::Refused)?;
+    if bytes.windows(17).any(|w| w == b"PRIVATE KEY BLOCK") {
+        fail!(
+            Exit::Refused,
+            "{}: has a secret key in it; only the public one belongs here (gpg --armor --export KEY)",
+            path.display()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Unpacked sources in the cache: a directory of the prefix's owner each, in one of root's, where
+//! it has its name only when it is whole.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::Obtain;
+use super::cached::{keep, used};
+use crate::build::Interrupted;
+use crate::build::workdir::owners_dir;
+use crate::store::{sync_dir, write_atomic};
+
+/// What is unpacked is in here; beside it is what its making needed.
+pub(super) const CONTENT: &str = "tree";
+/// So many are kept: of the running kernel, the next, and one more. Each has 1.5 GB.
+const KEPT: usize = 3;
+
+/// Whether the tree of this id is there.
+///
+/// # Errors
+/// The cache cannot be made.
+pub(super) fn is_there(with: &Obtain<'_>, id: &str) -> Result<bool> {
+    let path = with.dir("trees")?.join(id);
+    let meta = fs::symlink_metadata(&path);
+    // Of another owner, it is of another prefix, which it does not belong to.
+    Ok(meta.is_ok_and(|m| m.is_dir() && m.uid() == with.prefix.user.uid))
+}
+
+/// The tree of this id, made by `make` when it is not there: it gets an empty directory of the
+/// owner's. Returns that directory under its final name.
+///
+/// # Errors
+/// What `make` says.
+pub(super) fn get(
+    with: &mut Obtain<'_>,
+    id: &str,
+    make: impl FnOnce(&mut Obtain<'_>, &Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let trees = with.dir("trees")?;
+    let (path, record) = (trees.join(id), trees.join(format!("{id}.json")));
+    if is_there(with, id)? {
+        used(&record);
+        return Ok(path);
+    }
+    let new = trees.join(format!("{id}.new"));
+    remove_unfinished(&trees)?;
+    owners_dir(&new, with.prefix.user)?;
+    let made = make(with, &new).and_then(|()| match with.cancel.is_set() {
+        true => Err(Interrupted.into()),
+        false => sync(&trees),
+    });
+    if made.is_err() {
+        // Only disk space is at stake: the next one removes it too.
+        fs::remove_dir_all(&new).unwrap_or_else(|e| tracing::warn!("{}: {e}", new.display()));
+    }
+    made?;
+    // Of another owner.
+    if path.exists() {
+        fs::remove_dir_all(&path).with_context(|| format!("{}", path.display()))?;
+    }
+    // It is the record that has it removed one day: never a tree without one.
+    write_atomic(&record, b"{}")?;
+    fs::rename(&new, &path).with_context(|| format!("{}", path.display()))?;
+    sync_dir(&trees)?;
+    keep(&trees, KEPT, &record)?;
+    Ok(path)
+}
+
+fn remove_unfinished(trees: &Path) -> Result<()> {
+    for entry in fs::read_dir(trees).with_context(|| format!("{}", trees.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "new") {
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("{}: cannot be removed", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything that was unpacked is on disk before it gets its name: after a loss of power it is
+/// whole, or has none.
+fn sync(dir: &Path) -> Result<()> {
+    let file = File::open(dir)?;
+    nix::unistd::syncfs(&file).with_context(|| format!("syncfs {}", dir.display()))
+}

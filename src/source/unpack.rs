@@ -1,0 +1,218 @@
+//! From an archive, a repository or a directory to a tree of the owner's, in the prefix's namespace.
+//! `dir` is always the owner's empty directory, and the result is in [`CONTENT`] below it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::proof::Proof;
+use super::tree::CONTENT;
+use super::{Obtain, signature};
+use crate::build::command::Run;
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+use crate::kernel::Release;
+use crate::prefix::enter::Place;
+use crate::store::Digest;
+
+/// Where a place to work is, with files to be read.
+fn place(dir: &Path, readable: &[&Path], network: bool) -> Place {
+    let readable = readable.iter().map(|path| (*path).to_owned()).collect();
+    Place { work: Some(dir.to_owned()), readable, network, ..Place::default() }
+}
+
+/// Makes the directory that is unpacked into, with the owner's rights.
+fn make_content(with: &Obtain<'_>, place: &Place, dir: &Path) -> Result<PathBuf> {
+    let content = dir.join(CONTENT);
+    with.prefix.run("mkdir", place).arg(&content).output(with.cancel)?;
+    Ok(content)
+}
+
+fn run(with: &Obtain<'_>, run: &Run, what: impl Fn() -> String, exit: Exit) -> Result<()> {
+    run.output(with.cancel).with_context(what).exit(exit).map(drop)
+}
+
+/// A tarball without its top directory.
+///
+/// # Errors
+/// `exit`: it cannot be unpacked.
+pub(super) fn tar(with: &mut Obtain<'_>, file: &Path, dir: &Path, exit: Exit) -> Result<()> {
+    let place = place(dir, &[file], false);
+    let content = make_content(with, &place, dir)?;
+    let tar = with
+        .program("tar", "sources are unpacked with it", &place)?
+        .args(["--extract", "--strip-components=1", "--no-same-owner", "--directory"])
+        .arg(content)
+        .arg("--file")
+        .arg(file);
+    run(with, &tar, || format!("{}: cannot be unpacked", file.display()), exit)
+}
+
+/// The content of an RPM.
+///
+/// # Errors
+/// [`Exit::NoKernelSource`]: it cannot be unpacked.
+pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, dir: &Path) -> Result<()> {
+    let place = place(dir, &[file], false);
+    let content = make_content(with, &place, dir)?;
+    let bsdtar = with
+        .program("bsdtar", "packages (.rpm) are unpacked with it", &place)?
+        .args(["-x", "--no-same-owner", "-C"])
+        .arg(content)
+        .arg("-f")
+        .arg(file);
+    let what = || format!("{}: cannot be unpacked", file.display());
+    run(with, &bsdtar, what, Exit::NoKernelSource)
+}
+
+/// The build tree in an unpacked kernel-devel package.
+///
+/// # Errors
+/// [`Exit::NoKernelSource`]: there is none for `release`.
+pub(super) fn devel_tree(unpacked: &Path, release: &Release) -> Result<PathBuf> {
+    let all = unpacked.join("usr/src/kernels");
+    let tree = all.join(release.as_str());
+    if !tree.is_dir() {
+        let names = |dir| fs::read_dir(dir).into_iter().flatten().flatten();
+        let found: Vec<_> =
+            names(&all).map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        fail!(
+            Exit::NoKernelSource,
+            "the package has no usr/src/kernels/{release}: it is no kernel-devel of this kernel (found: {})",
+            if found.is_empty() { "none".to_owned() } else { found.join(", ") }
+        );
+    }
+    Ok(tree)
+}
+
+/// One tag of a repository, without history.
+///
+/// # Errors
+/// [`Exit::Network`]: it cannot be cloned; [`Exit::NoKernelSource`], when it is on this machine.
+/// [`Exit::Refused`]: the tag is not signed with one of the keys.
+pub(super) fn git(
+    with: &mut Obtain<'_>,
+    url: &str,
+    tag: &str,
+    proof: &Proof,
+    dir: &Path,
+) -> Result<()> {
+    let shown = format!("{} tag {tag}", crate::config::without_query(url));
+    let local = url.strip_prefix("file://");
+    let mut readable: Vec<&Path> = local.map(Path::new).into_iter().collect();
+    if let Proof::Keys(keys) = proof {
+        readable.push(keys);
+    }
+    let authorities = crate::fetch::authorities();
+    readable.extend(authorities.as_deref().filter(|_| local.is_none()));
+    let mut place = place(dir, &readable, local.is_none());
+    let content = dir.join(CONTENT);
+    let clone = program(with, &place)?
+        .args(["clone", "--progress", "--depth=1", "--single-branch", "--branch", tag, "--", url])
+        .arg(&content);
+    let exit = if local.is_some() { Exit::NoKernelSource } else { Exit::Network };
+    run(with, &clone, || format!("{shown}: cannot be cloned"), exit)?;
+    place.network = false;
+    if let Proof::Keys(keys) = proof {
+        let git = program(with, &place)?.arg("-C").arg(&content);
+        signature::tag(with, &git, &place, tag, keys, &shown)?;
+    }
+    // The kernel's own scripts would name it in the release (scripts/setlocalversion).
+    let remove = with.prefix.run("rm", &place).arg("-rf").arg(content.join(".git"));
+    remove.output(with.cancel).map(drop)
+}
+
+/// git with no configuration but this.
+fn program(with: &Obtain<'_>, place: &Place) -> Result<Run> {
+    let git = with
+        .program("git", "kernel.source is a git repository", place)?
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .args(["-c", "advice.detachedHead=false"])
+        // A repository on this machine may be somebody else's.
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "safe.directory")
+        .env("GIT_CONFIG_VALUE_0", "*");
+    Ok(match crate::fetch::authorities() {
+        Some(file) => git.env("GIT_SSL_CAINFO", file),
+        None => git,
+    })
+}
+
+/// A copy of a directory.
+///
+/// # Errors
+/// [`Exit::NoKernelSource`]: the prefix's owner cannot read it.
+pub(super) fn copy(with: &mut Obtain<'_>, from: &Path, dir: &Path) -> Result<()> {
+    let place = place(dir, &[from], false);
+    let content = make_content(with, &place, dir)?;
+    let cp = with
+        .program("cp", "sources are copied with it", &place)?
+        .args(["--recursive", "--no-dereference", "--preserve=mode,timestamps,links"])
+        .arg(from.join("."))
+        .arg(content);
+    let user = &with.prefix.account.user;
+    let what = || format!("kernel.source: {} cannot be copied as user {user}", from.display());
+    run(with, &cp, what, Exit::NoKernelSource)
+}
+
+/// Applies one patch.
+///
+/// # Errors
+/// [`Exit::NoKernelSource`]: it does not fit.
+pub(super) fn patch(with: &mut Obtain<'_>, file: &Path, shown: &str, dir: &Path) -> Result<()> {
+    let place = place(dir, &[file], false);
+    let patch = with
+        .program("patch", "kernel.patches names patches", &place)?
+        .args(["-p1", "--force", "--no-backup-if-mismatch", "--directory"])
+        .arg(dir.join(CONTENT))
+        .arg("--input")
+        .arg(file);
+    run(
+        with,
+        &patch,
+        || format!("kernel.patches: {shown} does not fit this source"),
+        Exit::NoKernelSource,
+    )
+}
+
+/// Whether a tree is a kernel's source, by files that each has.
+///
+/// # Errors
+/// [`Exit::NoKernelSource`].
+pub(super) fn check_source(tree: &Path, shown: &str) -> Result<()> {
+    let needed = ["Makefile", "Kbuild", "Kconfig", "scripts/Makefile.modpost"];
+    if let Some(missing) = needed.iter().find(|file| !tree.join(file).is_file()) {
+        fail!(Exit::NoKernelSource, "{shown} is no kernel source: there is no {missing} in it");
+    }
+    Ok(())
+}
+
+/// Which version of a directory this is: names, sizes, modes and times of all that is in it.
+///
+/// # Errors
+/// [`Exit::NoKernelSource`]: it cannot be read.
+pub(super) fn stamp(dir: &Path) -> Result<String> {
+    fn walk(dir: &Path, all: &mut Vec<String>) -> std::io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let meta = fs::symlink_metadata(&path)?;
+            let (mtime, nsec) = (meta.mtime(), meta.mtime_nsec());
+            let (mode, size) = (meta.mode(), if meta.is_dir() { 0 } else { meta.len() });
+            all.push(format!("{} {mode:o} {size} {mtime}.{nsec}", path.display()));
+            if meta.is_dir() {
+                walk(&path, all)?;
+            }
+        }
+        Ok(())
+    }
+    let mut all = Vec::new();
+    walk(dir, &mut all)
+        .with_context(|| format!("kernel.source: {}", dir.display()))
+        .exit(Exit::NoKernelSource)?;
+    all.sort();
+    Ok(Digest::of(all.join("\n").as_bytes()).as_str().to_owned())
+}

@@ -1,0 +1,108 @@
+//! A machine for tests of the builder: native, with a prefix, one at a time.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use zfs_prefix::store::{FailureRecord, Layout};
+
+use super::lab;
+use lab::disk::State;
+use lab::nspawn::{Machine, Ran};
+use lab::root::Root;
+
+/// Builds use all cores: one after the other.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A machine of its own for one test.
+pub struct Native {
+    pub machine: Machine,
+    pub state: State,
+    pub release: String,
+    _work: tempfile::TempDir,
+    _one: MutexGuard<'static, ()>,
+}
+
+impl Native {
+    /// With the prefix in its place.
+    pub fn boot(name: &str) -> Native {
+        Native::prepared(name, |state| lab::prefix::install(state).unwrap())
+    }
+
+    pub fn prepared(name: &str, prepare: impl FnOnce(&State)) -> Native {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let stage = std::env::var_os("ZFS_PREFIX_STAGE");
+        let stage = PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"));
+        let root: Root = lab::root::root().unwrap();
+        let work = tempfile::tempdir_in(lab::dir()).unwrap();
+        let state = State::fresh(&root, &work.path().join("state")).unwrap();
+        prepare(&state);
+        let minute = Duration::from_secs(60);
+        let machine = Machine::boot(name, &root, &state, Some(&stage), minute).unwrap();
+        Native { machine, state, release: root.release, _work: work, _one: one }
+    }
+
+    pub fn exec(&self, line: &str) -> Ran {
+        self.machine.exec(&line.replace("UNIT", &self.unit())).unwrap()
+    }
+
+    pub fn check(&self, line: &str) -> String {
+        self.machine.check(&line.replace("UNIT", &self.unit())).unwrap().trim().to_owned()
+    }
+
+    pub fn unit(&self) -> String {
+        format!("zfs-build@{}.service", self.release)
+    }
+
+    pub fn layout(&self) -> Layout {
+        Layout::new(self.state.dir())
+    }
+
+    pub fn failure(&self) -> Option<FailureRecord> {
+        FailureRecord::read(&self.layout(), &self.release.parse().unwrap()).unwrap()
+    }
+
+    /// The builder's exit status after `systemctl start`, and its journal of that start.
+    pub fn build(&self) -> (String, String) {
+        let mark = self.check("journalctl -n 0 --show-cursor | sed -n 's/^-- cursor: //p'");
+        self.exec("systemctl start UNIT");
+        let journal = format!("journalctl -o cat -t zfs-build -u UNIT --after-cursor='{mark}'");
+        (self.check("systemctl show --value -p ExecMainStatus UNIT"), self.check(&journal))
+    }
+
+    /// Starts a build and waits until its STATUS begins with `word`.
+    pub fn start_until(&self, word: &str) {
+        self.check("systemctl start --no-block UNIT");
+        let begin = Instant::now();
+        loop {
+            let text = self.check("systemctl show --value -p StatusText UNIT");
+            if text.starts_with(word) {
+                return;
+            }
+            let state = self.check("systemctl show --value -p ActiveState UNIT");
+            let log = || self.exec("journalctl -o cat -u UNIT -n 30").output;
+            // Its job may be waiting for the prefix.
+            let waits = !self.check("systemctl show --value -p Job UNIT").is_empty();
+            let alive = waits || state == "activating";
+            assert!(alive, "the build ended before {word:?}: {state}\n{}", log());
+            assert!(begin.elapsed() < Duration::from_secs(900), "no {word:?}: {text:?}\n{}", log());
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// Nothing was published, nothing is left over.
+    pub fn assert_store_untouched(&self, case: &str) {
+        let found = self
+            .exec("find /var/lib/zfs-prefix/store /var/lib/zfs-prefix/current -type f -o -type l");
+        let published: Vec<&str> =
+            found.output.lines().filter(|l| !l.starts_with("find: ")).collect();
+        assert!(published.is_empty(), "{case}: {published:?}");
+    }
+
+    pub fn assert_no_process_of_the_build(&self, case: &str) {
+        let left = self.exec("ps -u core -o pid,args --no-headers");
+        assert_eq!(left.output.trim(), "", "{case}: processes of the build are left");
+    }
+}

@@ -1,0 +1,63 @@
+//! The source of the laboratory's kernel, as Debian packages it: the tree that the image was built
+//! from, as a tarball.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::apt::{self, Apt};
+use super::cache;
+use super::disk::State;
+use super::root::Root;
+use super::tool::run;
+
+/// Where [`offer`] puts it.
+pub const PLACE: &str = "/srv/linux-source.tar.xz";
+
+/// The tarball, made when it is not there (seconds).
+pub fn tarball(root: &Root) -> Result<PathBuf> {
+    let apt = Apt::open(apt::KERNEL)?;
+    let series: Vec<&str> = root.release.split('.').take(2).collect();
+    let package = format!("linux-source-{}", series.join("."));
+    let (source, image) =
+        (apt.version(&package)?, apt.version(&format!("linux-image-{}", root.release))?);
+    ensure!(source == image, "{package} is {source}, the kernel image {image}");
+    let deb = apt.deb(&package)?;
+    let dir = cache::artifact("linux-source", &[deb.as_os_str().as_encoded_bytes()], |to| {
+        run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(to)).map(drop)
+    })?;
+    let found = dir.join(format!("usr/src/{package}.tar.xz"));
+    ensure!(found.exists(), "no {} in {}", found.display(), deb.display());
+    Ok(found)
+}
+
+/// Puts the tarball into a machine's state and configures it as the kernel's source; of a build tree
+/// the machine knows nothing any more.
+pub fn offer(root: &Root, state: &State) -> Result<()> {
+    let to = state.path(PLACE);
+    fs::create_dir_all(to.parent().context("a file is in a directory")?)?;
+    fs::copy(tarball(root)?, &to).with_context(|| format!("{}", to.display()))?;
+    let text = format!(
+        "[kernel]\nbuild-dir = \"/usr/lib/modules/${{release}}/none\"\nsource = \"{PLACE}\"\n"
+    );
+    state.write("/etc/zfs-prefix/config.d/10-kernel.toml", text)
+}
+
+/// The official headers' Module.symvers, sorted.
+pub fn official_symvers(root: &Root) -> Result<Vec<String>> {
+    let path = root.modules().join("build");
+    // The link is the machine's: absolute.
+    let target = fs::read_link(&path).with_context(|| format!("{}", path.display()))?;
+    let path = root.dir.join(target.strip_prefix("/").unwrap_or(&target)).join("Module.symvers");
+    lines(&path)
+}
+
+/// The lines of a file, sorted.
+pub fn lines(path: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    Ok(lines)
+}

@@ -1,0 +1,100 @@
+//! Kernel build trees for a machine without any: made from the kernel's source, under systemd, with
+//! the real prefix; guards against a tree that is not the shipped kernel's.
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+
+#[path = "lab/mod.rs"]
+mod lab;
+#[path = "build/native.rs"]
+mod native;
+
+use lab::prefix::EPREFIX;
+use native::Native;
+
+const CONFIG: &str = "/etc/zfs-prefix/config.d/20-tree.toml";
+
+fn machine(name: &str) -> Native {
+    Native::prepared(name, |state| {
+        lab::prefix::install(state).unwrap();
+        lab::source::offer(&lab::root::root().unwrap(), state).unwrap();
+    })
+}
+
+impl Native {
+    fn configure(&self, text: &str) {
+        self.state.write(CONFIG, text).unwrap();
+    }
+
+    /// The tree that the running build made, as this process sees it.
+    fn tree(&self) -> std::path::PathBuf {
+        self.state.path(&format!("/var/cache/zfs-prefix/build/{}/kernel", self.release))
+    }
+}
+
+/// The shipped configuration with one option changed, and what makes a machine use it.
+fn changed_config(lab: &Native, from: &str, to: &str) -> String {
+    let config = format!("/usr/lib/modules/{}/config", lab.release);
+    lab.check(&format!(
+        "grep -qx '{from}' {config} && sed 's/^{from}$/{to}/' {config} > /etc/config"
+    ));
+    "[kernel]\ntree = [\"recovered\"]\nconfig = \"/etc/config\"\n".to_owned()
+}
+
+#[test]
+fn a_tree_that_is_not_the_shipped_kernels_is_refused_by_the_name_of_what_differs() {
+    let lab = machine("tree-guards");
+    // The way of which nothing warns: without pahole, kconfig drops an option that has a member in
+    // struct module, and release, vermagic and CRCs all stay what they were.
+    lab.configure("[kernel]\ntree = [\"recovered\"]\n");
+    lab.check(&format!("mv {EPREFIX}/usr/bin/pahole /var/tmp/"));
+    let (status, journal) = lab.build();
+    assert_eq!(status, "15", "{journal}");
+    assert!(journal.contains("DEBUG_INFO_BTF"), "{journal}");
+    assert!(!journal.contains("modules_prepare"), "compiled all the same: {journal}");
+    lab.check(&format!("mv /var/tmp/pahole {EPREFIX}/usr/bin/"));
+    lab.assert_store_untouched("no pahole");
+
+    // A configuration of another kernel, complete in itself: only the structures tell.
+    let config = changed_config(&lab, "# CONFIG_SCHED_CORE is not set", "CONFIG_SCHED_CORE=y");
+    lab.configure(&config);
+    let (status, journal) = lab.build();
+    assert_eq!(status, "15", "{journal}");
+    assert!(journal.contains("struct task_struct"), "{journal}");
+    assert_eq!(lab.failure().expect("a failure record").stage, "kernel");
+    lab.assert_store_untouched("another configuration");
+    lab.assert_no_process_of_the_build("another configuration");
+    assert_eq!(lab.check("find /var/cache/zfs-prefix -name '*.given'"), "", "what root had given");
+}
+
+#[test]
+fn every_strategy_that_is_not_taken_says_why() {
+    let lab = machine("tree-reasons");
+    lab.configure("[kernel]\nsource = \"/srv/none.tar.xz\"\n");
+    let (status, journal) = lab.build();
+    assert_eq!(status, "10", "{journal}");
+    for reason in ["shipped: ", "no build tree in", "recovered: ", "full: ", "/srv/none.tar.xz"] {
+        assert!(journal.contains(reason), "{reason:?} is missing:\n{journal}");
+    }
+    lab.assert_store_untouched("no source");
+}
+
+#[test]
+#[ignore = "builds a whole kernel: make check-all"]
+fn the_full_strategy_yields_the_module_symvers_that_is_recovered_from_the_image() {
+    let lab = machine("tree-full");
+    lab.configure("[kernel]\ntree = [\"full\"]\n");
+    lab.start_until("configuring");
+    let built = lab::source::lines(&lab.tree().join("Module.symvers")).unwrap();
+    for list in ["modules.order", "modules.builtin"] {
+        assert!(lab.tree().join(list).exists(), "{list}");
+    }
+    lab.check("systemctl stop UNIT");
+    let root = lab::root::root().unwrap();
+    assert_eq!(built.len(), lab::source::official_symvers(&root).unwrap().len());
+    let differs: Vec<_> = built
+        .iter()
+        .zip(&lab::source::official_symvers(&root).unwrap())
+        .filter(|(ours, theirs)| ours != theirs)
+        .map(|(ours, theirs)| format!("{ours} / {theirs}"))
+        .collect();
+    assert_eq!(differs, [""; 0], "against the official headers");
+}
