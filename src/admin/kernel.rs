@@ -50,10 +50,7 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
             kernel.image.as_deref().map(|template| expand_release(template, release))
         }
     };
-    let config = |release: &Release| {
-        let template = kernel.config.as_deref()?.replace("${version}", &release.version());
-        Some(expand_release(&template, release))
-    };
+    let config = |release: &Release| Some(expand_release(kernel.config.as_deref()?, release));
     let facts = Facts::gather(host, &Wanted { release, image, config: &config })?;
     match json {
         true => print(&serde_json::to_string_pretty(&facts)?)?,
