@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use object::{Object, ObjectSection};
 use zfs_prefix::exit::{self, Exit};
 use zfs_prefix::host::Host;
-use zfs_prefix::kernel::{Btf, Config, Release, guard, locate, vmlinux};
+use zfs_prefix::kernel::{Btf, Config, Image, Release, guard, locate};
 use zfs_prefix::module::Module;
 
 /// The kernel's packages, unpacked: image, modules, headers.
@@ -50,8 +49,13 @@ impl Stock {
         self.root.join(format!("boot/vmlinuz-{}", self.release))
     }
 
-    fn kernel(&self) -> Vec<u8> {
-        vmlinux(&fs::read(self.image()).unwrap()).unwrap()
+    fn opened(&self) -> Image {
+        Image::open(&self.image()).unwrap()
+    }
+
+    /// The section `.BTF` of the kernel.
+    fn btf(&self) -> Vec<u8> {
+        self.opened().section(".BTF").unwrap().to_vec()
     }
 
     fn config(&self) -> Vec<u8> {
@@ -72,12 +76,6 @@ impl Stock {
         let path = String::from_utf8(found.stdout).unwrap();
         Module::parse(&fs::read(path.trim()).unwrap()).unwrap()
     }
-}
-
-/// The section `.BTF` of an unpacked kernel.
-fn btf_of(kernel: &[u8]) -> Vec<u8> {
-    let elf = object::File::parse(kernel).unwrap();
-    elf.section_by_name(".BTF").unwrap().data().unwrap().to_vec()
 }
 
 /// The probe, compiled as a module against the official headers; `edit` changes what
@@ -124,7 +122,7 @@ fn refused(case: &str, result: anyhow::Result<()>) -> String {
 fn a_module_compiled_against_the_official_headers_passes_every_guard() {
     let stock = Stock::get();
     let ko = probe(stock, |line| Some(line.to_owned()));
-    let bytes = btf_of(&stock.kernel());
+    let bytes = stock.btf();
     let btf = Btf::parse(&bytes).unwrap();
     let sizes = guard::probe_sizes(&ko).unwrap();
     assert_eq!(sizes.len(), guard::PROBE_STRUCTS.len());
@@ -145,7 +143,7 @@ fn a_module_compiled_without_an_option_of_the_kernel_is_refused_by_name_of_the_s
     // What olddefconfig does when something that an option depends on is missing. (Debian's 6.1 has
     // the members for BTF in any configuration.)
     let ko = probe(stock, |line| (!line.contains("CONFIG_BPF_EVENTS ")).then(|| line.to_owned()));
-    let bytes = btf_of(&stock.kernel());
+    let bytes = stock.btf();
     let btf = Btf::parse(&bytes).unwrap();
     let built = Module::parse(&ko).unwrap();
     let fuse = stock.module("fuse");
@@ -170,7 +168,7 @@ fn a_module_compiled_without_an_option_of_the_kernel_is_refused_by_name_of_the_s
 
 #[test]
 fn sizes_of_another_kernel_or_of_none_are_refused() {
-    let bytes = btf_of(&Stock::get().kernel());
+    let bytes = Stock::get().btf();
     let btf = Btf::parse(&bytes).unwrap();
     let size = btf.sizes("inode")[0];
     for (case, name, size, says) in [
@@ -191,7 +189,7 @@ fn sizes_of_another_kernel_or_of_none_are_refused() {
 
 #[test]
 fn damage_to_a_real_btf_is_an_error_or_another_answer_but_never_a_panic() {
-    let good = btf_of(&Stock::get().kernel());
+    let good = Stock::get().btf();
     let btf = Btf::parse(&good).unwrap();
     let sizes: BTreeMap<_, _> = guard::PROBE_STRUCTS.iter().map(|n| (n, btf.sizes(n))).collect();
     assert!(sizes.values().all(|s| s.len() == 1), "{sizes:?}");
@@ -293,11 +291,11 @@ fn the_configuration_is_the_running_kernels_own_or_the_images_before_a_file() {
         gz.finish().unwrap()
     };
     let mut host = host(dir.path());
-    let from = |host: &Host, kernel: Option<&[u8]>| {
-        let located = locate::config(host, None, release, kernel).unwrap();
+    let from = |host: &Host, image: Option<&Image>| {
+        let located = locate::config(host, None, release, image).unwrap();
         (located.config.get("FROM").unwrap().to_owned(), located.source.to_string())
     };
-    let error = locate::config(&host, None, release, Some(b"no IKCONFIG here")).unwrap_err();
+    let error = locate::config(&host, None, release, Some(&stock.opened())).unwrap_err();
     assert_eq!(exit::of(&error), Exit::NoKernelSource);
     assert!(format!("{error:#}").contains("set kernel.config"), "{error:#}");
 
@@ -310,8 +308,15 @@ fn the_configuration_is_the_running_kernels_own_or_the_images_before_a_file() {
     assert_eq!(from(&host, None).0, "boot");
     write(&format!("usr/lib/modules/{release}/config"), b"CONFIG_FROM=\"modules\"\n");
     assert_eq!(from(&host, None).0, "modules");
-    let image =
-        [b"\0code IKCFG_ST", &gz("CONFIG_FROM=\"image\"\n")[..], b"IKCFG_ED\0more"].concat();
+    // Debian's have none: the smallest arm64 Image with one.
+    let embedded = [b"IKCFG_ST", &gz("CONFIG_FROM=\"image\"\n")[..], b"IKCFG_ED\0more"].concat();
+    let arm64 = |kernel: &[u8]| {
+        let mut bytes = vec![0; 4096];
+        bytes[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        bytes.extend(kernel);
+        Image::parse(&bytes).unwrap()
+    };
+    let image = arm64(&embedded);
     let want = ("image".to_owned(), "IKCONFIG in the image".to_owned());
     assert_eq!(from(&host, Some(&image)), want);
     write("proc/config.gz", &gz("CONFIG_FROM=\"proc\"\n"));
@@ -321,8 +326,8 @@ fn the_configuration_is_the_running_kernels_own_or_the_images_before_a_file() {
     host.container = true;
     assert_eq!(from(&host, Some(&image)), want, "the kernel is somebody else's");
 
-    let torn = &image[..image.len() - 20];
-    assert!(locate::config(&host, None, release, Some(torn)).is_err());
+    let torn = arm64(&embedded[..embedded.len() - 20]);
+    assert!(locate::config(&host, None, release, Some(&torn)).is_err());
     write("mine", b"CONFIG_FROM=\"configured\"\n");
     let located = locate::config(&host, Some(Path::new("/mine")), release, Some(&image)).unwrap();
     assert_eq!(located.config.get("FROM"), Some("configured"));
@@ -355,13 +360,19 @@ fn kernel_facts_of_the_stock_kernel_are_what_other_tools_say_of_it() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let kernel = common::scratch("vmlinux-");
     let path = kernel.path().join("vmlinux");
-    fs::write(&path, stock.kernel()).unwrap();
+    fs::write(&path, stock.opened().kernel()).unwrap();
     let notes = lab::tool::run(Command::new("readelf").arg("-n").arg(&path)).unwrap();
     let id = notes.lines().find_map(|l| l.trim().strip_prefix("Build ID: ")).unwrap();
-    let btf = btf_of(&stock.kernel());
+    let btf = stock.btf();
+    let config = Config::parse(&stock.config()).unwrap();
+    let packed = ["gzip", "xz", "zstd", "lz4"]
+        .into_iter()
+        .find(|how| config.is_on(&format!("KERNEL_{}", how.to_uppercase())));
     for (key, want) in [
         ("release", release.into()),
         ("running", false.into()),
+        ("format", "bzimage".into()),
+        ("compression", packed.into()),
         ("build_id", id.into()),
         ("build_salt", release.into()),
         ("modversions", true.into()),
@@ -392,4 +403,14 @@ fn kernel_facts_of_the_stock_kernel_are_what_other_tools_say_of_it() {
     assert_eq!(missing.status.code(), Some(Exit::NoKernelSource.code().into()));
     let said = String::from_utf8(missing.stderr).unwrap();
     assert!(said.contains("set kernel.image") && said.contains("set kernel.config"), "{said}");
+
+    let etc = dir.path().join("etc/zfs-prefix");
+    fs::create_dir_all(&etc).unwrap();
+    fs::write(etc.join("config.toml"), "kernel.config = \"/given/${release}\"\n").unwrap();
+    let given = dir.path().join("given");
+    fs::create_dir_all(&given).unwrap();
+    fs::write(given.join(release), "CONFIG_MODULE_SIG_FORCE=y\n").unwrap();
+    let output = facts(dir.path(), &["--image", &image, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["module_sig_force"], true, "the configured one: {json}");
 }

@@ -35,26 +35,26 @@ pub enum Command {
 /// With the exit status of what is wrong.
 pub fn run(host: &Host, command: Command) -> Result<u8> {
     let Command::Facts { image, release, json } = command;
+    let loaded = config::load(host);
+    for note in &loaded.notes {
+        eprintln!("zfs-prefix: {note}");
+    }
+    let kernel = loaded.settings.kernel;
     let image = match image {
         Some(path) => {
             let absolute = std::path::absolute(&path);
             Some(absolute.with_context(|| format!("{}", path.display()))?)
         }
-        None => configured_image(host, release.as_ref().unwrap_or(&host.kernel_release)),
+        None => {
+            let release = release.as_ref().unwrap_or(&host.kernel_release);
+            kernel.image.as_deref().map(|template| expand_release(template, release))
+        }
     };
-    let facts = Facts::gather(host, &Wanted { release, image, config: None })?;
+    let config = |release: &Release| Some(expand_release(kernel.config.as_deref()?, release));
+    let facts = Facts::gather(host, &Wanted { release, image, config: &config })?;
     match json {
         true => print(&serde_json::to_string_pretty(&facts)?)?,
         false => print(facts.to_string().trim_end())?,
     }
     Ok(Exit::Done.code())
-}
-
-fn configured_image(host: &Host, release: &Release) -> Option<PathBuf> {
-    let loaded = config::load(host);
-    for note in &loaded.notes {
-        eprintln!("zfs-prefix: {note}");
-    }
-    let template = loaded.settings.kernel.image?;
-    Some(expand_release(&template, release))
 }

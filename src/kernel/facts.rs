@@ -6,29 +6,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use object::{Object, ObjectSection};
 use serde::Serialize;
 
 use super::btf::Btf;
 use super::config::Config;
-use super::{Release, boot_header_release, gnu_build_id, locate, notes, vmlinux};
+use super::notes::{BUILD_SALT, gnu_build_id, notes};
+use super::{Format, Image, Release, locate};
+use crate::compress::Compression;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::module::refusal::Policy;
 
-/// `LINUX_ELFNOTE_BUILD_SALT` of the owner `Linux` (include/linux/build-salt.h).
-const BUILD_SALT: u32 = 0x100;
-
 /// Which kernel, and where its files are if not in the usual places.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct Wanted<'a> {
     /// Its release; none: that of `image`, or the running kernel.
     pub release: Option<Release>,
     /// Its image, below [`Host::root`].
     pub image: Option<PathBuf>,
-    /// Its configuration, below [`Host::root`].
-    pub config: Option<PathBuf>,
+    /// Where the configuration of a kernel is, below [`Host::root`], if that is configured.
+    pub config: &'a dyn Fn(&Release) -> Option<PathBuf>,
 }
 
 /// The facts. What is `None` could not be learnt; [`Facts::notes`] says why.
@@ -40,11 +37,15 @@ pub struct Facts {
     pub running: bool,
     /// Its image.
     pub image: Option<PathBuf>,
+    /// What kind of file that is.
+    pub format: Option<Format>,
+    /// How the kernel in it is compressed; none where it is not.
+    pub compression: Option<Compression>,
     /// GNU build-id.
     pub build_id: Option<String>,
     /// CONFIG_BUILD_SALT, as the kernel has it in its notes; else as the configuration says.
     pub build_salt: Option<String>,
-    /// The compiler's line: CONFIG_CC_VERSION_TEXT.
+    /// The compiler's line: CONFIG_CC_VERSION_TEXT, or what the image's banner has of it.
     pub compiler: Option<String>,
     /// Where the configuration was found.
     pub config: Option<locate::Source>,
@@ -146,32 +147,33 @@ impl Facts {
     /// # Errors
     /// [`Exit::NoKernelSource`]: an image that was named cannot be read, is of another release than
     /// the one named, or says no release; or there is neither image nor configuration.
-    pub fn gather(host: &Host, wanted: &Wanted) -> Result<Facts> {
-        let named = wanted.image.as_deref().map(|path| Opened::read(&host.path(path)));
+    pub fn gather(host: &Host, wanted: &Wanted<'_>) -> Result<Facts> {
+        let named = wanted.image.as_deref().map(|path| open(&host.path(path)));
         let named = named.transpose().exit(Exit::NoKernelSource)?;
         let release = match (&wanted.release, &named) {
             (Some(release), _) => release.clone(),
-            (None, Some(opened)) => opened.release().exit(Exit::NoKernelSource)?,
+            (None, Some((path, image))) => release_of(path, image).exit(Exit::NoKernelSource)?,
             (None, None) => host.kernel_release.clone(),
         };
         let mut facts = Facts::none(host, &release);
         let opened = match named {
-            Some(opened) => {
-                opened.is_of(&release)?;
-                Some(opened)
+            Some((path, image)) => {
+                is_of(&path, &image, &release)?;
+                Some((path, image))
             }
             None => {
-                let found = locate::image(host, None, &release).and_then(|p| Opened::read(&p));
+                let found = locate::image(host, None, &release).and_then(|path| open(&path));
                 found.map_err(|e| facts.notes.push(format!("{e:#}"))).ok()
             }
         };
-        if let Some(opened) = &opened {
-            facts.take_image(opened);
+        if let Some((path, image)) = &opened {
+            facts.take_image(path, image);
         }
-        let kernel = opened.as_ref().map(|o| o.kernel.as_slice());
-        match locate::config(host, wanted.config.as_deref(), &release, kernel) {
+        let image = opened.as_ref().map(|(_, image)| image);
+        let configured = (wanted.config)(&release);
+        match locate::config(host, configured.as_deref(), &release, image) {
             Ok(located) => facts.take_config(located),
-            Err(error) if opened.is_none() || wanted.config.is_some() => {
+            Err(error) if opened.is_none() || configured.is_some() => {
                 facts.notes.push(format!("{error:#}"));
                 fail!(Exit::NoKernelSource, "{}", facts.notes.join("\n"));
             }
@@ -188,6 +190,8 @@ impl Facts {
             release: release.clone(),
             running: !host.container && *release == host.kernel_release,
             image: None,
+            format: None,
+            compression: None,
             build_id: None,
             build_salt: None,
             compiler: None,
@@ -200,21 +204,24 @@ impl Facts {
         }
     }
 
-    fn take_image(&mut self, opened: &Opened) {
-        self.image = Some(opened.path.clone());
-        self.build_id = opened.section(".notes").as_deref().and_then(gnu_build_id);
-        self.build_salt = opened.section(".notes").as_deref().and_then(build_salt);
-        if let Some(bytes) = opened.section(".BTF") {
-            match Btf::parse(&bytes) {
+    fn take_image(&mut self, path: &Path, image: &Image) {
+        self.image = Some(path.to_owned());
+        self.format = Some(image.format());
+        self.compression = image.compression();
+        self.build_id = image.build_id();
+        self.build_salt = image.build_salt();
+        self.compiler = image.banner().and_then(compiler).map(str::to_owned);
+        if let Some(bytes) = image.section(".BTF") {
+            match Btf::parse(bytes) {
                 Ok(btf) => self.btf_structs = Some(btf.len()),
-                Err(error) => self.notes.push(format!("{}: {error:#}", opened.path.display())),
+                Err(error) => self.notes.push(format!("{}: {error:#}", path.display())),
             }
         }
     }
 
     fn take_config(&mut self, located: locate::Located) {
         let text = |name: &str| located.config.get(name).filter(|v| !v.is_empty());
-        self.compiler = text("CC_VERSION_TEXT").map(str::to_owned);
+        self.compiler = text("CC_VERSION_TEXT").map(str::to_owned).or(self.compiler.take());
         self.build_salt = self.build_salt.take().or_else(|| text("BUILD_SALT").map(str::to_owned));
         self.built = Some(Built::of(&located.config));
         self.config = Some(located.source);
@@ -242,52 +249,40 @@ impl Facts {
     }
 }
 
-/// An image, unpacked.
-struct Opened {
-    path: PathBuf,
-    header: Option<String>,
-    kernel: Vec<u8>,
+fn open(path: &Path) -> Result<(PathBuf, Image)> {
+    Ok((path.to_owned(), Image::open(path)?))
 }
 
-impl Opened {
-    fn read(path: &Path) -> Result<Opened> {
-        let shown = || format!("{}", path.display());
-        let bytes = fs::read(path).with_context(shown)?;
-        let kernel = vmlinux(&bytes).with_context(shown)?;
-        Ok(Opened { path: path.to_owned(), header: boot_header_release(&bytes), kernel })
-    }
+fn release_of(path: &Path, image: &Image) -> Result<Release> {
+    let release = image.release().context("an image that does not say its release");
+    release.and_then(|r| r.parse()).with_context(|| format!("{}", path.display()))
+}
 
-    fn release(&self) -> Result<Release> {
-        let header = self.header.clone().or_else(|| locate::banner_release(&self.kernel));
-        let shown = || format!("{}", self.path.display());
-        header
-            .context("an image that does not say its release")
-            .and_then(|r| r.parse())
-            .with_context(shown)
+fn is_of(path: &Path, image: &Image, release: &Release) -> Result<()> {
+    let found = release_of(path, image).exit(Exit::NoKernelSource)?;
+    if found != *release {
+        fail!(
+            Exit::NoKernelSource,
+            "kernel {release}: {} is of kernel {found}; name its own image",
+            path.display()
+        );
     }
+    Ok(())
+}
 
-    fn is_of(&self, release: &Release) -> Result<()> {
-        let found = self.release().exit(Exit::NoKernelSource)?;
-        if found != *release {
-            fail!(
-                Exit::NoKernelSource,
-                "kernel {release}: {} is of kernel {found}; name its own image",
-                self.path.display()
-            );
-        }
-        Ok(())
-    }
-
-    fn section(&self, name: &str) -> Option<Vec<u8>> {
-        let elf = object::File::parse(self.kernel.as_slice()).ok()?;
-        Some(elf.section_by_name(name)?.data().ok()?.to_vec())
-    }
+/// `gcc (GCC) 14.3.1` of `Linux version 6.12.4 (who@where) (gcc (GCC) 14.3.1, GNU ld 2.44) #1 …`
+/// (scripts/mkcompile_h).
+fn compiler(banner: &str) -> Option<&str> {
+    let (_, rest) = banner.split_once(") (")?;
+    let (line, _) = rest.rsplit_once(") #")?;
+    let end = [", GNU ld", ", LLD"].iter().find_map(|linker| line.find(linker));
+    Some(&line[..end.unwrap_or(line.len())])
 }
 
 /// The string of the note `Linux` 0x100.
 fn build_salt(bytes: &[u8]) -> Option<String> {
     [object::Endianness::Little, object::Endianness::Big].into_iter().find_map(|order| {
-        let all = notes::notes(bytes, order);
+        let all = notes(bytes, order);
         let note = all.iter().find(|n| n.name == b"Linux" && n.kind == BUILD_SALT)?;
         let text = note.desc.split(|b| *b == 0).next()?;
         std::str::from_utf8(text).ok().filter(|t| !t.is_empty()).map(str::to_owned)
@@ -302,6 +297,10 @@ impl fmt::Display for Facts {
         line("Release:", &format!("{}{running}", self.release))?;
         let image = self.image.as_ref().map(|p| p.display().to_string());
         line("Image:", &image.unwrap_or_else(unknown))?;
+        if let Some(format) = self.format {
+            let packed = self.compression.map(|c| format!(", {c}")).unwrap_or_default();
+            line("Format:", &format!("{format}{packed}"))?;
+        }
         line("Build-id:", self.build_id.as_deref().unwrap_or("unknown"))?;
         line("Build salt:", self.build_salt.as_deref().unwrap_or("none"))?;
         line("Compiler:", self.compiler.as_deref().unwrap_or("unknown"))?;

@@ -59,3 +59,19 @@ fn the_build_salt_is_the_note_of_the_owner_linux() {
     assert_eq!(build_salt(&bytes).as_deref(), Some("6.1.0-56"));
     assert_eq!(build_salt(&bytes[..40]), None);
 }
+
+#[test]
+fn the_compiler_is_in_the_banner_too() {
+    let gcc = "gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0";
+    let ld = "GNU ld (GNU Binutils for Debian) 2.40";
+    let banner =
+        format!("Linux version 6.1.0-56-cloud-amd64 (who@where) ({gcc}, {ld}) #1 SMP (x) #2");
+    assert_eq!(compiler(&banner), Some(gcc));
+    let clang = "Linux version 6.6.1 (w@h) (Debian clang version 17.0.6 (1), LLD 17.0.6) #1 SMP";
+    assert_eq!(compiler(clang), Some("Debian clang version 17.0.6 (1)"));
+    assert_eq!(
+        compiler("Linux version 5.4.0 (w@h) (gcc version 9.3.0) #1"),
+        Some("gcc version 9.3.0")
+    );
+    assert_eq!(compiler("Linux version 5.4.0"), None);
+}

@@ -11,13 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::config::{Config, MAX_CONFIG};
-use super::{Release, vmlinux};
+use super::{Image, Release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
-
-/// No image is larger; a bound against hostile input.
-const MAX_IMAGE: u64 = 1024 * 1024 * 1024;
 
 /// Enough of a bzImage for its release (Documentation/arch/x86/boot.rst: `kernel_version` is a
 /// place in the first 64 KiB and 512 bytes).
@@ -104,7 +101,7 @@ fn is_missing(error: &anyhow::Error) -> bool {
 
 /// The configuration of kernel `release`: `configured` (kernel.config, its template filled in), or
 /// the first of /proc/config.gz for the running kernel (not in a container, whose kernel is
-/// somebody else's), the one in the image (`kernel`, unpacked, where the caller has it),
+/// somebody else's), the one in `image` (where the caller has opened that),
 /// /usr/lib/modules/RELEASE/config, /boot/config-RELEASE, and /usr/boot/config where
 /// /usr/boot/vmlinuz is of this release.
 ///
@@ -114,9 +111,9 @@ pub fn config(
     host: &Host,
     configured: Option<&Path>,
     release: &Release,
-    kernel: Option<&[u8]>,
+    image: Option<&Image>,
 ) -> Result<Located> {
-    find_config(host, configured, release, kernel)
+    find_config(host, configured, release, image)
         .with_context(|| format!("kernel {release}"))
         .exit(Exit::NoKernelSource)
 }
@@ -125,7 +122,7 @@ fn find_config(
     host: &Host,
     configured: Option<&Path>,
     release: &Release,
-    kernel: Option<&[u8]>,
+    image: Option<&Image>,
 ) -> Result<Located> {
     if let Some(path) = configured {
         return from_file(&host.path(path));
@@ -136,7 +133,7 @@ fn find_config(
             return from_file(&path).map(|located| Located { source: Source::Running, ..located });
         }
     }
-    if let Some(text) = kernel.map(ikconfig).transpose()?.flatten() {
+    if let Some(text) = image.map(Image::ikconfig).transpose()?.flatten() {
         let config = Config::parse(&text).context("IKCONFIG in the image")?;
         return Ok(Located { text, config, source: Source::Image });
     }
@@ -202,67 +199,23 @@ fn gunzip(bytes: &[u8]) -> Result<Vec<u8>> {
 /// Whether the file is an image of this release; the error says what it is instead.
 fn is_of(path: &Path, release: &Release) -> Result<()> {
     let mut header = Vec::new();
-    let mut file = open(path)?;
-    (&mut file).take(HEADER).read_to_end(&mut header)?;
+    open(path)?.take(HEADER).read_to_end(&mut header)?;
+    // The header of a bzImage says it without anything being unpacked.
     let found = match boot_header_release(&header) {
         Some(found) => found,
-        None => {
-            (&mut file).take(MAX_IMAGE).read_to_end(&mut header)?;
-            let kernel = vmlinux(&header)?;
-            banner_release(&kernel).context("an image that does not say its release")?
-        }
+        None => Image::open(path)?.release().context("an image that does not say its release")?,
     };
     ensure!(found == release.as_str(), "is of kernel {found}");
     Ok(())
 }
 
 /// The release in the header of an x86 bzImage: the first word of what `kernel_version` points to.
-pub fn boot_header_release(image: &[u8]) -> Option<String> {
+fn boot_header_release(image: &[u8]) -> Option<String> {
     if image.get(0x202..0x206)? != b"HdrS" {
         return None;
     }
     let offset = u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?);
     let text = image.get(0x200 + usize::from(offset)..).filter(|_| offset != 0)?;
-    first_word(text)
-}
-
-/// The release in `Linux version RELEASE (…)`, which every kernel has among its data.
-pub fn banner_release(kernel: &[u8]) -> Option<String> {
-    const BANNER: &[u8] = b"Linux version ";
-    find(kernel, BANNER, |rest| first_word(rest).filter(|w| w.parse::<Release>().is_ok()))
-}
-
-/// The text up to a space or NUL, of what a release can be at most.
-fn first_word(text: &[u8]) -> Option<String> {
-    let text = &text[..text.len().min(128)];
-    let end = text.iter().position(|b| matches!(b, 0 | b' '))?;
-    std::str::from_utf8(&text[..end]).ok().filter(|w| !w.is_empty()).map(str::to_owned)
-}
-
-/// The configuration in an unpacked kernel: gzip between `IKCFG_ST` and `IKCFG_ED`
-/// (kernel/configs.c); `None` without CONFIG_IKCONFIG.
-pub fn ikconfig(kernel: &[u8]) -> Result<Option<Vec<u8>>> {
-    let found = find(kernel, b"IKCFG_ST\x1f\x8b\x08", |rest| Some(gunzip_after_mark(rest)));
-    found.transpose().context("IKCONFIG in the image")
-}
-
-fn gunzip_after_mark(rest: &[u8]) -> Result<Vec<u8>> {
-    // The mark that was searched for has the first bytes of the data in it.
-    let data: Vec<u8> = [b"\x1f\x8b\x08", &rest[..rest.len().min(MAX_CONFIG)]].concat();
-    gunzip(&data)
-}
-
-/// What `take` makes of the bytes behind the first `mark` that it makes anything of.
-fn find<T>(bytes: &[u8], mark: &[u8], take: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
-    let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|b| *b == mark[0]) {
-        from += at;
-        if let Some(rest) = bytes[from..].strip_prefix(mark)
-            && let Some(found) = take(rest)
-        {
-            return Some(found);
-        }
-        from += 1;
-    }
-    None
+    let end = text.iter().take(128).position(|b| matches!(b, 0 | b' '))?;
+    std::str::from_utf8(&text[..end]).ok().filter(|word| !word.is_empty()).map(str::to_owned)
 }

@@ -19,7 +19,6 @@ pub use compiler::compiler_mismatch;
 pub use config::Config;
 pub use facts::Facts;
 pub use image::{Format, Image, build_id, running_build_id, vmlinux};
-pub use locate::boot_header_release;
 pub use notes::gnu_build_id;
 pub use release::Release;
 pub use supported::supported;

@@ -59,9 +59,9 @@ fn config(
     let template = settings.kernel.config.as_deref();
     let configured =
         template.map(|t| expand_release(&t.replace("${version}", &release.version()), release));
-    let find = |kernel| locate::config(host, configured.as_deref(), release, kernel);
+    let find = |image| locate::config(host, configured.as_deref(), release, image);
     match (find(None), image) {
-        (Err(_), Some(path)) => find(Some(open(path)?.kernel())),
+        (Err(_), Some(path)) => find(Some(&open(path)?)),
         (found, _) => found,
     }
 }

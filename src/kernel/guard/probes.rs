@@ -6,9 +6,10 @@
 
 /// Names of nothing but probes begin so (init/Kconfig, lib/Kconfig.*, arch/*/Kconfig of Linux 4.18
 /// to 7.x). Not `CC_IS_`: with another compiler it is another kernel.
-const PREFIXES: [&str; 16] = [
+const PREFIXES: [&str; 18] = [
     // Does the compiler take an option, has it a builtin or an attribute?
     "CC_HAS_",
+    "CC_HAVE_",
     "CC_CAN_LINK",
     // Bugs and warnings of certain compiler versions.
     "CC_NO_",
@@ -19,9 +20,10 @@ const PREFIXES: [&str; 16] = [
     "GCC_ASM_GOTO_OUTPUT_",
     "GCC_SUPPORTS_",
     "CLANG_SUPPORTS_",
-    // The assembler's name, version and instructions; arm64 names some after itself.
+    // Name and version of assembler and linker, the instructions known; arm64 names some after itself.
     "AS_",
     "ARM64_AS_HAS_",
+    "ARM64_LD_HAS_",
     "LD_IS_",
     "PAHOLE_HAS_",
     "RUSTC_HAS_",
@@ -29,7 +31,7 @@ const PREFIXES: [&str; 16] = [
 ];
 
 /// Probes whose names begin like those of real options.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "CC_VERSION_TEXT",
     "GCC_VERSION",
     "CLANG_VERSION",
@@ -50,6 +52,7 @@ const NAMES: [&str; 20] = [
     "TOOLS_SUPPORT_RELR",
     "HAVE_KCSAN_COMPILER",
     "HAVE_KMSAN_COMPILER",
+    "HAVE_KMSAN_PARAM_RETVAL",
     "CC_STRINGOP_OVERFLOW",
     // arm64: the assembler gets `.inst` wrong.
     "BROKEN_GAS_INST",
