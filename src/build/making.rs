@@ -182,8 +182,7 @@ impl Build<'_> {
 
     /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
     fn compile(&mut self, attempt: &Attempt) -> Result<Vec<PathBuf>> {
-        let Attempt { plan, prepared, work, .. } = attempt;
-        let mut place = prepared.place(&plan.prefix, &work.top, self.cancel)?;
+        let mut place = attempt.prepared.place.clone();
         let recipe = self.settings.build.recipe;
         place.readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
         let release = self.release.clone();

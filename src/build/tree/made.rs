@@ -165,11 +165,11 @@ impl Preparing<'_> {
                 self.steps.must(&run, reason_of)?;
             }
         }
-        self.settle(&kernel, &given, strategy)?;
+        self.settle(&kernel, (strategy == Strategy::Recovered).then_some(&given))?;
         drop(given);
         let tree = self.read(&kernel, strategy, exports)?;
         self.probe(&kernel, image.as_ref())?;
-        Ok(Prepared { tree, made_in: Some(self.work.top.clone()) })
+        Ok(Prepared { tree, place, made_in: Some(self.work.top.clone()) })
     }
 
     /// Puts the configuration there and completes it; what kconfig changed is looked at before
@@ -189,13 +189,10 @@ impl Preparing<'_> {
     /// The last touches: the release wherever kbuild looks for it (before 6.2, what a module is built
     /// for is read from `kernel.release`, and some distributions have another name in it), and the
     /// exports.
-    fn settle(&mut self, kernel: &Kernel, given: &Given, strategy: Strategy) -> Result<()> {
+    pub(super) fn settle(&mut self, kernel: &Kernel, exports: Option<&Given>) -> Result<()> {
         let script = r#"cd "$1" && printf '%s\n' "$2" > include/config/kernel.release || exit
             [ -z "$3" ] || cp -- "$3" Module.symvers"#;
-        let symvers = match strategy {
-            Strategy::Full => PathBuf::new(),
-            _ => given.path("symvers"),
-        };
+        let symvers = exports.map(|given| given.path("symvers")).unwrap_or_default();
         let place = kernel.place(&self.work.top);
         let run = self.prefix.run("bash", &place).args(["-c", script, "bash"]);
         let run = run.arg(&kernel.output).arg(self.release.as_str()).arg(symvers);
@@ -229,18 +226,21 @@ pub(super) struct Kernel {
 
 impl Kernel {
     pub(super) fn place(&self, work: &Path) -> Place {
-        Place { work: Some(work.to_owned()), kernel: vec![self.source.clone()], ..Place::default() }
+        let outside = [&self.source].into_iter().filter(|path| !path.starts_with(work));
+        let kernel = outside.cloned().collect();
+        Place { work: Some(work.to_owned()), kernel, ..Place::default() }
     }
 
     /// make in the source tree, of something in the output directory. KERNELRELEASE is given each
     /// time: the source has another local version.
     pub(super) fn make(&self, preparing: &Preparing, place: &Place) -> Run {
         let run = preparing.prefix.run("make", place).dir(&preparing.work.tmp);
-        run.arg("-C")
-            .arg(&self.source)
-            .arg(format!("O={}", self.output.display()))
-            .arg(format!("-j{}", preparing.jobs))
-            .arg(format!("KERNELRELEASE={}", preparing.release))
+        let run = run.arg("-C").arg(&self.source);
+        let run = match self.output == self.source {
+            true => run,
+            false => run.arg(format!("O={}", self.output.display())),
+        };
+        run.arg(format!("-j{}", preparing.jobs)).arg(format!("KERNELRELEASE={}", preparing.release))
     }
 }
 

@@ -4,8 +4,9 @@
 mod given;
 mod made;
 mod probe;
+mod shipped;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tracing::info;
@@ -13,7 +14,6 @@ use tracing::info;
 use super::harvest::read_plain;
 use super::steps::Steps;
 use super::workdir::WorkDir;
-use crate::build::command::Cancel;
 use crate::config::{Settings, Strategy, expand_release};
 use crate::exit::{Exit, Failure};
 use crate::fail;
@@ -164,34 +164,13 @@ pub struct Prepared {
     /// The tree. Where it was made here, its files are the prefix's owner's; `config` and `symvers`
     /// are what root knows of it.
     pub tree: Tree,
+    /// What a compilation against it gets of the machine.
+    pub place: Place,
     /// The owner's directory that it is in, if it was made here.
     made_in: Option<PathBuf>,
 }
 
 impl Prepared {
-    /// What a compilation against it gets of the machine.
-    ///
-    /// # Errors
-    /// As [`Prefix::place`].
-    pub fn place(&self, prefix: &Prefix, work: &Path, cancel: &Cancel) -> Result<Place> {
-        match &self.made_in {
-            None => prefix.place(work, &self.tree, cancel),
-            // Its programs are the prefix's own.
-            Some(_) => Ok(Place {
-                work: Some(work.to_owned()),
-                kernel: self.outside(work),
-                ..Place::default()
-            }),
-        }
-    }
-
-    fn outside(&self, work: &Path) -> Vec<PathBuf> {
-        let mut places = vec![self.tree.source.clone(), self.tree.output.clone()];
-        places.retain(|place| !place.starts_with(work));
-        places.dedup();
-        places
-    }
-
     /// A list of modules (`modules.order` and its like) of the tree, if it has it.
     ///
     /// # Errors
@@ -237,7 +216,7 @@ impl Preparing<'_> {
     /// It cannot be had this way: with its exit status.
     pub fn prepare(&mut self, candidate: &Candidate) -> Result<Prepared> {
         match &candidate.way {
-            Way::There(tree) => Ok(Prepared { tree: (**tree).clone(), made_in: None }),
+            Way::There(tree) => self.shipped(tree),
             Way::Packaged(source) => self.unpacked(source),
             Way::Made(from) => self.made(candidate.strategy, from),
         }
@@ -282,10 +261,11 @@ impl Preparing<'_> {
                 source.shown()
             );
         };
-        let top = output.clone();
-        let read = |name: &str| read_plain(&top, &output.join(name));
+        let read = |name: &str| read_plain(&output, &output.join(name));
         let tree = Tree::of(&output, &output, self.release, read, None)?;
-        Ok(Prepared { tree, made_in: Some(top) })
+        let prepared = self.shipped(&tree)?;
+        let made_in = prepared.made_in.or(Some(output));
+        Ok(Prepared { made_in, ..prepared })
     }
 
     fn obtain(&mut self, source: &KernelSource) -> Result<Obtained> {
