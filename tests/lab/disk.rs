@@ -78,7 +78,7 @@ impl State {
              /dev/disk/by-id/virtio-var /var ext4 rw,noatime 0 0\n",
         )?;
         let disks = StateDisks { root: dir.join("root.ext4"), var: dir.join("var.ext4") };
-        ext4(&tree, &disks.root, 1 << 30)?;
+        ext4(&tree, &disks.root, 2 << 30)?;
         ext4(&split.join("var"), &disks.var, 2 << 30)?;
         cache::remove(&split)?;
         Ok(disks)

@@ -30,12 +30,13 @@ fn main() -> Result<()> {
     let staged: PathBuf = std::env::args_os().nth(1).context("usage: demo STAGE")?.into();
     let staged = staged.canonicalize().with_context(|| staged.display().to_string())?;
     say(
-        "1. A Debian 13 root image: read-only /usr, user core, the stock cloud kernel, no zfs module, no compiler, make, perl or python; and a prefix made of Debian 12's packages, signed (two to four minutes when they are not cached)",
+        "1. A Debian 13 root image: read-only /usr, user core, the stock cloud kernel, no zfs module, no compiler, make, perl or python, and no kernel build tree; a prefix made of Debian 12's packages, signed; and the kernel's source (two to four minutes when they are not cached)",
     );
     let root = lab::root::root()?;
     let work = lab::dir().join("demo");
     let state = State::fresh(&root, &work.join("state"))?;
     lab::prefix::offer(&state)?;
+    lab::source::offer(&root, &state)?;
     build(&root, &state, &staged)?;
 
     say("3. The stock kernel in QEMU (no KVM needed): generator, zfs-load, a new pool");
@@ -62,7 +63,7 @@ fn main() -> Result<()> {
         println!("multi-user.target {} s after the kernel's start", boot.uptime()?);
     }
     say(&format!(
-        "PROVEN in {} s: stock kernel {}, OpenZFS built by emerge as user core in a prefix of another Debian, published, loaded before import, pool ONLINE with its file in three boots",
+        "PROVEN in {} s: stock kernel {} without headers, OpenZFS built by emerge as user core in a prefix of another Debian, published, loaded before import, pool ONLINE with its file in three boots",
         begin.elapsed().as_secs(),
         root.release
     ));
@@ -71,7 +72,7 @@ fn main() -> Result<()> {
 
 fn build(root: &Root, state: &State, staged: &Path) -> Result<()> {
     say(
-        "2. That image booted with systemd in nspawn: the prefix's archive is checked, unpacked and audited; then systemctl start zfs-build@RELEASE, a real emerge as user core (four to seven minutes)",
+        "2. That image booted with systemd in nspawn: the prefix's archive is checked, unpacked and audited; then systemctl start zfs-build@RELEASE: Module.symvers is recovered from the kernel image, the kernel's source prepared, and a real emerge runs as user core (five to eight minutes)",
     );
     let machine = Machine::boot("demo-native", root, state, Some(staged), Duration::from_secs(60))?;
     ensure!(machine.exec("touch /usr/x")?.status != 0, "/usr can be written to");
@@ -82,13 +83,17 @@ fn build(root: &Root, state: &State, staged: &Path) -> Result<()> {
     );
     let provisioned = machine.exec_live("zfs-prefix prefix provision && zfs-prefix prefix info")?;
     ensure!(provisioned == 0, "prefix provision ended with {provisioned}");
+    let facts = machine.exec_live(&format!("zfs-prefix kernel facts --release {release}"))?;
+    ensure!(facts == 0, "kernel facts ended with {facts}");
     // It starts zfs-build@RELEASE.service, and shows that unit's STATUS as it changes.
     let status = machine.exec_live(&format!("zfs-prefix build --kernel-release {release}"))?;
     machine.exec_live(&format!(
-        "journalctl --no-hostname -o short -u 'zfs-build@*' -g 'stage|published|failed'; zfs-prefix list; ls -l /home/core/gentoo/lib/modules {}",
+        "journalctl --no-hostname -o short -u 'zfs-build@*' -g 'stage|kernel.tree|published|failed'; zfs-prefix list; ls -l /home/core/gentoo/lib/modules {}",
         "/var/lib/zfs-prefix/current/"
     ))?;
     ensure!(status == 0, "zfs-build@{release} ended with {status}");
+    // May be deleted at any time; the virtual machine's /var has no room for a kernel's source.
+    machine.check("rm -rf /var/cache/zfs-prefix/sources")?;
     machine.power_off(Duration::from_secs(60))
 }
 
