@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use zfs_prefix::exit::{self, Exit};
 use zfs_prefix::host::Host;
-use zfs_prefix::kernel::{Btf, Config, Image, Release, guard, locate};
+use zfs_prefix::kernel::{Btf, Config, Image, Release, btf, guard, locate};
 use zfs_prefix::module::Module;
 
 /// The kernel's packages, unpacked: image, modules, headers.
@@ -185,6 +185,16 @@ fn sizes_of_another_kernel_or_of_none_are_refused() {
     }
     let both = [("inode".to_owned(), size), ("no_such_struct".to_owned(), 8)];
     guard::structs(&both, &btf).unwrap();
+}
+
+#[test]
+fn the_btf_of_a_kernel_without_sections_is_found_by_what_it_is() {
+    let image = Stock::get().opened();
+    let section = image.section(".BTF").unwrap();
+    let found = btf::find(image.kernel()).unwrap();
+    assert!(std::ptr::eq(found, section), "{} of {} bytes", found.len(), section.len());
+    assert_eq!(btf::find(&section[1..]), None);
+    assert_eq!(btf::find(&section[..section.len() - 1]), None);
 }
 
 #[test]
