@@ -152,7 +152,7 @@ impl Job<'_> {
         match self.prefix.has_ccache() {
             // Added to those of make.conf (make.conf(5), FEATURES is incremental); Portage then
             // puts ccache's links before the compilers.
-            true => self.ccache(run.env("FEATURES", "ccache")),
+            true => self.prefix.ccache(run.env("FEATURES", "ccache"), &self.work.top),
             false => run,
         }
     }
@@ -180,10 +180,7 @@ impl Job<'_> {
         let source = source.context("the recipe `make` without zfs.source")?;
         let run = |program: &str| {
             let run = self.prefix.run(program, &self.place).dir(&self.work.tmp);
-            match self.prefix.has_ccache() {
-                true => self.ccache(run.env("PATH", self.prefix.ccache_path())),
-                false => run,
-            }
+            self.prefix.cached(run, &self.work.top)
         };
         let steps = [
             run("tar")
@@ -210,15 +207,7 @@ impl Job<'_> {
         Ok(self.work.root.clone())
     }
 
-    /// `run` with what ccache(1) has to know. Its cache is the prefix's. Another work directory
-    /// makes no difference to configure's own checks; it does to modules, for kbuild compiles in the
-    /// kernel's tree, and the way from there names it. The one of a kernel release is always the same.
-    fn ccache(&self, run: Run) -> Run {
-        run.env("CCACHE_DIR", self.prefix.path.join("var/cache/ccache"))
-            .env("CCACHE_BASEDIR", &self.work.top)
-            .env("CCACHE_NOHASHDIR", "1")
-    }
-
+    /// Runs one step, which has to succeed.
     fn step(&mut self, run: &Run, reason: Reason) -> Result<()> {
         self.steps.must(run, reason)
     }

@@ -98,13 +98,25 @@ impl Prefix {
         there("usr/bin/ccache") && there(CCACHE_LINKS)
     }
 
-    /// PATH inside with ccache's links first. They cover the versioned names that kernel trees
-    /// call (gcc-12).
-    pub fn ccache_path(&self) -> OsString {
+    /// `run`, which compiles below `work`, by way of ccache if the prefix has it: PATH begins with
+    /// ccache's links, which cover the versioned names that kernel trees call (gcc-12).
+    pub fn cached(&self, run: Run, work: &Path) -> Run {
+        if !self.has_ccache() {
+            return run;
+        }
         let mut path = OsString::from(self.path.join(CCACHE_LINKS));
         path.push(":");
         path.push(enter::environment::search_path(&self.path));
-        path
+        self.ccache(run.env("PATH", path), work)
+    }
+
+    /// `run` with what ccache(1) has to know. Its cache is the prefix's. Another work directory
+    /// makes no difference to configure's own checks; it does to modules, for kbuild compiles in the
+    /// kernel's tree, and the way from there names it. The one of a kernel release is always the same.
+    pub fn ccache(&self, run: Run, work: &Path) -> Run {
+        run.env("CCACHE_DIR", self.path.join("var/cache/ccache"))
+            .env("CCACHE_BASEDIR", work)
+            .env("CCACHE_NOHASHDIR", "1")
     }
 
     /// The first line of `gcc --version`: part of the key.

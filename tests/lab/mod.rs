@@ -6,10 +6,12 @@
 #![allow(dead_code)] // each test binary includes this and uses its part
 
 pub mod apt;
+pub mod archive;
 pub mod cache;
 pub mod disk;
 pub mod emerge;
 pub mod initrd;
+pub mod kernel;
 pub mod nspawn;
 pub mod prefix;
 pub mod published;

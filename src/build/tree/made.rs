@@ -156,6 +156,8 @@ impl Preparing<'_> {
             Strategy::Full => {
                 let run = kernel.make(self, &place).args(["vmlinux", "modules"]);
                 let run = run.args(NO_DEBUG_INFO).arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
+                // Interrupted after half an hour, it need not begin again with nothing.
+                let run = self.prefix.cached(run, &self.work.top);
                 self.steps.must(&run, reason_of)?;
             }
             _ => {
