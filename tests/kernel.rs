@@ -15,7 +15,8 @@ use std::sync::OnceLock;
 
 use zfs_prefix::exit::{self, Exit};
 use zfs_prefix::host::Host;
-use zfs_prefix::kernel::{Btf, Config, Image, Release, guard, locate};
+use zfs_prefix::kernel::facts::{Facts, Wanted};
+use zfs_prefix::kernel::{Btf, Config, Image, Release, btf, guard, locate};
 use zfs_prefix::module::Module;
 
 /// The kernel's packages, unpacked: image, modules, headers.
@@ -188,6 +189,16 @@ fn sizes_of_another_kernel_or_of_none_are_refused() {
 }
 
 #[test]
+fn the_btf_of_a_kernel_without_sections_is_found_by_what_it_is() {
+    let image = Stock::get().opened();
+    let section = image.section(".BTF").unwrap();
+    let found = btf::find(image.kernel()).unwrap();
+    assert!(std::ptr::eq(found, section), "{} of {} bytes", found.len(), section.len());
+    assert_eq!(btf::find(&section[1..]), None);
+    assert_eq!(btf::find(&section[..section.len() - 1]), None);
+}
+
+#[test]
 fn damage_to_a_real_btf_is_an_error_or_another_answer_but_never_a_panic() {
     let good = Stock::get().btf();
     let btf = Btf::parse(&good).unwrap();
@@ -335,6 +346,44 @@ fn the_configuration_is_the_running_kernels_own_or_the_images_before_a_file() {
     std::os::unix::fs::chown(&mine, Some(1000), None).unwrap();
     let error = locate::config(&host, Some(Path::new("/mine")), release, None).unwrap_err();
     assert!(format!("{error:#}").contains("belongs to uid 1000"), "{error:#}");
+}
+
+#[test]
+fn of_the_running_kernel_the_policy_and_the_build_id_are_those_of_now() {
+    let stock = Stock::get();
+    let dir = common::scratch("running-");
+    symlink(stock.root.join("boot"), dir.path().join("boot")).unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    let image = stock.opened();
+    let mut notes = image.section(".notes").unwrap().to_vec();
+    write("sys/kernel/notes", &notes);
+    write("sys/kernel/security/lockdown", b"none [integrity] confidentiality\n");
+    write("sys/module/module/parameters/sig_enforce", b"Y\n");
+    let mut host = host(dir.path());
+    let wanted = || Wanted { release: Some(stock.release.clone()), image: None, config: &|_| None };
+    let other = Facts::gather(&host, &wanted()).unwrap();
+    assert_eq!((other.running, other.policy), (false, None));
+    host.kernel_release = stock.release.clone();
+    let facts = Facts::gather(&host, &wanted()).unwrap();
+    assert_eq!((facts.running, &facts.build_id), (true, &image.build_id()));
+    assert!(facts.notes.is_empty(), "{:?}", facts.notes);
+    let policy = facts.policy.unwrap();
+    assert_eq!((policy.lockdown.as_deref(), policy.sig_enforce), (Some("integrity"), true));
+
+    // The image was replaced by another build of the same release, and not booted yet.
+    let id = image.build_id().unwrap();
+    let first = u8::from_str_radix(&id[..2], 16).unwrap();
+    let begin = notes.windows(4).position(|w| w == b"GNU\0").unwrap() + 4;
+    assert_eq!(notes[begin], first, "the build-id is the first of them");
+    notes[begin] ^= 1;
+    write("sys/kernel/notes", &notes);
+    let facts = Facts::gather(&host, &wanted()).unwrap();
+    assert!(facts.notes[0].contains("is not the running kernel"), "{:?}", facts.notes);
+    assert_eq!(facts.build_id.unwrap()[2..], id[2..]);
 }
 
 fn facts(root: &Path, args: &[&str]) -> Output {

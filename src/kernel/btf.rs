@@ -4,15 +4,54 @@
 use anyhow::{Context, Result, bail, ensure};
 use object::Endianness;
 
+use super::Image;
+
 /// The largest kernels have some ten MiB; a bound against hostile input.
 const MAX_BYTES: usize = 128 * 1024 * 1024;
 /// `BTF_MAX_TYPE`: the kernel takes no more.
 const MAX_TYPES: usize = 0x000f_ffff;
 /// `struct btf_header` without the layout that Linux 7.x appended.
 const HEADER: usize = 24;
+/// So many places that look like the beginning of a blob are looked into, in each byte order: real
+/// kernels have a handful.
+const MAX_CANDIDATES: usize = 256;
 /// `struct btf_type`.
 const TYPE: usize = 12;
 const KIND_STRUCT: u32 = 4;
+
+/// The BTF in a kernel's image: section `.BTF` of an ELF kernel; in one without sections (arm64
+/// Image) the blob that describes `struct module`. `None` when it has none.
+pub fn in_image(image: &Image) -> Option<&[u8]> {
+    image.section(".BTF").or_else(|| find(image.kernel()))
+}
+
+/// The first BTF blob in the kernel's bytes that can be read and has a `struct module`.
+pub fn find(kernel: &[u8]) -> Option<&[u8]> {
+    // Magic number, version, no flags; in either byte order.
+    let magics = [[0x9f, 0xeb, 1, 0], [0xeb, 0x9f, 1, 0]];
+    let places = magics
+        .iter()
+        .flat_map(|magic| memchr::memmem::find_iter(kernel, magic).take(MAX_CANDIDATES));
+    places.map(|at| &kernel[at..]).find_map(|bytes| {
+        let blob = bytes.get(..length(bytes)?)?;
+        let btf = Btf::parse(blob).ok()?;
+        (!btf.sizes("module").is_empty()).then_some(blob)
+    })
+}
+
+/// How long the blob is that `bytes` begin with, header included: to the end of its last part.
+fn length(bytes: &[u8]) -> Option<usize> {
+    let order = if bytes[0] == 0x9f { Endianness::Little } else { Endianness::Big };
+    let word = |at: usize| usize::try_from(u32_at(bytes, at, order)?).ok();
+    let header = word(4)?;
+    let mut parts = vec![8, 16];
+    if header >= HEADER + 8 {
+        parts.push(HEADER);
+    }
+    let ends = parts.into_iter().map(|at| word(at)?.checked_add(word(at + 4)?));
+    let end = ends.collect::<Option<Vec<_>>>()?.into_iter().max()?;
+    header.checked_add(end)
+}
 
 /// The structures of one BTF blob.
 #[derive(Debug)]

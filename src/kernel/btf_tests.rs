@@ -175,3 +175,20 @@ fn torn_and_flipped_blobs_never_panic() {
         }
     }
 }
+
+#[test]
+fn the_blob_with_struct_module_is_found_among_other_bytes() {
+    for big in [false, true] {
+        let mut blob = all_kinds(big);
+        let mut without = Blob::new(big);
+        without.structure("other", 8, false, &[]);
+        let empty = without.bytes();
+        blob.layouts = vec![0; 20 * 4];
+        let bytes = blob.bytes();
+        let kernel = [b"\x9f\xeb\x01\x00\xff\xff\xff\xff", &empty[..], &bytes, b"\x9f\xeb\x01\x00"];
+        let found = find(&kernel.concat()).map(<[u8]>::to_vec);
+        assert_eq!(found, Some(bytes), "big: {big}");
+        assert_eq!(find(&empty), None);
+        assert_eq!(find(b""), None);
+    }
+}

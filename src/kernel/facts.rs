@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::btf::Btf;
+use super::btf::{self, Btf};
 use super::config::Config;
 use super::notes::{BUILD_SALT, gnu_build_id, notes};
 use super::{Format, Image, Release, locate};
@@ -211,7 +211,7 @@ impl Facts {
         self.build_id = image.build_id();
         self.build_salt = image.build_salt();
         self.compiler = image.banner().and_then(compiler).map(str::to_owned);
-        if let Some(bytes) = image.section(".BTF") {
+        if let Some(bytes) = btf::in_image(image) {
             match Btf::parse(bytes) {
                 Ok(btf) => self.btf_structs = Some(btf.len()),
                 Err(error) => self.notes.push(format!("{}: {error:#}", path.display())),

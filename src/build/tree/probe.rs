@@ -13,7 +13,7 @@ use crate::build::harvest::read_plain;
 use crate::build::output::reason_of;
 use crate::build::recipe::NO_DEBUG_INFO;
 use crate::exit::{Exit, WithExit};
-use crate::kernel::{Btf, Image, Symvers, guard};
+use crate::kernel::{Btf, Image, Symvers, btf, guard};
 use crate::module::Module;
 
 impl Preparing<'_> {
@@ -38,7 +38,7 @@ impl Preparing<'_> {
             Some(shipped) => guard::this_module(&built, shipped)?,
             None => warn!("no module came with the kernel to compare struct module with"),
         }
-        match image.and_then(|image| image.section(".BTF")) {
+        match image.and_then(btf::in_image) {
             Some(btf) => {
                 let btf = Btf::parse(btf).context("the image's .BTF").exit(Exit::Refused)?;
                 let sizes = guard::probe_sizes(&bytes).context("probe.ko").exit(Exit::Refused)?;
