@@ -293,6 +293,9 @@ fn full(pinned: &Pinned) -> String {
 /// What is known without reading it of a place on this machine.
 fn stamp(pinned: &Pinned) -> String {
     let config::Place::File(path) = &pinned.place else { return String::new() };
+    if pinned.sha256.is_some() {
+        return String::new();
+    }
     let of = |path: &Path| {
         let meta = fs::metadata(path).ok()?;
         Some(format!("{} {} {}", path.display(), meta.len(), meta.mtime()))

@@ -38,10 +38,13 @@ impl Proof {
     ) -> Result<Proof> {
         match (&pinned.sha256, keys) {
             (Some(sha256), _) => Ok(Proof::Sha256(sha256.clone())),
+            // A tag brings its signature with it, from wherever.
+            (None, Some(keys)) if pinned.asks_network() || pinned.source().is_none() => {
+                Ok(Proof::Keys(keys.to_owned()))
+            }
             _ if !pinned.asks_network() => Ok(Proof::Local),
-            (None, Some(keys)) => Ok(Proof::Keys(keys.to_owned())),
             (None, None) if allow_unsigned => Ok(Proof::Unsigned),
-            (None, None) => fail!(
+            (None, _) => fail!(
                 Exit::Refused,
                 "{pinned} comes from the network, and nothing could prove that it is the right one: {cure}; see zfs-prefix.toml(5)"
             ),

@@ -43,7 +43,8 @@ pub(super) fn make(
     let file = format!("zfs-source-{version}{}", suffix(pinned));
     let ebuild = ebuild(&file, &top)?;
     let manifest = manifest(&file, tarball)?;
-    let all = [version, &ebuild, &manifest, LAYOUT].join("\n");
+    let layout = layout();
+    let all = [version, &ebuild, &manifest, &layout].join("\n");
     let parent = with.dir("repositories")?;
     let dir = parent.join(&Digest::of(all.as_bytes()).as_str()[..32]);
     if !dir.is_dir() {
@@ -51,7 +52,7 @@ pub(super) fn make(
         remove_all(&parent)?;
         let new = parent.join("new");
         for (path, text) in [
-            ("metadata/layout.conf", LAYOUT),
+            ("metadata/layout.conf", &*layout),
             ("profiles/repo_name", &*format!("{NAME}\n")),
             ("profiles/categories", "sys-fs\n"),
             ("profiles/eapi", "8\n"),
@@ -115,6 +116,15 @@ fn ebuild(file: &str, top: &str) -> Result<String> {
     Ok(text)
 }
 
+/// The overlay's own, under our name: Portage takes two of one name for the same.
+fn layout() -> String {
+    let line = |line: &str| match line.split_once('=') {
+        Some((key, _)) if key.trim() == "repo-name" => format!("repo-name = {NAME}\n"),
+        _ => format!("{line}\n"),
+    };
+    LAYOUT.lines().map(line).collect()
+}
+
 /// The line of a thin Manifest (GLEP 74).
 fn manifest(file: &str, tarball: &Path) -> Result<String> {
     let shown = || format!("{}", tarball.display());
@@ -158,5 +168,6 @@ mod tests {
         let new: Vec<_> = differ.iter().map(|(new, _)| *new).collect();
         assert_eq!(new, ["SRC_URI=\"zfs-source-2.4.3.tar.xz\"", "S=\"${WORKDIR}/zfs-2.4.3\""]);
         assert_eq!(text.lines().count(), EBUILD.lines().count());
+        assert!(layout().contains(&format!("\nrepo-name = {NAME}\nmasters =\n")), "{}", layout());
     }
 }

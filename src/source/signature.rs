@@ -149,32 +149,28 @@ pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, keys: &Path, shown: &str) 
     refused(with, &check, shown, keys)
 }
 
-/// `git verify-tag` of the tag in the repository `dir`, below the owner's directory `place.work`.
+/// `git verify-tag` of `tag` in `repository`.
 ///
 /// # Errors
 /// [`Exit::Refused`], with what git said.
 pub(super) fn tag(
     with: &mut Obtain<'_>,
-    git: &Run,
+    repository: &Path,
     place: &Place,
     tag: &str,
     keys: &Path,
-    shown: &str,
 ) -> Result<()> {
+    let shown = format!("the tag {tag}");
     let why = format!("the signature of {shown} is checked with it");
-    let home = place.work.clone().unwrap_or_default().join("gnupg");
-    let make = with.prefix.run("mkdir", place).args(["-m", "0700"]).arg(&home);
-    make.output(with.cancel)?;
-    let gpg = with.program("gpg", &why, place)?;
-    gpg.args(["--batch", "--no-tty", "--quiet", "--no-autostart", "--homedir"])
-        .arg(&home)
-        .arg("--import")
-        .arg(keys)
-        .output(with.cancel)
-        .with_context(|| format!("{}: no usable OpenPGP public key in it", keys.display()))
-        .exit(Exit::Refused)?;
-    let verify = git.clone().env("GNUPGHOME", &home).args(["verify-tag", "--", tag]);
-    refused(with, &verify, shown, keys)
+    with.program("gpg", &why, place)?;
+    // In a private /tmp: the name of gpg's socket, which it makes whether needed or not, is short.
+    let script = "export GNUPGHOME=/tmp/gnupg; mkdir -m 0700 $GNUPGHOME || exit; \
+                  gpg --batch --no-tty --quiet --no-autostart --import \"$1\" || \
+                  { echo \"$1: no usable OpenPGP public key in it\"; exit 1; }; \
+                  exec git -C \"$2\" -c gpg.program=gpg verify-tag -- \"$3\"";
+    let run = with.program("bash", &why, place)?.args(["-c", script, "bash"]);
+    let run = run.arg(keys).arg(repository).arg(tag).env("GIT_CONFIG_NOSYSTEM", "1");
+    refused(with, &run, &shown, keys)
 }
 
 /// The last eight hexadecimal digits of the id of the one key in `keys`.

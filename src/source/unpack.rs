@@ -109,6 +109,10 @@ pub(super) fn git(
     readable.extend(authorities.as_deref().filter(|_| local.is_none()));
     let mut place = place(dir, &readable, local.is_none());
     let content = dir.join(CONTENT);
+    // A repository on this machine may be somebody else's; git's other half, which reads it, takes
+    // this from a file only.
+    let trust = program(with, &place)?.args(["config", "--global", "safe.directory", "*"]);
+    trust.output(with.cancel)?;
     let clone = program(with, &place)?
         .args(["clone", "--progress", "--depth=1", "--single-branch", "--branch", tag, "--", url])
         .arg(&content);
@@ -116,26 +120,20 @@ pub(super) fn git(
     run(with, &clone, || format!("{shown}: cannot be cloned"), exit)?;
     place.network = false;
     if let Proof::Keys(keys) = proof {
-        let git = program(with, &place)?.arg("-C").arg(&content);
-        signature::tag(with, &git, &place, tag, keys, &shown)?;
+        signature::tag(with, &content, &place, tag, keys).context(shown)?;
     }
     // The kernel's own scripts would name it in the release (scripts/setlocalversion).
     let remove = with.prefix.run("rm", &place).arg("-rf").arg(content.join(".git"));
     remove.output(with.cancel).map(drop)
 }
 
-/// git with no configuration but this.
+/// git; its configuration is the one in HOME, which is a directory of our own.
 fn program(with: &Obtain<'_>, place: &Place) -> Result<Run> {
     let git = with
         .program("git", "kernel.source is a git repository", place)?
         .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_TERMINAL_PROMPT", "0")
-        .args(["-c", "advice.detachedHead=false"])
-        // A repository on this machine may be somebody else's.
-        .env("GIT_CONFIG_COUNT", "1")
-        .env("GIT_CONFIG_KEY_0", "safe.directory")
-        .env("GIT_CONFIG_VALUE_0", "*");
+        .args(["-c", "advice.detachedHead=false"]);
     Ok(match crate::fetch::authorities() {
         Some(file) => git.env("GIT_SSL_CAINFO", file),
         None => git,

@@ -1,0 +1,74 @@
+//! Kernel sources from a git repository.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::lab::tool::run;
+use super::world::World;
+
+/// git in the repository `dir`, as somebody with a key.
+fn git(world: &World, dir: &Path, args: &[&str]) {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(dir).env("GNUPGHOME", world.home("good"));
+    for (key, value) in
+        [("user.name", "good"), ("user.email", "good@example.com"), ("user.signingKey", "good")]
+    {
+        git.arg("-c").arg(format!("{key}={value}"));
+    }
+    run(git.args(["-c", "safe.directory=*"]).args(args)).unwrap();
+}
+
+/// A repository of a kernel with tags: v6.1 signed, v6.2 not, and history before them.
+fn repository(world: &World) -> PathBuf {
+    let dir = world.small();
+    git(world, &dir, &["init", "--quiet"]);
+    for (tag, how) in [("v6.0", "-a"), ("v6.1", "-s"), ("v6.2", "-a")] {
+        fs::write(dir.join("COPYING"), tag).unwrap();
+        git(world, &dir, &["add", "--all"]);
+        git(world, &dir, &["commit", "--quiet", "-m", tag]);
+        git(world, &dir, &["tag", how, "-m", tag, tag]);
+    }
+    dir
+}
+
+#[test]
+fn one_signed_tag_of_a_repository_becomes_a_tree_without_git_in_it() {
+    let world = World::new();
+    let (good, other) = (world.key("good"), world.key("other"));
+    let dir = repository(&world);
+    let source = format!("git+file://{}", dir.display());
+    world.configure(&format!("[kernel]\nsource = {source:?}\n"));
+    let local = world.obtain(&["kernel", "6.1.0-56-cloud-amd64"]);
+    assert_eq!(local.status, Some(0), "{}", local.said);
+    let tree = Path::new(local.line("source"));
+    assert_eq!(fs::read_to_string(tree.join("COPYING")).unwrap(), "v6.1", "the tag of the version");
+    assert!(!tree.join(".git").exists());
+    let again = world.obtain(&["kernel", "6.1.0-56-cloud-amd64", "--offline"]);
+    assert_eq!((again.status, &again.out), (Some(0), &local.out), "{}", again.said);
+    assert!(!again.said.contains("cloning"), "{}", again.said);
+
+    let world2 = World::new();
+    let key = |key: &Path| {
+        world2.configure(&format!("[kernel]\nsource = {source:?}\nsource-key = {key:?}\n"));
+    };
+    key(&other);
+    let refused = "its signature is refused: it is of no key in";
+    world2.refuses("another key", &["kernel", "6.1.0"], 15, refused);
+    key(&good);
+    world2.refuses("not signed", &["kernel", "6.2.0"], 15, refused);
+    world2.refuses("no such tag", &["kernel", "6.7.1"], 10, "tag v6.7.1: cannot be cloned");
+    let signed = world2.obtain(&["kernel", "6.1.0"]);
+    assert_eq!(signed.status, Some(0), "{}", signed.said);
+}
+
+#[test]
+fn a_repository_on_the_network_needs_one_and_a_proof() {
+    let world = World::new();
+    let source = "git+https://localhost:1/linux.git";
+    world.configure(&format!("kernel.source = {source:?}"));
+    world.refuses("no proof", &["kernel", "6.1.0"], 15, "set kernel.source-key to the OpenPGP");
+    world.configure(&format!("[kernel]\nsource = {source:?}\nallow-unsigned = true"));
+    world.refuses("offline", &["kernel", "6.1.0", "--offline"], 19, "no network this early");
+    world.refuses("nobody there", &["kernel", "6.1.0"], 19, "cannot be cloned");
+}
