@@ -17,6 +17,7 @@ use super::workdir::WorkDir;
 use super::{Build, Expected, depmod, harvest, jobs, made_from, network, recipe, verify};
 use crate::config::Recipe;
 use crate::kernel::{compiler_mismatch, supported};
+use crate::module::refusal::Policy;
 use crate::prefix::enter::Place;
 use crate::source::{Obtain, ZfsSource};
 use crate::store::{self, Digest, MANIFEST_VERSION, Manifest, Staging};
@@ -182,6 +183,13 @@ impl Build<'_> {
 
     /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
     fn compile(&mut self, attempt: &Attempt) -> Result<Vec<PathBuf>> {
+        let running = self.release == self.host.kernel_release && !self.host.container;
+        let demand = running.then(|| Policy::read(self.host).demands_signatures()).flatten();
+        if let Some(why) = demand {
+            warn!(
+                "this kernel takes signed modules only ({why}), and what is compiled here is not signed: it will not load"
+            );
+        }
         let mut place = attempt.prepared.place.clone();
         let recipe = self.settings.build.recipe;
         place.readable.extend(attempt.tarball.iter().flat_map(Tarball::files));

@@ -37,6 +37,15 @@ impl Policy {
         Some(word.to_owned())
     }
 
+    /// What makes the kernel take signed modules only, in words.
+    pub fn demands_signatures(&self) -> Option<String> {
+        match (&self.lockdown, self.sig_enforce) {
+            (_, true) => Some("module.sig_enforce".to_owned()),
+            (Some(mode), false) if self.locked_down() => Some(format!("lockdown={mode}")),
+            _ => None,
+        }
+    }
+
     fn locked_down(&self) -> bool {
         self.lockdown.as_deref().is_some_and(|mode| mode != "none")
     }

@@ -123,25 +123,11 @@ impl Ingredients {
 }
 
 impl Preparing<'_> {
-    /// Makes the tree below the work directory.
+    /// Makes the tree below the work directory. The guards come before anything is compiled that takes
+    /// longer than the kernel's own preparations.
     pub(super) fn made(&mut self, strategy: Strategy, from: &Ingredients) -> Result<Prepared> {
-        let facts = Facts::of_config(self.host, self.release, from.config.clone());
-        guard::refusal(&facts, self.compiler)?;
-        let image = from.image.as_deref().map(open).transpose()?;
-        let exports = from.exports(image.as_ref(), self.jobs).exit(Exit::NoSymvers)?;
-        let salt = image.as_ref().and_then(Image::build_salt);
-        let config = edited(&from.config, salt.as_deref());
-        let symvers = match (strategy, &exports) {
-            (Strategy::Full, _) => String::new(),
-            (_, Some(exports)) => exports.to_text(),
-            (_, None) => fail!(Exit::NoSymvers, "nothing tells the kernel's exports"),
-        };
-        info!("configuration from {}", from.config.source);
-        let given = Given::make(
-            self.layout,
-            self.release,
-            &[("config", &config), ("symvers", symvers.as_bytes())],
-        )?;
+        let known = self.known(strategy, from)?;
+        let given = self.given(strategy, &known)?;
         let Obtained::Source(source) = self.obtain(&from.source)? else {
             fail!(
                 Exit::NoKernelSource,
@@ -150,33 +136,74 @@ impl Preparing<'_> {
             );
         };
         let kernel = Kernel { source, output: self.work.top.join("kernel") };
-        self.configure(&kernel, &given, &from.config.config)?;
         let place = kernel.place(&self.work.top);
-        match strategy {
-            Strategy::Full => {
-                let run = kernel.make(self, &place).args(["vmlinux", "modules"]);
-                let run = run.args(NO_DEBUG_INFO).arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
-                // Interrupted after half an hour, it need not begin again with nothing.
-                let run = self.prefix.cached(run, &self.work.top);
-                self.steps.must(&run, reason_of)?;
-            }
-            _ => {
-                let run = kernel.make(self, &place).arg("modules_prepare");
-                self.steps.must(&run, reason_of)?;
-            }
-        }
+        self.configure(&kernel, &given, &from.config.config)?;
+        self.steps.must(&kernel.make(self, &place).arg("modules_prepare"), reason_of)?;
         self.settle(&kernel, (strategy == Strategy::Recovered).then_some(&given))?;
         drop(given);
-        let tree = self.read(&kernel, strategy, exports)?;
-        self.probe(&kernel, image.as_ref())?;
+        self.probe(&kernel, known.image.as_ref())?;
+        let tree = match strategy {
+            Strategy::Full => self.whole(&kernel, known.exports)?,
+            _ => self.read(&kernel, known.exports)?,
+        };
         Ok(Prepared { tree, place, made_in: Some(self.work.top.clone()) })
+    }
+
+    /// What root learns of the kernel, before anything is fetched.
+    fn known(&self, strategy: Strategy, from: &Ingredients) -> Result<Known> {
+        let facts = Facts::of_config(self.host, self.release, from.config.clone());
+        guard::refusal(&facts, self.compiler)?;
+        let image = from.image.as_deref().map(open).transpose()?;
+        let exports = from.exports(image.as_ref(), self.jobs).exit(Exit::NoSymvers)?;
+        if exports.is_none() && strategy == Strategy::Recovered {
+            fail!(Exit::NoSymvers, "nothing tells the kernel's exports");
+        }
+        let versions = from.config.config.is_on("MODVERSIONS");
+        if exports.as_ref().is_some_and(|exports| exports.has_versions() != versions) {
+            fail!(
+                Exit::NoSymvers,
+                "{} says CONFIG_MODVERSIONS={}, the kernel's exports have {}CRCs: they are not of one kernel",
+                from.config.source,
+                if versions { "y" } else { "n" },
+                if versions { "no " } else { "" }
+            );
+        }
+        let salt = image.as_ref().and_then(Image::build_salt);
+        info!("configuration from {}", from.config.source);
+        Ok(Known { config: edited(&from.config, salt.as_deref()), image, exports })
+    }
+
+    fn given(&self, strategy: Strategy, known: &Known) -> Result<Given> {
+        let symvers = known.exports.as_ref().filter(|_| strategy == Strategy::Recovered);
+        let symvers = symvers.map(Symvers::to_text).unwrap_or_default();
+        let files = [("config", &known.config[..]), ("symvers", symvers.as_bytes())];
+        Given::make(self.layout, self.release, &files)
+    }
+
+    /// The whole kernel. Its exports have to be those of the one that is shipped, where that tells.
+    fn whole(&mut self, kernel: &Kernel, shipped: Option<Symvers>) -> Result<Tree> {
+        let place = kernel.place(&self.work.top);
+        let run = kernel.make(self, &place).args(["vmlinux", "modules"]);
+        let run = run.args(NO_DEBUG_INFO).arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
+        // Interrupted after half an hour, it need not begin again with nothing.
+        let run = self.prefix.cached(run, &self.work.top);
+        self.steps.must(&run, reason_of)?;
+        self.settle(kernel, None)?;
+        let built = self.read(kernel, None)?;
+        match shipped {
+            Some(shipped) => guard::exports(&built.symvers, &shipped)?,
+            None => warn!(
+                "no kernel image: that the kernel built here is the one that is shipped cannot be checked"
+            ),
+        }
+        Ok(built)
     }
 
     /// Puts the configuration there and completes it; what kconfig changed is looked at before
     /// anything is compiled.
     fn configure(&mut self, kernel: &Kernel, given: &Given, shipped: &Config) -> Result<()> {
         let place = kernel.place(&self.work.top);
-        let script = r#"mkdir -p "$1/certs" && cp -- "$2" "$1/.config" && cd "$1" && shift 2 && touch -- "$@""#;
+        let script = r#"rm -rf -- "$1" && mkdir -p "$1/certs" && cp -- "$2" "$1/.config" && cd "$1" && shift 2 && touch -- "$@""#;
         let run = self.prefix.run("bash", &place).args(["-c", script, "bash"]);
         let run = run.arg(&kernel.output).arg(given.path("config")).args(TOUCHED);
         run.output(self.steps.cancel)?;
@@ -199,23 +226,19 @@ impl Preparing<'_> {
         run.output(self.steps.cancel).map(drop)
     }
 
-    /// What root knows of the tree. The exports of a kernel built here have to be those of the one
-    /// that is shipped, where that tells.
-    fn read(&self, kernel: &Kernel, strategy: Strategy, exports: Option<Symvers>) -> Result<Tree> {
+    /// What root knows of the tree; `exports` instead of those that the owner's file says.
+    fn read(&self, kernel: &Kernel, exports: Option<Symvers>) -> Result<Tree> {
         let read = |name: &str| read_plain(&self.work.top, &kernel.output.join(name));
-        let tree = |symvers| Tree::of(&kernel.output, &kernel.source, self.release, read, symvers);
-        if strategy == Strategy::Recovered {
-            return tree(exports);
-        }
-        let built = tree(None)?;
-        match exports {
-            Some(shipped) => guard::exports(&built.symvers, &shipped)?,
-            None => warn!(
-                "no kernel image: that the kernel built here is the one that is shipped cannot be checked"
-            ),
-        }
-        Ok(built)
+        Tree::of(&kernel.output, &kernel.source, self.release, read, exports)
     }
+}
+
+/// What root learnt of the kernel itself.
+struct Known {
+    /// The configuration for the tree.
+    config: Vec<u8>,
+    image: Option<Image>,
+    exports: Option<Symvers>,
 }
 
 /// A kernel's source and where it is built.

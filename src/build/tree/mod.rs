@@ -63,11 +63,12 @@ pub struct Refused {
     strategy: Strategy,
     exit: Exit,
     reason: String,
+    tried: bool,
 }
 
 impl Refused {
-    fn of(strategy: Strategy, error: &anyhow::Error) -> Refused {
-        Refused { strategy, exit: crate::exit::of(error), reason: format!("{error:#}") }
+    fn of(strategy: Strategy, error: &anyhow::Error, tried: bool) -> Refused {
+        Refused { strategy, exit: crate::exit::of(error), reason: format!("{error:#}"), tried }
     }
 }
 
@@ -91,7 +92,7 @@ impl Candidates {
                     let key = inputs.key();
                     all.possible.push(Candidate { strategy, inputs, key, way });
                 }
-                Err(error) => all.refused.push(Refused::of(strategy, &error)),
+                Err(error) => all.refused.push(Refused::of(strategy, &error, false)),
             }
         }
         match all.possible.is_empty() {
@@ -101,10 +102,11 @@ impl Candidates {
     }
 }
 
-/// The error when every strategy was refused: the exit status is that of the first, which the
-/// operator wanted most.
+/// The error when every strategy was refused. The exit status is that of the first that was tried; of
+/// the very first where none could be.
 fn none_left(release: &Release, refused: &[Refused]) -> anyhow::Error {
-    let exit = refused.first().map_or(Exit::NoKernelSource, |r| r.exit);
+    let first = refused.iter().find(|r| r.tried).or(refused.first());
+    let exit = first.map_or(Exit::NoKernelSource, |r| r.exit);
     let reasons: Vec<_> =
         refused.iter().map(|r| format!("{}: {}", r.strategy.name(), r.reason)).collect();
     let text = format!("no build tree (kernel.tree):\n  {}", reasons.join("\n  "));
@@ -243,7 +245,7 @@ impl Preparing<'_> {
                 Err(error) if crate::exit::of(&error) == Exit::NoSpace => return Err(error),
                 Err(error) => {
                     tracing::warn!("kernel.tree: not {:?}: {error:#}", strategy.name());
-                    refused.push(Refused::of(strategy, &error));
+                    refused.push(Refused::of(strategy, &error, true));
                 }
             }
         }
