@@ -9,6 +9,7 @@ mod native;
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use lab::apt::{self, Apt};
 use lab::prefix::EPREFIX;
@@ -134,7 +135,7 @@ fn programs_of_a_shipped_tree_that_cannot_run_are_compiled_anew_where_it_has_the
 fn the_full_strategy_yields_the_module_symvers_that_is_recovered_from_the_image() {
     let lab = machine("tree-full");
     lab.configure("[kernel]\ntree = [\"full\"]\n");
-    lab.start_until("configuring");
+    lab.start_until_within("configuring", Duration::from_secs(4 * 3600));
     let built = lab::source::lines(&lab.tree().join("Module.symvers")).unwrap();
     for list in ["modules.order", "modules.builtin"] {
         assert!(lab.tree().join(list).exists(), "{list}");

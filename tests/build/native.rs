@@ -74,6 +74,11 @@ impl Native {
 
     /// Starts a build and waits until its STATUS begins with `word`.
     pub fn start_until(&self, word: &str) {
+        self.start_until_within(word, Duration::from_secs(900));
+    }
+
+    /// The same, for what takes longer.
+    pub fn start_until_within(&self, word: &str, limit: Duration) {
         self.check("systemctl start --no-block UNIT");
         let begin = Instant::now();
         loop {
@@ -87,7 +92,7 @@ impl Native {
             let waits = !self.check("systemctl show --value -p Job UNIT").is_empty();
             let alive = waits || state == "activating";
             assert!(alive, "the build ended before {word:?}: {state}\n{}", log());
-            assert!(begin.elapsed() < Duration::from_secs(900), "no {word:?}: {text:?}\n{}", log());
+            assert!(begin.elapsed() < limit, "no {word:?}: {text:?}\n{}", log());
             std::thread::sleep(Duration::from_millis(300));
         }
     }
