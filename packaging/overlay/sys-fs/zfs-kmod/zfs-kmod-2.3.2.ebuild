@@ -38,16 +38,22 @@ pkg_setup() {
 	einfo "kernel ${KV_FULL}: build tree ${KV_OUT_DIR}, sources ${KERNEL_DIR:-the same}"
 }
 
+# Portage's ARCH is amd64, which kbuild takes for the name of one of its own directories. Without it
+# kbuild asks the machine.
+without_arch() {
+	( unset ARCH; "$@" ) || die "${1} failed"
+}
+
 # No debug information is made that strip would throw away: zfs.ko is 9 MB, not 94 MB.
 # The prefix map keeps the build directory out of __FILE__, so the same inputs give the same bytes.
 kernel_make() {
-	emake V=0 \
+	without_arch emake V=0 \
 		CONFIG_DEBUG_INFO= CONFIG_DEBUG_INFO_BTF= CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT= \
 		KCFLAGS="-ffile-prefix-map=${WORKDIR}/=" "$@"
 }
 
 src_configure() {
-	econf \
+	without_arch econf \
 		--with-config=kernel \
 		--with-linux="${KERNEL_DIR:-${KV_OUT_DIR}}" \
 		--with-linux-obj="${KV_OUT_DIR}" \
