@@ -14,7 +14,7 @@ help:
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
 	@echo 'make check      the tests that every change passes (root, under 45 minutes)'
 	@echo 'make check-all  all tests (root, hours)'
-	@echo 'make bench      times of generator, audit, loader and builder; asserts nothing (root, 20 minutes)'
+	@echo 'make bench      times of generator, symvers, audit, loader and builder; asserts nothing (root, 20 minutes)'
 	@echo 'make prefix     a self-contained prefix, its archive and manifest, in target/prefix (Debian 12)'
 	@echo 'make install DESTDIR=…'
 
@@ -66,4 +66,4 @@ check-all: setup lint stage
 
 # On a machine with nothing else to do; otherwise the figures mean little.
 bench: setup stage
-	for b in generator audit load tree build; do cargo run --locked -q --example bench-$$b -- --stage '$(STAGE)' || exit; done
+	for b in generator symvers audit load tree build; do cargo run --locked -q --example bench-$$b -- --stage '$(STAGE)' || exit; done

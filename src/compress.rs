@@ -112,7 +112,10 @@ fn reader<'a>(how: Compression, bytes: &'a [u8], tail: Tail) -> Result<Box<dyn R
     Ok(match how {
         Compression::Gzip if all => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
         Compression::Gzip => Box::new(flate2::read::GzDecoder::new(bytes)),
-        Compression::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(bytes, all, XZ_MEMORY_KIB)),
+        Compression::Xz => Box::new(XzBytes {
+            stream: lzma_rust2::XzStream::new_mem_limit(all, XZ_MEMORY_KIB),
+            rest: bytes,
+        }),
         Compression::Lzma => {
             Box::new(lzma_rust2::LzmaReader::new_mem_limit(bytes, XZ_MEMORY_KIB, None)?)
         }
@@ -125,6 +128,30 @@ fn reader<'a>(how: Compression, bytes: &'a [u8], tail: Tail) -> Result<Box<dyn R
         Compression::Bzip2 => Box::new(bzip2::read::BzDecoder::new(bytes)),
         Compression::Lz4 => bail!("lz4 blocks are not read as a stream"),
     })
+}
+
+/// xz from memory to memory: modules come by the thousand, and a reader would copy all of them
+/// once more.
+struct XzBytes<'a> {
+    stream: lzma_rust2::XzStream,
+    rest: &'a [u8],
+}
+
+impl Read for XzBytes<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        use lzma_rust2::{Action, Status};
+        loop {
+            let step = self.stream.process(self.rest, out, Action::Finish)?;
+            self.rest = self.rest.get(step.bytes_consumed..).unwrap_or_default();
+            match (step.bytes_produced, step.status) {
+                (0, Status::Ok) if step.bytes_consumed == 0 && !out.is_empty() => {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                (0, Status::Ok) if !out.is_empty() => {}
+                (n, _) => return Ok(n),
+            }
+        }
+    }
 }
 
 /// Reads to the end; whether that came within `limit` bytes.

@@ -4,6 +4,8 @@
 
 #[path = "lab/mod.rs"]
 mod lab;
+#[path = "symvers/layouts.rs"]
+mod layouts;
 #[path = "symvers/pack.rs"]
 mod pack;
 
@@ -165,6 +167,39 @@ fn a_kernel_is_the_same_however_it_is_packed() {
             });
         }
     });
+}
+
+#[test]
+fn every_layout_of_the_tables_is_read_in_kernels_and_in_modules() {
+    use layouts::{Crcs, Layout};
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, relative, namespace, flags, crcs) in [
+        ("now", true, true, true, Crcs::Literal),
+        ("now, without CRCs", true, true, true, Crcs::None),
+        ("now, addresses", false, true, true, Crcs::Literal),
+        ("before 7.1", true, true, false, Crcs::Literal),
+        ("before 7.1, addresses", false, true, false, Crcs::Literal),
+        ("before 7.1, without CRCs", true, true, false, Crcs::None),
+        ("before 5.19", true, true, false, Crcs::Symbols),
+        ("before 5.19, addresses", false, true, false, Crcs::Symbols),
+        ("before 5.4", true, false, false, Crcs::Symbols),
+        ("before 5.4, addresses", false, false, false, Crcs::Symbols),
+        ("before 4.19, without CRCs", false, false, false, Crcs::None),
+    ] {
+        let layout = Layout { relative, namespace, flags, crcs };
+        let (module, vmlinux) = layout.make(scratch.path());
+        let image = Image::parse(&vmlinux).unwrap();
+        let table = image.symvers().unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        assert_eq!(table.to_text(), layout.text("vmlinux"), "{name}");
+        let line = |e: &zfs_prefix::module::Export| {
+            let (crc, gpl) = (e.crc.unwrap_or(0), if e.gpl_only { "_GPL" } else { "" });
+            format!("{crc:#010x}\t{}\tt\tEXPORT_SYMBOL{gpl}\t{}\n", e.name, e.namespace)
+        };
+        let tables = zfs_prefix::module::read_tables(&module);
+        let tables = tables.unwrap_or_else(|e| panic!("{name}, module: {e:#}"));
+        let table: String = tables.exports.iter().map(line).collect();
+        assert_eq!(table, layout.text("t"), "{name}, module");
+    }
 }
 
 /// A directory of modules with some of `kernel`'s that export something.

@@ -1,12 +1,26 @@
 //! Kernel images put together as Kbuild does it, around what the real programs packed.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 
 use zfs_prefix::compress::Compression;
 
 /// `bytes` through a program that packs standard input to standard output.
 pub fn with(command: &[&str], bytes: &[u8]) -> Vec<u8> {
+    of(command, |stdin| stdin.write_all(bytes))
+}
+
+/// The same for so many zeros, a whole number of MiB.
+pub fn zeros(command: &[&str], length: usize) -> Vec<u8> {
+    let some = vec![0; 1 << 20];
+    of(command, |stdin| (0..length / some.len()).try_for_each(|_| stdin.write_all(&some)))
+}
+
+fn of(
+    command: &[&str],
+    write: impl FnOnce(&mut ChildStdin) -> std::io::Result<()> + Send,
+) -> Vec<u8> {
     let mut child = Command::new(command[0])
         .args(&command[1..])
         .arg("-c")
@@ -16,7 +30,7 @@ pub fn with(command: &[&str], bytes: &[u8]) -> Vec<u8> {
         .unwrap_or_else(|e| panic!("{command:?}: {e}: `make setup`"));
     let mut stdin = child.stdin.take().unwrap();
     let output = std::thread::scope(|scope| {
-        scope.spawn(move || stdin.write_all(bytes).unwrap());
+        scope.spawn(move || write(&mut stdin).unwrap());
         child.wait_with_output().unwrap()
     });
     assert!(output.status.success() && !output.stdout.is_empty(), "{command:?}");

@@ -1,0 +1,234 @@
+//! The parsers of images, export tables and modules on bytes that somebody made to hurt: an error
+//! or a table, never a panic, never more than 1 GiB of memory. The seeds are real kernels, cut to
+//! the parts that are read, so that thousands of changes take seconds; all are the same in every
+//! run.
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+
+#[path = "lab/mod.rs"]
+mod lab;
+#[path = "hostile/memory.rs"]
+mod memory;
+#[path = "symvers/pack.rs"]
+mod pack;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use lab::kernel::kernel;
+use lab::tool::run;
+use zfs_prefix::compress::{Tail, unpack};
+use zfs_prefix::kernel::{Image, Symvers};
+use zfs_prefix::module::{Module, read_tables};
+
+/// The most that a parser may have in memory at any time.
+const GIB: usize = 1 << 30;
+
+/// Everything that is read of an image; the table, if there is one.
+fn read_all(bytes: &[u8]) -> Option<Symvers> {
+    let image = Image::parse(bytes).ok()?;
+    let _ = (image.release(), image.banner(), image.build_id(), image.build_salt());
+    let _ = (image.ikconfig(), image.section(".BTF"));
+    let symvers = image.symvers().ok()?;
+    // What is written has to be read again, whatever names somebody made up.
+    assert!(Symvers::parse(&symvers.to_text()).unwrap() == symvers);
+    Some(symvers)
+}
+
+/// xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).unwrap()
+    }
+}
+
+/// Calls `read` with `seed` cut short, with single bytes changed, and with words that are numbers
+/// at the edge; how many of these `read` said were good.
+fn torment(
+    seed: &[u8],
+    hot: &[std::ops::Range<usize>],
+    rounds: usize,
+    read: &dyn Fn(&[u8]) -> bool,
+) -> usize {
+    let mut good = 0;
+    for cut in (0..60).map(|n| n * seed.len() / 60) {
+        good += usize::from(read(&seed[..cut]));
+    }
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut bytes = seed.to_vec();
+    let edges = [0, 1, 7, 0x7fff_ffff, 0x8000_0000, 0xffff_fff0, u32::MAX];
+    for round in 0..rounds {
+        // Headers and tables more often than what is between them.
+        let range = hot.get(round % (hot.len() + 1)).cloned().unwrap_or(0..seed.len());
+        let at = range.start + random.below(range.len());
+        let end = (at + if round % 3 == 0 { 4 } else { 1 }).min(bytes.len());
+        let word = edges[random.below(edges.len())].to_le_bytes();
+        for (place, new) in (at..end).zip(word) {
+            bytes[place] = if round % 3 == 0 { new } else { bytes[place] ^ (1 << random.below(8)) };
+        }
+        good += usize::from(read(&bytes));
+        bytes[at..end].copy_from_slice(&seed[at..end]);
+    }
+    good
+}
+
+/// A kernel with its export tables, notes and nothing else: 500 KB.
+fn small_vmlinux(suite: &str) -> Vec<u8> {
+    let scratch = tempfile::tempdir().unwrap();
+    let (whole, small) = (scratch.path().join("vmlinux"), scratch.path().join("small"));
+    let image = Image::open(&kernel(suite, "amd64", "linux-image-cloud-amd64").unwrap().image);
+    fs::write(&whole, image.unwrap().kernel()).unwrap();
+    let mut objcopy = Command::new("objcopy");
+    for section in [
+        "__ksymtab",
+        "__ksymtab_gpl",
+        "__kcrctab",
+        "__kcrctab_gpl",
+        "__kflagstab",
+        "__ksymtab_strings",
+    ] {
+        objcopy.arg("--only-section").arg(section);
+    }
+    run(objcopy.arg("--only-section=.notes").arg(&whole).arg(&small)).unwrap();
+    fs::read(&small).unwrap()
+}
+
+#[test]
+fn damaged_tables_of_an_elf_kernel_are_errors_or_tables() {
+    for suite in ["bookworm", "forky"] {
+        let seed = small_vmlinux(suite);
+        let whole = read_all(&seed).unwrap();
+        let length = seed.len();
+        let (good, peak) = memory::peak(|| {
+            torment(&seed, &[0..64, length - 2048..length], 120, &|b| read_all(b).is_some())
+        });
+        assert!(whole.len() > 9000 && (20..170).contains(&good), "{suite}: {good}");
+        assert!(peak < GIB, "{suite}: {peak}");
+    }
+}
+
+/// An arm64 Image with its export tables and a page on each side: 700 KB.
+fn small_arm64() -> Vec<u8> {
+    let path = kernel("trixie", "arm64", "linux-image-cloud-arm64").unwrap().image;
+    let bytes = fs::read(path).unwrap();
+    let at = |name: &[u8]| bytes.windows(name.len()).position(|w| w == name).unwrap();
+    // Both names are strings of exports; the tables are before them, no further than this.
+    let strings = at(b"\0xfrm_lookup\0").min(at(b"\0kthread_stop\0"));
+    let begin = strings.saturating_sub(600 << 10) & !0xfff;
+    [&bytes[..4096], &bytes[begin..(strings + (400 << 10)).min(bytes.len())]].concat()
+}
+
+#[test]
+fn damaged_tables_of_a_kernel_without_sections_are_errors_or_tables() {
+    let seed = small_arm64();
+    let whole = read_all(&seed).unwrap();
+    let (good, peak) = memory::peak(|| torment(&seed, &[], 60, &|b| read_all(b).is_some()));
+    assert!(whole.len() > 9000 && good > 10, "{} {good}", whole.len());
+    assert!(peak < GIB, "{peak}");
+}
+
+#[test]
+fn an_image_that_looks_like_export_tables_everywhere_is_refused_in_time() {
+    // Each word points to the same long name, so that each place could begin an entry.
+    let mut bytes = vec![0_u8; 16 << 20];
+    bytes[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    let end = bytes.len() - 8192;
+    bytes[end..end + 4000].fill(b'a');
+    for at in (64..end).step_by(4) {
+        let distance = u32::try_from(end - at).unwrap();
+        bytes[at..at + 4].copy_from_slice(&distance.to_le_bytes());
+    }
+    let (error, peak) = memory::peak(|| Image::parse(&bytes).unwrap().symvers().unwrap_err());
+    assert!(format!("{error:#}").contains("looks like export tables"), "{error:#}");
+    assert!(peak < 256 << 20, "{peak}");
+}
+
+#[test]
+fn damaged_modules_are_errors_or_modules() {
+    for (suite, arch) in [("bullseye", "amd64"), ("forky", "amd64"), ("trixie", "arm64")] {
+        let modules = kernel(suite, arch, &format!("linux-image-cloud-{arch}")).unwrap().modules;
+        let path = failover(&modules);
+        let packed = fs::read(&path).unwrap();
+        let seed = zfs_prefix::module::decompress(&path, packed).unwrap();
+        assert!(!read_tables(&seed).unwrap().exports.is_empty(), "{}", path.display());
+        let length = seed.len();
+        let headers = length.saturating_sub(4096)..length;
+        let (good, peak) = memory::peak(|| {
+            torment(&seed, &[0..64, headers], 1500, &|bytes| {
+                let _ = Module::parse(bytes);
+                read_tables(bytes).is_ok()
+            })
+        });
+        assert!((200..1550).contains(&good), "{suite}: {good}");
+        assert!(peak < GIB, "{suite}: {peak}");
+    }
+}
+
+fn failover(modules: &Path) -> std::path::PathBuf {
+    let all = lab::kernel::modules(modules).unwrap();
+    all.into_iter().find(|p| p.to_string_lossy().contains("/failover.ko")).unwrap()
+}
+
+#[test]
+fn damaged_compressed_data_is_an_error_or_data() {
+    let text: Vec<u8> = (0..60_000_u32).flat_map(|n| (n * n % 977).to_le_bytes()).collect();
+    for command in [
+        &["gzip"][..],
+        &["xz", "--x86", "--lzma2=dict=1MiB"],
+        &["xz", "--format=lzma"],
+        &["zstd", "-q", "-19"],
+        &["lz4", "-q", "-l"],
+        &["bzip2"],
+    ] {
+        let seed = pack::with(command, &text);
+        assert_eq!(unpack(&seed, Tail::Streams, 1 << 20).unwrap(), text, "{command:?}");
+        for tail in [Tail::Streams, Tail::Ignored] {
+            let (_, peak) = memory::peak(|| {
+                torment(&seed, &[0..32, 0..seed.len()], 200, &|bytes| {
+                    unpack(bytes, tail, 1 << 20).is_ok_and(|out| out.len() <= 1 << 20)
+                })
+            });
+            assert!(peak < GIB, "{command:?}: {peak}");
+        }
+    }
+}
+
+#[test]
+fn an_image_that_would_unpack_to_more_than_a_kernel_is_refused_within_a_gigabyte() {
+    let zeros = vec![0_u8; 8 << 20];
+    let block = pack::with(&["lz4", "-q", "-l"], &zeros);
+    let lz4 = [&block[..4], &block[4..].repeat(80)].concat();
+    let zeros = pack::zeros(&["zstd", "-q", "-1", "--long=27"], 520 << 20);
+    for (case, bytes) in [("lz4", lz4), ("zstd", zeros)] {
+        let (error, peak) = memory::peak(|| Image::parse(&bytes).unwrap_err());
+        let message = format!("{error:#}");
+        assert!(message.contains("decompresses to more than 536870912 bytes"), "{case}: {message}");
+        assert!(peak < GIB, "{case}: {peak}");
+    }
+}
+
+#[test]
+fn dictionaries_and_windows_that_nobody_has_memory_for_are_refused_at_once() {
+    let text = vec![b'x'; 100_000];
+    let mut lzma = pack::with(&["xz", "--format=lzma"], &text);
+    lzma[1..5].copy_from_slice(&[0, 0, 0xff, 0xff]);
+    let xz = pack::with(&["xz", "--lzma2=dict=1GiB"], &text);
+    // Window_Descriptor, RFC 8878 3.1.1.1.2: exponent 31 with the highest mantissa.
+    let mut zstd = pack::with(&["zstd", "-q", "--no-content-size"], &text);
+    assert_eq!(zstd[4] & 0x20, 0, "a window, no single segment");
+    zstd[5] = 0xff;
+    for (case, bytes) in [("lzma", lzma), ("xz", xz), ("zstd", zstd)] {
+        let (result, peak) = memory::peak(|| unpack(&bytes, Tail::Ignored, 1 << 30));
+        assert!(result.is_err(), "{case}");
+        assert!(peak < 16 << 20, "{case}: {peak}");
+    }
+}
