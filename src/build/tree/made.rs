@@ -116,6 +116,10 @@ impl Ingredients {
     /// image.
     fn exports(&self, image: Option<&Image>, jobs: u32) -> Result<Option<Symvers>> {
         if let Some(shipped) = recover::shipped(&self.modules)? {
+            if let Some(image) = image {
+                let place = || format!("{}: its symvers file", self.modules.display());
+                guard::exports(&shipped, &image.symvers()?).with_context(place)?;
+            }
             return Ok(Some(shipped));
         }
         image.map(|image| recover::symvers(image, Some(&self.modules), jobs as usize)).transpose()
