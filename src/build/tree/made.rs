@@ -117,8 +117,8 @@ impl Ingredients {
     fn exports(&self, image: Option<&Image>, jobs: u32) -> Result<Option<Symvers>> {
         if let Some(shipped) = recover::shipped(&self.modules)? {
             if let Some(image) = image {
-                let place = || format!("{}: its symvers file", self.modules.display());
-                guard::exports(&shipped, &image.symvers()?).with_context(place)?;
+                let file = format!("the symvers file in {}", self.modules.display());
+                guard::exports(&file, &shipped, &image.symvers()?)?;
             }
             return Ok(Some(shipped));
         }
@@ -195,7 +195,11 @@ impl Preparing<'_> {
         self.settle(kernel, None)?;
         let built = self.read(kernel, None)?;
         match shipped {
-            Some(shipped) => guard::exports(&built.symvers, &shipped)?,
+            Some(shipped) => guard::exports(
+                "what was built of kernel.source (with kernel.patches)",
+                &built.symvers,
+                &shipped,
+            )?,
             None => warn!(
                 "no kernel image: that the kernel built here is the one that is shipped cannot be checked"
             ),

@@ -11,18 +11,17 @@ use crate::kernel::Symvers;
 /// How many differences are named.
 const NAMED: usize = 10;
 
-/// Compares the exports of a kernel that was built with those of the one that is shipped: the built
-/// one has every symbol of the shipped one, with the same CRC, and for the same modules. What it has
-/// beside them are modules that were not shipped.
+/// Compares a table of exports with what the kernel that is shipped says itself: the table has every
+/// symbol of it, with the same CRC, and for the same modules. What it has beside them are modules
+/// that were not shipped. `what` the table is comes first in the message.
 ///
 /// # Errors
-/// [`Exit::Refused`], naming the symbols that differ (the first ten): it is another kernel, by its
-/// source, its configuration or its compiler.
-pub fn exports(built: &Symvers, shipped: &Symvers) -> Result<()> {
+/// [`Exit::Refused`], naming the symbols that differ (the first ten): it is of another kernel.
+pub fn exports(what: &str, table: &Symvers, shipped: &Symvers) -> Result<()> {
     let mut differences: Vec<String> = shipped
         .iter()
         .filter_map(|(name, theirs)| {
-            let what = match built.get(name) {
+            let differs = match table.get(name) {
                 None => "missing".to_owned(),
                 Some(ours) if ours.crc != theirs.crc => {
                     format!("CRC {:#010x}, shipped {:#010x}", ours.crc, theirs.crc)
@@ -33,7 +32,7 @@ pub fn exports(built: &Symvers, shipped: &Symvers) -> Result<()> {
                 }
                 Some(_) => return None,
             };
-            Some(format!("{name}: {what}"))
+            Some(format!("{name}: {differs}"))
         })
         .collect();
     if differences.is_empty() {
@@ -45,10 +44,7 @@ pub fn exports(built: &Symvers, shipped: &Symvers) -> Result<()> {
         // Writing to a String cannot fail.
         let _ = write!(text, "\n  and {} more", differences.len() - NAMED);
     }
-    fail!(
-        Exit::Refused,
-        "the kernel that was built is not the one that is shipped; is kernel.source (with kernel.patches) its source?\n  {text}"
-    )
+    fail!(Exit::Refused, "{what} is not of the kernel that is shipped:\n  {text}")
 }
 
 #[cfg(test)]
@@ -59,16 +55,17 @@ mod tests {
     fn a_kernel_with_another_symbol_crc_licence_or_namespace_is_refused_by_name() {
         let shipped = "0x00000001\ta\tvmlinux\tEXPORT_SYMBOL\t\n0x00000002\tb\tvmlinux\tEXPORT_SYMBOL_GPL\tN\n";
         let parse = |text: &str| Symvers::parse(text).unwrap();
-        exports(&parse(shipped), &parse(shipped)).unwrap();
+        exports("it", &parse(shipped), &parse(shipped)).unwrap();
         let more = format!("{shipped}0x00000003\tc\tdrivers/c\tEXPORT_SYMBOL\t\n");
-        exports(&parse(&more), &parse(shipped)).unwrap();
+        exports("it", &parse(&more), &parse(shipped)).unwrap();
         for (case, from, to, named) in [
             ("CRC", "0x00000001", "0x00000009", "a: CRC 0x00000009, shipped 0x00000001"),
             ("gone", "\ta\t", "\tz\t", "a: missing"),
             ("licence", "_GPL", "", "b: another licence"),
             ("namespace", "\tN", "\tM", "b: namespace \"M\", shipped \"N\""),
         ] {
-            let error = exports(&parse(&shipped.replace(from, to)), &parse(shipped)).unwrap_err();
+            let error =
+                exports("it", &parse(&shipped.replace(from, to)), &parse(shipped)).unwrap_err();
             assert_eq!(crate::exit::of(&error), Exit::Refused, "{case}");
             assert!(error.to_string().contains(named), "{case}: {error}");
         }
