@@ -197,7 +197,7 @@ fn git(
         cgi.envs(header(lines, name).map(|value| (variable, value)));
     }
     let mut child = cgi.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("git");
-    child.stdin.take().unwrap().write_all(&body)?;
+    child.stdin.take().unwrap().write_all(&body).expect("git reads its input");
     let output = child.wait_with_output()?.stdout;
     let end = output.windows(4).position(|w| w == b"\r\n\r\n").expect("the end of the headers");
     let said = String::from_utf8_lossy(&output[..end]).into_owned();
