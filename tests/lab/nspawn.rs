@@ -145,8 +145,12 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // nspawn's death takes the machine's init along, and that takes everything in its PID
-        // namespace. Gone already is fine.
+        // The machine's init, which takes everything in its PID namespace along: nspawn's death does
+        // not always end it, and a build in it would go on. Gone already is fine.
+        if self.leader != 0 && self.nspawn.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let leader = nix::unistd::Pid::from_raw(self.leader.cast_signed());
+            let _ = nix::sys::signal::kill(leader, nix::sys::signal::Signal::SIGKILL);
+        }
         let _ = self.nspawn.kill();
         let _ = self.nspawn.wait();
     }

@@ -1,9 +1,11 @@
 //! A real https server on loopback, with the faults of real ones.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,7 +60,11 @@ pub struct Server {
     pub port: u16,
     files: Files,
     asked: Arc<Mutex<Vec<Asked>>>,
+    repositories: Repositories,
 }
+
+/// Where git repositories are, that are served below `/git/`.
+type Repositories = Arc<Mutex<Option<PathBuf>>>;
 
 impl Server {
     /// Starts one; the authority's certificate is written to `authority`.
@@ -66,18 +72,30 @@ impl Server {
         let config = Arc::new(configuration(certificate, authority));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let server = Server { port, files: Files::default(), asked: Arc::default() };
+        let server = Server {
+            port,
+            files: Files::default(),
+            asked: Arc::default(),
+            repositories: Arc::default(),
+        };
         let (files, asked) = (server.files.clone(), server.asked.clone());
+        let repositories = server.repositories.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (files, asked, config) = (files.clone(), asked.clone(), config.clone());
+                let repositories = repositories.clone();
                 std::thread::spawn(move || {
                     // A client that gives up is what some tests are about.
-                    let _ = serve(stream.unwrap(), config, &files, &asked);
+                    let _ = serve(stream.unwrap(), config, &files, &asked, &repositories);
                 });
             }
         });
         server
+    }
+
+    /// Serves the repositories in this directory as `/git/NAME`, by git's own program.
+    pub fn serve_git(&self, directory: &Path) {
+        *self.repositories.lock().unwrap() = Some(directory.to_owned());
     }
 
     pub fn put(&self, path: &str, content: Vec<u8>, manner: Manner) {
@@ -130,12 +148,18 @@ fn serve(
     config: Arc<ServerConfig>,
     files: &Files,
     asked: &Mutex<Vec<Asked>>,
+    repositories: &Repositories,
 ) -> std::io::Result<()> {
     let connection = ServerConnection::new(config).unwrap();
     let mut stream = BufReader::new(StreamOwned::new(connection, stream));
     loop {
-        let Some(request) = request(&mut stream)? else { return Ok(()) };
+        let Some((request, lines)) = request(&mut stream)? else { return Ok(()) };
         asked.lock().unwrap().push(request.clone());
+        let root = repositories.lock().unwrap().clone();
+        if let (Some(root), Some(path)) = (root, request.path.strip_prefix("/git")) {
+            git(&mut stream, &root, path, &lines)?;
+            continue;
+        }
         let file = files.lock().unwrap().get(&request.path).cloned();
         let Some((content, manner)) = file else {
             head(stream.get_mut(), 404, &[("Content-Length", "0")])?;
@@ -150,7 +174,52 @@ fn serve(
     }
 }
 
-fn request(stream: &mut impl BufRead) -> std::io::Result<Option<Asked>> {
+/// Answers with git-http-backend(1), a CGI program (RFC 3875).
+fn git(
+    stream: &mut BufReader<impl Read + Write>,
+    root: &Path,
+    path: &str,
+    lines: &[String],
+) -> std::io::Result<()> {
+    let length = header(lines, "content-length").map_or(0, |l| l.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let mut cgi = Command::new("git");
+    cgi.arg("http-backend").env("GIT_PROJECT_ROOT", root).env("GIT_HTTP_EXPORT_ALL", "1");
+    cgi.env("PATH_INFO", path).env("QUERY_STRING", query).env("CONTENT_LENGTH", length.to_string());
+    cgi.env("REQUEST_METHOD", lines[0].split(' ').next().unwrap());
+    for (name, variable) in [
+        ("content-type", "CONTENT_TYPE"),
+        ("content-encoding", "HTTP_CONTENT_ENCODING"),
+        ("git-protocol", "HTTP_GIT_PROTOCOL"),
+    ] {
+        cgi.envs(header(lines, name).map(|value| (variable, value)));
+    }
+    let mut child = cgi.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("git");
+    child.stdin.take().unwrap().write_all(&body).expect("git reads its input");
+    let output = child.wait_with_output()?.stdout;
+    let end = output.windows(4).position(|w| w == b"\r\n\r\n").expect("the end of the headers");
+    let said = String::from_utf8_lossy(&output[..end]).into_owned();
+    let content = &output[end + 4..];
+    let status = said.lines().find_map(|l| l.strip_prefix("Status: ")?.get(..3)?.parse().ok());
+    let length = content.len().to_string();
+    let mut headers: Vec<_> =
+        said.lines().filter_map(|l| l.split_once(": ")).filter(|(n, _)| *n != "Status").collect();
+    headers.push(("Content-Length", &length));
+    head(stream.get_mut(), status.unwrap_or(200), &headers)?;
+    stream.get_mut().write_all(content)?;
+    stream.get_mut().flush()
+}
+
+/// A header of a request.
+fn header(lines: &[String], name: &str) -> Option<String> {
+    let header = lines.iter().find(|l| l.to_lowercase().starts_with(&format!("{name}: ")))?;
+    Some(header.split_once(": ")?.1.to_owned())
+}
+
+/// A request, and all its lines.
+fn request(stream: &mut impl BufRead) -> std::io::Result<Option<(Asked, Vec<String>)>> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -162,12 +231,9 @@ fn request(stream: &mut impl BufRead) -> std::io::Result<Option<Asked>> {
             line => lines.push(line.to_owned()),
         }
     }
-    let header = |name: &str| {
-        let header = lines.iter().find(|l| l.to_lowercase().starts_with(&format!("{name}: ")))?;
-        Some(header.split_once(": ")?.1.to_owned())
-    };
     let path = lines[0].split(' ').nth(1).unwrap().to_owned();
-    Ok(Some(Asked { path, range: header("range"), if_range: header("if-range") }))
+    let (range, if_range) = (header(&lines, "range"), header(&lines, "if-range"));
+    Ok(Some((Asked { path, range, if_range }, lines)))
 }
 
 /// False: the connection is over.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::lab::tool::run;
+use super::server::{Certificate, Server};
 use super::world::World;
 
 /// git in the repository `dir`, as somebody with a key.
@@ -60,6 +61,30 @@ fn one_signed_tag_of_a_repository_becomes_a_tree_without_git_in_it() {
     world2.refuses("no such tag", &["kernel", "6.7.1"], 10, "tag v6.7.1: cannot be cloned");
     let signed = world2.obtain(&["kernel", "6.1.0"]);
     assert_eq!(signed.status, Some(0), "{}", signed.said);
+}
+
+#[test]
+fn a_signed_tag_is_cloned_from_an_https_server_once_without_its_history() {
+    let world = World::new();
+    let server = Server::start(Certificate::Good, &world.authority);
+    let good = world.key("good");
+    server.serve_git(repository(&world).parent().unwrap());
+    let source = format!("{}#v6.1", server.url("/git/linux-6.1"));
+    world.configure(&format!("[kernel]\nsource = \"git+{source}\"\nsource-key = {good:?}\n"));
+    let args = ["kernel", "6.1.0-56-cloud-amd64"];
+    let done = world.obtain(&args);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    let tree = Path::new(done.line("source"));
+    assert_eq!(fs::read_to_string(tree.join("COPYING")).unwrap(), "v6.1");
+    assert!(!server.asked().is_empty());
+    let again = world.obtain(&[&args[..], &["--offline"]].concat());
+    assert_eq!((again.status, &again.out), (Some(0), &done.out), "{}", again.said);
+    assert_eq!(server.asked(), [], "nothing is cloned twice");
+    // As somebody without the authority's certificate.
+    let world = World::new();
+    fs::write(&world.authority, "").unwrap();
+    world.configure(&format!("[kernel]\nsource = \"git+{source}\"\nallow-unsigned = true\n"));
+    world.refuses("no authority", &args, 19, "certificate");
 }
 
 #[test]

@@ -46,8 +46,18 @@ impl Ran {
 }
 
 impl World {
+    /// In memory: what waits for the disk there would wait for everything that others write.
     pub fn new() -> World {
-        let dir = scratch("source-");
+        let memory = tempfile::Builder::new().prefix("zfs-prefix-source-").tempdir_in("/dev/shm");
+        World::at(memory.unwrap())
+    }
+
+    /// For what is large.
+    pub fn on_disk() -> World {
+        World::at(scratch("source-"))
+    }
+
+    fn at(dir: tempfile::TempDir) -> World {
         let (root, share) = (dir.path().join("root"), dir.path().join("share"));
         let world = World { authority: dir.path().join("authority.pem"), _dir: dir, root, share };
         for path in [&world.root.join("proc"), &world.share, &world.root.join("work")] {
@@ -201,8 +211,13 @@ fn program() -> &'static PathBuf {
     })
 }
 
-/// A copy of the prefix, its owner's; kept.
-fn owned() -> PathBuf {
+/// A copy of the prefix, its owner's; kept. Apt is asked for its parts once.
+fn owned() -> &'static PathBuf {
+    static OWNED: OnceLock<PathBuf> = OnceLock::new();
+    OWNED.get_or_init(copied)
+}
+
+fn copied() -> PathBuf {
     let tree = prefix::tree().unwrap();
     cache::artifact("prefix-owned", &[tree.as_os_str().as_encoded_bytes()], |to| {
         run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&tree).arg(to))?;
@@ -225,7 +240,12 @@ pub fn linux() -> PathBuf {
 }
 
 /// A few files of it, which are far apart in it.
-fn few() -> PathBuf {
+fn few() -> &'static PathBuf {
+    static FEW: OnceLock<PathBuf> = OnceLock::new();
+    FEW.get_or_init(unpacked)
+}
+
+fn unpacked() -> PathBuf {
     let linux = linux();
     cache::artifact("linux-few", &[linux.as_os_str().as_encoded_bytes()], |to| {
         fs::create_dir(to)?;
