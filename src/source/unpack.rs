@@ -165,7 +165,7 @@ pub(super) fn patch(with: &mut Obtain<'_>, file: &Path, shown: &str, dir: &Path)
     let place = place(dir, &[file], false);
     let patch = with
         .program("patch", "kernel.patches names patches", &place)?
-        .args(["-p1", "--force", "--no-backup-if-mismatch", "--directory"])
+        .args(["-p1", "--force", "--fuzz=0", "--no-backup-if-mismatch", "--directory"])
         .arg(dir.join(CONTENT))
         .arg("--input")
         .arg(file);
