@@ -21,7 +21,7 @@ use crate::source::ZfsSource;
 use crate::store::{Digest, Inputs};
 
 /// Raised when what a recipe does changes in a way its other inputs do not show.
-const RECIPE_VERSION: &str = "3";
+const RECIPE_VERSION: &str = "4";
 
 /// A build, planned.
 #[derive(Debug)]
