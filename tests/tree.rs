@@ -84,13 +84,13 @@ fn every_strategy_that_is_not_taken_says_why() {
 }
 
 /// A program of the headers of a newer Debian: linked for a C library that the prefix is older than.
-fn newer_fixdep(lab: &Native) -> std::path::PathBuf {
+fn newer_modpost(lab: &Native) -> std::path::PathBuf {
     let apt = Apt::open(apt::ROOT).unwrap();
     let headers = apt.headers(&apt.cloud_kernel().unwrap()).unwrap();
     let kbuild = headers.iter().find(|name| name.starts_with("linux-kbuild-")).unwrap();
     let to = lab.state.path("/var/tmp/kbuild");
     run(Command::new("dpkg-deb").arg("-x").arg(apt.deb(kbuild).unwrap()).arg(&to)).unwrap();
-    let found = run(Command::new("find").arg(&to).args(["-name", "fixdep", "-type", "f"])).unwrap();
+    let found = run(Command::new("find").arg(&to).args(["-name", "modpost.real-lsb-64"])).unwrap();
     found.trim().into()
 }
 
@@ -98,15 +98,16 @@ fn newer_fixdep(lab: &Native) -> std::path::PathBuf {
 fn a_shipped_tree_whose_programs_cannot_run_and_have_no_source_is_not_taken() {
     let lab = machine("tree-programs");
     lab.check(
-        "cp -a $(readlink -f /usr/lib/modules/*/build) /opt/tree && rm /opt/tree/scripts && \
-         cp -aL /usr/lib/linux-kbuild-*/scripts /opt/tree/scripts",
+        "cp -a $(readlink -f /usr/lib/modules/*/build) /opt/tree && cd /opt/tree && rm scripts tools && \
+         cp -aL /usr/lib/linux-kbuild-*/scripts /usr/lib/linux-kbuild-*/tools .",
     );
-    fs::copy(newer_fixdep(&lab), lab.state.path("/opt/tree/scripts/basic/fixdep")).unwrap();
+    fs::copy(newer_modpost(&lab), lab.state.path("/opt/tree/scripts/mod/modpost.real-lsb-64"))
+        .unwrap();
     lab.configure("[kernel]\nbuild-dir = \"/opt/tree\"\ntree = [\"shipped\"]\n");
     let (status, journal) = lab.build();
     assert_eq!(status, "11", "{journal}");
     assert!(journal.contains("/opt/tree: its programs cannot run in the prefix"), "{journal}");
-    assert!(journal.contains("fixdep: ") && journal.contains("GLIBC_"), "{journal}");
+    assert!(journal.contains("modpost.real-lsb-64: ") && journal.contains("GLIBC_"), "{journal}");
     lab.assert_store_untouched("programs of a newer C library");
 }
 
@@ -121,11 +122,11 @@ fn programs_of_a_shipped_tree_that_cannot_run_are_compiled_anew_where_it_has_the
         "cp -a $(readlink -f {output}/source) /opt/tree && cd {output} && rm source Makefile && \
          cp -a . /opt/tree && chown -R root:root /opt/tree"
     ));
-    fs::copy(newer_fixdep(&lab), lab.state.path("/opt/tree/scripts/basic/fixdep")).unwrap();
+    fs::copy(newer_modpost(&lab), lab.state.path("/opt/tree/scripts/mod/modpost")).unwrap();
     lab.configure("[kernel]\nbuild-dir = \"/opt/tree\"\ntree = [\"shipped\"]\n");
     lab.start_until("configuring");
     let journal = lab.check("journalctl -o cat -u UNIT");
-    assert!(journal.contains("are compiled anew: fixdep: "), "{journal}");
+    assert!(journal.contains("are compiled anew: modpost: "), "{journal}");
     assert!(journal.contains("kernel.tree: \"shipped\": "), "{journal}");
     lab.check("systemctl stop UNIT");
 }

@@ -48,7 +48,9 @@ impl Preparing<'_> {
         let script = r#"for program; do
             if ! said=$(LD_TRACE_LOADED_OBJECTS=1 "$program" 2>&1) || [[ $said == *"not found"* ]]; then
                 why=${said%%not found*}
-                printf '%s\n' "${program##*/}: ${why##*$'\n'}not found"
+                # The copies are numbered: 3-modpost.
+                name=${program##*/}
+                printf '%s\n' "${name#*-}: ${why##*$'\n'}not found"
             fi
         done"#;
         let programs = place.programs.iter().map(|program| &program.by);
