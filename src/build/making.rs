@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 use super::binpkg::{Binhost, Package};
@@ -22,42 +22,56 @@ use crate::prefix::enter::Place;
 use crate::source::{Obtain, ZfsSource};
 use crate::store::{self, Digest, MANIFEST_VERSION, Manifest, Staging};
 
-/// What a build works with.
+/// In a manifest: the key of the plan that the tree was built for.
+pub(super) const PLAN: &str = "plan";
+
+/// The order of the stages forbids it.
+const NO_TREE: &str = "there is no build tree yet";
+
+/// What a build works with, as far as it has come.
 struct Attempt<'p> {
     plan: &'p Plan,
-    /// The way to the tree that was taken.
-    candidate: &'p Candidate,
-    prepared: Prepared,
-    tarball: Option<Tarball>,
     work: WorkDir,
+    tarball: Option<Tarball>,
+    /// The way to the tree that was taken, and the tree.
+    tree: Option<(&'p Candidate, Prepared)>,
 }
 
 impl Build<'_> {
     /// Builds and publishes. Returns the published tree.
     pub(super) fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
         let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
-        let (candidate, prepared) = self.staged(Stage::Kernel, |b| b.tree(plan, &work))?;
-        let mut attempt = Attempt { plan, candidate, prepared, tarball: None, work };
-        let package = self.staged(Stage::Fetch, |b| {
-            attempt.tarball = b.tarball(plan)?;
-            match b.settings.build.recipe {
-                Recipe::Portage => b.fetch(&attempt),
-                Recipe::Make => Ok(None),
-            }
+        let mut attempt = Attempt { plan, work, tarball: None, tree: None };
+        let package = self.keyed(&plan.key(), |b| {
+            // First what is small, and may say that this kernel is not supported at all.
+            let package = b.staged(Stage::Fetch, |b| b.fetch(&mut attempt))?;
+            attempt.tree = Some(b.staged(Stage::Kernel, |b| b.tree(plan, &attempt.work))?);
+            Ok(package)
         })?;
-        let (made_by, modules) = self.staged(Stage::Build, |b| match package {
-            Some(package) => Ok(("binary package", b.merge(&attempt, &package)?)),
-            None => Ok((b.settings.build.recipe.name(), b.compile(&attempt)?)),
-        })?;
-        let tree = self.publish(&attempt, made_by, &modules)?;
-        self.settle(plan, &tree)?;
-        // Only disk space is at stake: the next build removes it too.
-        attempt.work.remove().unwrap_or_else(|e| warn!("{e:#}"));
-        Ok(tree)
+        let key = attempt.candidate()?.key.clone();
+        self.keyed(&key, |b| {
+            let (made_by, modules) = b.staged(Stage::Build, |b| match package {
+                Some(package) => Ok(("binary package", b.merge(&attempt, &package)?)),
+                None => Ok((b.settings.build.recipe.name(), b.compile(&attempt)?)),
+            })?;
+            let tree = b.publish(&attempt, made_by, &modules)?;
+            b.settle(plan, &tree)?;
+            // Only disk space is at stake: the next build removes it too.
+            attempt.work.remove().unwrap_or_else(|e| warn!("{e:#}"));
+            Ok(tree)
+        })
+    }
+
+    /// With this key in every journal entry.
+    fn keyed<T>(&mut self, key: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let span = tracing::info_span!("key", zfs_prefix_key = %key);
+        let _entered = span.enter();
+        work(self)
     }
 
     fn publish(&mut self, attempt: &Attempt, by: &str, modules: &[PathBuf]) -> Result<PathBuf> {
-        let Attempt { plan, candidate, prepared, work, .. } = attempt;
+        let Attempt { plan, work, .. } = attempt;
+        let (candidate, prepared) = (attempt.candidate()?, attempt.prepared()?);
         let staging = Staging::new(&self.layout, &self.release)?;
         let harvested = self
             .staged(Stage::Harvest, |b| harvest::copy(&work.top, modules, &staging, &b.release))?;
@@ -80,7 +94,7 @@ impl Build<'_> {
                 zfs_version: verified.zfs_version,
                 recipe: by.to_owned(),
                 created: store::unix_now(),
-                inputs: candidate.inputs.map().clone(),
+                inputs: attempt.inputs()?,
                 files: store::entries(staging.dir())?,
             };
             staging.publish(&manifest)
@@ -95,8 +109,10 @@ impl Build<'_> {
             layout: &self.layout,
             prefix: &plan.prefix,
             compiler: &plan.compiler,
+            build_id: &plan.build_id,
+            found: &plan.trees.found,
             work,
-            network: !self.options.early,
+            early: self.options.early,
             jobs: self.jobs(),
             steps: Steps { cancel: self.cancel, progress: &mut self.progress },
         };
@@ -125,19 +141,22 @@ impl Build<'_> {
             Recipe::Portage => Some(source.repository(&path, &mut with)?),
             Recipe::Make => None,
         };
-        self.check_supported(plan, &path)?;
+        self.check_supported(&crate::source::meta(&plan.prefix, &path, self.cancel)?)?;
         Ok(Some(Tarball { path, repository }))
     }
 
-    fn check_supported(&self, plan: &Plan, tarball: &Path) -> Result<()> {
-        let meta = crate::source::meta(&plan.prefix, tarball, self.cancel)?;
+    fn check_supported(&self, meta: &str) -> Result<()> {
         let experimental = configure(self.settings).iter().any(|a| a == EXPERIMENTAL);
-        supported(&meta, &self.release, experimental)
+        supported(meta, &self.release, experimental)
     }
 
     /// Fetches a binary package, or sources where there is none. A build that holds up the boot has
     /// no network, but may have the sources, or a binhost on its disks.
-    fn fetch(&mut self, attempt: &Attempt) -> Result<Option<Package>> {
+    fn fetch(&mut self, attempt: &mut Attempt) -> Result<Option<Package>> {
+        attempt.tarball = self.tarball(attempt.plan)?;
+        if self.settings.build.recipe == Recipe::Make {
+            return Ok(None);
+        }
         let network = !self.options.early;
         let binhost = attempt.plan.binhost.as_ref();
         let mut readable: Vec<_> = binhost.into_iter().flat_map(Binhost::files).collect();
@@ -163,7 +182,11 @@ impl Build<'_> {
         if attempt.tarball.is_none()
             && let Some(tarball) = self.job(attempt, place).distfile()?
         {
-            self.check_supported(attempt.plan, &tarball)?;
+            match crate::source::meta(&attempt.plan.prefix, &tarball, self.cancel) {
+                Ok(meta) => self.check_supported(&meta)?,
+                // Another ebuild than ours, perhaps; configure looks at it too.
+                Err(error) => info!("whether this kernel is supported is not known yet: {error:#}"),
+            }
         }
         Ok(None)
     }
@@ -177,7 +200,7 @@ impl Build<'_> {
         let place = Place { work: Some(top.clone()), readable, ..Place::default() };
         let installed = self.job(attempt, place).merge_package(package)?;
         let modules = harvest::find(&installed, &self.release)?;
-        made_from::check(top, &modules, &attempt.made_from(), package.url())?;
+        made_from::check(top, &modules, &attempt.made_from()?, package.url())?;
         Ok(modules)
     }
 
@@ -190,7 +213,7 @@ impl Build<'_> {
                 "this kernel takes signed modules only ({why}), and what is compiled here is not signed: it will not load"
             );
         }
-        let mut place = attempt.prepared.place.clone();
+        let mut place = attempt.prepared()?.place.clone();
         let recipe = self.settings.build.recipe;
         place.readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
         let release = self.release.clone();
@@ -213,7 +236,7 @@ impl Build<'_> {
     fn job<'b>(&'b mut self, attempt: &'b Attempt, place: Place) -> recipe::Job<'b> {
         recipe::Job {
             prefix: &attempt.plan.prefix,
-            tree: &attempt.prepared.tree,
+            tree: attempt.tree.as_ref().map(|(_, prepared)| &prepared.tree),
             settings: self.settings,
             tarball: attempt.tarball.as_ref(),
             work: &attempt.work,
@@ -230,18 +253,33 @@ impl Build<'_> {
     }
 }
 
-impl Attempt<'_> {
+impl<'p> Attempt<'p> {
+    fn candidate(&self) -> Result<&'p Candidate> {
+        self.tree.as_ref().map(|(candidate, _)| *candidate).context(NO_TREE)
+    }
+
+    fn prepared(&self) -> Result<&Prepared> {
+        self.tree.as_ref().map(|(_, prepared)| prepared).context(NO_TREE)
+    }
+
+    /// For the manifest: the inputs, and for which plan they were taken.
+    fn inputs(&self) -> Result<BTreeMap<String, String>> {
+        let mut inputs = self.candidate()?.inputs.map().clone();
+        inputs.insert(PLAN.to_owned(), self.plan.key());
+        Ok(inputs)
+    }
+
     /// What a binary package has to be made from: the inputs, with the tree as it is, by whatever
     /// way it came here.
-    fn made_from(&self) -> BTreeMap<String, String> {
-        let tree = &self.prepared.tree;
-        let mut inputs = self.candidate.inputs.map().clone();
+    fn made_from(&self) -> Result<BTreeMap<String, String>> {
+        let tree = &self.prepared()?.tree;
+        let mut inputs = self.candidate()?.inputs.map().clone();
         for (name, bytes) in
             [("kernel-config", &tree.config[..]), ("module-symvers", tree.symvers_text.as_bytes())]
         {
             inputs.insert(name.to_owned(), Digest::of(bytes).as_str().to_owned());
         }
-        inputs
+        Ok(inputs)
     }
 }
 

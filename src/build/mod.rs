@@ -133,18 +133,16 @@ impl Build<'_> {
             Plan::make(b.host, b.settings, &b.release, &b.options.exe, b.cancel)
         })?;
         self.key = plan.key();
-        for candidate in &plan.trees.possible {
+        for (place, candidate) in plan.trees.possible.iter().enumerate() {
             let span = tracing::info_span!("key", zfs_prefix_key = %candidate.key);
             let _entered = span.enter();
-            if self.published(&plan, &candidate.key)? {
+            if self.published(&plan, &candidate.key, place == 0)? {
                 let text = format!("modules for kernel {} are published already", self.release);
                 info!("{text} (key {})", candidate.key);
                 self.progress.ready(&text);
                 return Ok(());
             }
         }
-        let span = tracing::info_span!("key", zfs_prefix_key = %self.key);
-        let _entered = span.enter();
         self.hold_back()?;
         let tree = self.build(&plan)?;
         if self.release == self.host.kernel_release && !self.cancel.is_set() {
@@ -156,21 +154,27 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Whether a sound tree of this key is there; makes sure that `current` points to it.
-    fn published(&self, plan: &Plan, key: &str) -> Result<bool> {
+    /// Whether a sound tree of this key is there; makes sure that `current` points to it. One that is
+    /// not the `first` choice counts only where the better ones were tried for the same plan.
+    fn published(&self, plan: &Plan, key: &str, first: bool) -> Result<bool> {
         let tree = self.layout.tree(&self.release, key);
         let owner = nix::unistd::geteuid().as_raw();
         store::check_directories(&self.layout, &self.release, owner)?;
         if !tree.exists() || self.options.force {
             return Ok(false);
         }
-        let sound = store::check_published(&self.layout, &self.release, key, owner);
-        if let Err(error) = sound {
-            warn!(
-                message_id = id::TREE_DAMAGED,
-                "the published tree is damaged and will be built again: {error:#}"
-            );
-            return Ok(false);
+        match store::check_published(&self.layout, &self.release, key, owner) {
+            Err(error) => {
+                warn!(
+                    message_id = id::TREE_DAMAGED,
+                    "the published tree is damaged and will be built again: {error:#}"
+                );
+                return Ok(false);
+            }
+            Ok(manifest) if !first && manifest.inputs.get(making::PLAN) != Some(&plan.key()) => {
+                return Ok(false);
+            }
+            Ok(_) => {}
         }
         if store::current_key(&self.layout, &self.release).as_deref() != Some(key) {
             store::set_current(&self.layout, &self.release, key)?;
@@ -209,7 +213,7 @@ impl Build<'_> {
                 "not tried: the same inputs failed {} time(s), last in stage {} ({}); next try in {} s, at once with --force",
                 r.attempts,
                 r.stage,
-                r.reason.lines().last().unwrap_or_default().trim(),
+                summary(&r.reason),
                 r.next_try.saturating_sub(store::unix_now())
             ),
             _ => Ok(()),
@@ -263,14 +267,24 @@ impl Build<'_> {
 
     /// After a full disk nothing of ours stays on it.
     fn make_room(&self) {
-        let dir = self.layout.cache().join("build").join(self.release.as_str());
-        match std::fs::remove_dir_all(&dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                warn!("{}: cannot be removed: {e}", dir.display());
+        let cache = self.layout.cache();
+        // Unpacked sources are large and made again from what was fetched.
+        for dir in [cache.join("build").join(self.release.as_str()), cache.join("sources/trees")] {
+            match std::fs::remove_dir_all(&dir) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    warn!("{}: cannot be removed: {e}", dir.display());
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
+}
+
+/// One line of a reason that may have many: the last, but the first of a list of reasons.
+fn summary(reason: &str) -> &str {
+    let list = reason.contains("(kernel.tree):\n");
+    let line = if list { reason.lines().nth(1) } else { reason.lines().last() };
+    line.unwrap_or_default().trim()
 }
 
 /// Whether the file was there; it is not any more.

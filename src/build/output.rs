@@ -41,7 +41,7 @@ pub fn reason_of(tail: &VecDeque<String>) -> (Exit, &'static str) {
     // config/kernel.m4 of OpenZFS, against Linux-Maximum of its META.
     if has("maximum supported kernel version") || has("minimum supported kernel version") {
         let hint = " (this OpenZFS does not support this kernel: another zfs.version, or \
-                    --enable-linux-experimental in portage.extra-econf)";
+                    zfs.linux-experimental = true)";
         return (Exit::KernelUnsupported, hint);
     }
     // Only near the end: configure scripts try such calls, and do without.

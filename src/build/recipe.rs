@@ -60,8 +60,8 @@ impl Tarball {
 pub struct Job<'a> {
     /// The prefix it runs in.
     pub prefix: &'a Prefix,
-    /// The kernel build tree.
-    pub tree: &'a Tree,
+    /// The kernel build tree, once there is one.
+    pub tree: Option<&'a Tree>,
     /// The configuration.
     pub settings: &'a Settings,
     /// The OpenZFS tarball of zfs.source.
@@ -133,10 +133,7 @@ impl Job<'_> {
 
     /// emerge as every step of a build calls it, without the atoms.
     pub(super) fn emerge(&self) -> Run {
-        let mut econf = vec![
-            format!("--with-linux={}", self.tree.source.display()),
-            format!("--with-linux-obj={}", self.tree.output.display()),
-        ];
+        let mut econf: Vec<String> = self.tree.map(with_linux).into_iter().flatten().collect();
         econf.extend(configure(self.settings));
         let run = self
             .portage_program("emerge")
@@ -145,10 +142,12 @@ impl Job<'_> {
             .env("PORTAGE_TMPDIR", &self.work.tmp)
             .env("PORTAGE_LOGDIR", self.work.top.join("log"))
             .env("EXTRA_ECONF", econf.join(" "))
-            .env("KERNEL_DIR", &self.tree.source)
-            .env("KV_OUT_DIR", &self.tree.output)
             .env("MAKEOPTS", format!("-j{}", self.jobs))
             .env("TEST_JOBS", self.jobs.to_string());
+        let run = match self.tree {
+            Some(tree) => run.env("KERNEL_DIR", &tree.source).env("KV_OUT_DIR", &tree.output),
+            None => run,
+        };
         match self.prefix.has_ccache() {
             // Added to those of make.conf (make.conf(5), FEATURES is incremental); Portage then
             // puts ccache's links before the compilers.
@@ -188,8 +187,7 @@ impl Job<'_> {
                 .arg(source),
             run("bash")
                 .args(["./configure", "--with-config=kernel"])
-                .arg(format!("--with-linux={}", self.tree.source.display()))
-                .arg(format!("--with-linux-obj={}", self.tree.output.display()))
+                .args(self.tree.map(with_linux).into_iter().flatten())
                 .args(configure(self.settings))
                 // configure compiles its kernel checks with as many jobs as this says.
                 .env("TEST_JOBS", self.jobs.to_string()),
@@ -211,6 +209,14 @@ impl Job<'_> {
     fn step(&mut self, run: &Run, reason: Reason) -> Result<()> {
         self.steps.must(run, reason)
     }
+}
+
+/// Arguments of OpenZFS's configure for a kernel's tree.
+fn with_linux(tree: &Tree) -> [String; 2] {
+    [
+        format!("--with-linux={}", tree.source.display()),
+        format!("--with-linux-obj={}", tree.output.display()),
+    ]
 }
 
 /// Strips debug information from the modules a recipe left, as the prefix's owner: they are its

@@ -106,6 +106,13 @@ impl Config {
         self.options.is_empty()
     }
 
+    /// What is set, a line for each symbol but those that `ignored` names, sorted: the same for two
+    /// texts that configure the same kernel.
+    pub fn canonical(&self, ignored: impl Fn(&str) -> bool) -> String {
+        let set = self.options.iter().filter(|(name, value)| *value != "n" && !ignored(name));
+        set.map(|(name, value)| format!("{name}={value}\n")).collect()
+    }
+
     fn raw(&self, name: &str) -> Option<&str> {
         self.options.get(name.strip_prefix("CONFIG_").unwrap_or(name)).map(String::as_str)
     }
@@ -184,6 +191,17 @@ mod tests {
         assert_eq!(config.kernel_version(), Some("6.1.174"));
         assert_eq!(config.len(), 6);
         assert_eq!(parse("CONFIG_A=y\n# CONFIG_A is not set\n").get("A"), Some("n"));
+    }
+
+    #[test]
+    fn two_texts_of_one_configuration_have_one_canonical_form() {
+        let form = |text| parse(text).canonical(|name| name == "CC_VERSION_TEXT");
+        let one = form(
+            "# Linux/x86 6.1\nCONFIG_B=m\nCONFIG_A=y\n# CONFIG_C is not set\nCONFIG_CC_VERSION_TEXT=\"gcc 12\"\n",
+        );
+        assert_eq!(one, "A=y\nB=m\n");
+        assert_eq!(one, form("CONFIG_A=y\nCONFIG_CC_VERSION_TEXT=\"gcc 13\"\nCONFIG_B=m\n"));
+        assert_ne!(one, form("CONFIG_A=y\nCONFIG_B=y\n"));
     }
 
     #[test]

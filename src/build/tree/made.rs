@@ -8,17 +8,16 @@ use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 use super::given::Given;
-use super::{Prepared, Preparing};
+use super::{Looking, Prepared, Preparing};
 use crate::build::command::Run;
 use crate::build::harvest::read_plain;
 use crate::build::output::reason_of;
 use crate::build::recipe::NO_DEBUG_INFO;
-use crate::config::{Settings, Strategy, expand_release};
+use crate::config::Strategy;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::host::Host;
 use crate::kernel::locate::Located;
-use crate::kernel::{Config, Facts, Image, Release, Symvers, Tree, guard, locate, recover};
+use crate::kernel::{Config, Facts, Image, Symvers, Tree, guard, recover};
 use crate::prefix::enter::Place;
 use crate::source::{KernelSource, Obtained};
 
@@ -27,50 +26,28 @@ use crate::source::{KernelSource, Obtained};
 pub struct Ingredients {
     /// The configuration of the kernel as it is shipped.
     pub config: Located,
-    /// The kernel's image, if there is one.
-    image: Option<PathBuf>,
-    /// The directory of the modules that came with it.
-    modules: PathBuf,
     /// Where its source is to be had.
     pub source: KernelSource,
 }
 
-/// Options that name files of the distribution's own: keys, certificates, an initramfs. Nobody else
-/// has the files. And how modules are signed when they are installed, which some distributions strip
+/// Options that name files of the distribution's own: keys, certificates, firmware. Nobody else has
+/// the files. And how modules are signed when they are installed, which some distributions strip
 /// from the configuration that they ship. No structure depends on any of them.
-const FILES_OF_ITS_OWN: [&str; 8] = [
+const FILES_OF_ITS_OWN: [&str; 10] = [
     "SYSTEM_TRUSTED_KEYRING",
     "SYSTEM_TRUSTED_KEYS",
     "SYSTEM_EXTRA_CERTIFICATE",
     "SYSTEM_EXTRA_CERTIFICATE_SIZE",
     "SYSTEM_REVOCATION_KEYS",
+    "SYSTEM_BLACKLIST_HASH_LIST",
     "MODULE_SIG_KEY",
     "MODULE_SIG_ALL",
-    "INITRAMFS_SOURCE",
+    "EXTRA_FIRMWARE",
+    "EXTRA_FIRMWARE_DIR",
 ];
 
-/// The kernel's configuration. An image is unpacked only when no file has it.
-fn config(
-    host: &Host,
-    settings: &Settings,
-    release: &Release,
-    image: Option<&Path>,
-) -> Result<Located> {
-    let template = settings.kernel.config.as_deref();
-    let configured =
-        template.map(|t| expand_release(&t.replace("${version}", &release.version()), release));
-    let find = |image| locate::config(host, configured.as_deref(), release, image);
-    match (find(None), image) {
-        (Err(_), Some(path)) => find(Some(&open(path)?)),
-        (found, _) => found,
-    }
-}
-
-fn open(image: &Path) -> Result<Image> {
-    Image::open(image).with_context(|| format!("{}", image.display())).exit(Exit::NoKernelSource)
-}
-
-/// What the kernels of CoreOS and Flatcar expect in the directory they are built in, whatever is in it.
+/// What the kernels of CoreOS and Flatcar expect in the directory they are built in (INITRAMFS_SOURCE
+/// is bootengine.cpio), whatever is in it.
 const TOUCHED: [&str; 2] = ["certs/.x509.list", "bootengine.cpio"];
 
 impl Ingredients {
@@ -80,9 +57,7 @@ impl Ingredients {
     /// [`Exit::NoKernelSource`]: no configuration of the kernel, or nowhere to have its source from.
     /// [`Exit::NoSymvers`]: nothing to recover its exports from.
     pub fn find(
-        host: &Host,
-        settings: &Settings,
-        release: &Release,
+        look: &Looking,
         strategy: Strategy,
         source: Option<KernelSource>,
     ) -> Result<Ingredients> {
@@ -98,31 +73,20 @@ impl Ingredients {
                 "kernel.source is a package of a build tree, which only \"shipped\" takes"
             );
         }
-        let modules = host.path(format!("/usr/lib/modules/{release}"));
-        let configured = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
-        let image = locate::image(host, configured.as_deref(), release);
         if strategy == Strategy::Recovered
-            && let Err(error) = &image
-            && recover::shipped_file(&modules).is_none()
+            && let Err(error) = &look.found.image
+            && recover::shipped_file(&look.found.modules).is_none()
         {
-            fail!(Exit::NoSymvers, "nothing to recover its exports from: {error:#}");
+            fail!(Exit::NoSymvers, "nothing to recover its exports from: {error}");
         }
-        let image = image.ok();
-        let config = config(host, settings, release, image.as_deref())?;
-        Ok(Ingredients { config, image, modules, source })
+        let config = look.found.config(look.host, look.settings, look.release)?.clone();
+        Ok(Ingredients { config, source })
     }
 
-    /// The exports of the kernel and its modules, as far as the machine tells: nothing without an
-    /// image.
-    fn exports(&self, image: Option<&Image>, jobs: u32) -> Result<Option<Symvers>> {
-        if let Some(shipped) = recover::shipped(&self.modules)? {
-            if let Some(image) = image {
-                let file = format!("the symvers file in {}", self.modules.display());
-                guard::exports(&file, &shipped, &image.symvers()?)?;
-            }
-            return Ok(Some(shipped));
-        }
-        image.map(|image| recover::symvers(image, Some(&self.modules), jobs as usize)).transpose()
+    /// What of the configuration decides about the tree, whatever file it was found in.
+    pub fn canonical_config(&self) -> String {
+        let own = |name: &str| guard::may_differ(name) || FILES_OF_ITS_OWN.contains(&name);
+        self.config.config.canonical(own)
     }
 }
 
@@ -145,10 +109,10 @@ impl Preparing<'_> {
         self.steps.must(&kernel.make(self, &place).arg("modules_prepare"), reason_of)?;
         self.settle(&kernel, (strategy == Strategy::Recovered).then_some(&given))?;
         drop(given);
-        self.probe(&kernel, known.image.as_ref())?;
+        self.probe(&kernel, &place, known.image.as_ref(), true)?;
         let tree = match strategy {
-            Strategy::Full => self.whole(&kernel, known.exports)?,
-            _ => self.read(&kernel, known.exports)?,
+            Strategy::Full => self.whole(&kernel, &from.config.config, known.exports)?,
+            _ => self.read(&kernel, &from.config.config, known.exports)?,
         };
         Ok(Prepared { tree, place, made_in: Some(self.work.top.clone()) })
     }
@@ -157,16 +121,27 @@ impl Preparing<'_> {
     fn known(&self, strategy: Strategy, from: &Ingredients) -> Result<Known> {
         let facts = Facts::of_config(self.host, self.release, from.config.clone());
         guard::refusal(&facts, self.compiler)?;
-        let image = from.image.as_deref().map(open).transpose()?;
-        let exports = from.exports(image.as_ref(), self.jobs).exit(Exit::NoSymvers)?;
+        let image = self.found.open(self.build_id)?;
+        self.check_config(from, image.as_ref())?;
+        let exports = match self.found.exports(image.as_ref(), self.jobs) {
+            Err(error) if strategy == Strategy::Full => {
+                warn!("the kernel's exports cannot be recovered, to compare with: {error:#}");
+                None
+            }
+            exports => exports?,
+        };
         if exports.is_none() && strategy == Strategy::Recovered {
-            fail!(Exit::NoSymvers, "nothing tells the kernel's exports");
+            fail!(
+                Exit::NoSymvers,
+                "neither an image nor a symvers file in {} tells the kernel's exports; set kernel.image",
+                self.found.modules.display()
+            );
         }
         let versions = from.config.config.is_on("MODVERSIONS");
         if exports.as_ref().is_some_and(|exports| exports.has_versions() != versions) {
             fail!(
                 Exit::NoSymvers,
-                "{} says CONFIG_MODVERSIONS={}, the kernel's exports have {}CRCs: they are not of one kernel",
+                "{} says CONFIG_MODVERSIONS={}, and the kernel's exports have {}CRCs: they are not of one kernel; set kernel.config, or kernel.image",
                 from.config.source,
                 if versions { "y" } else { "n" },
                 if versions { "no " } else { "" }
@@ -177,6 +152,16 @@ impl Preparing<'_> {
         Ok(Known { config: edited(&from.config, salt.as_deref()), image, exports })
     }
 
+    /// The image knows best how it was configured, if it says.
+    fn check_config(&self, from: &Ingredients, image: Option<&Image>) -> Result<()> {
+        let inside = image.map(Image::ikconfig).transpose().exit(Exit::NoKernelSource)?.flatten();
+        let Some(inside) = inside else { return Ok(()) };
+        let inside = Config::parse(&inside).context("the configuration in the image")?;
+        guard::config_but_for(&inside, &from.config.config, &FILES_OF_ITS_OWN).with_context(|| {
+            format!("{} is not the configuration that is in the kernel's image", from.config.source)
+        })
+    }
+
     fn given(&self, strategy: Strategy, known: &Known) -> Result<Given> {
         let symvers = known.exports.as_ref().filter(|_| strategy == Strategy::Recovered);
         let symvers = symvers.map(Symvers::to_text).unwrap_or_default();
@@ -185,15 +170,31 @@ impl Preparing<'_> {
     }
 
     /// The whole kernel. Its exports have to be those of the one that is shipped, where that tells.
-    fn whole(&mut self, kernel: &Kernel, shipped: Option<Symvers>) -> Result<Tree> {
+    fn whole(
+        &mut self,
+        kernel: &Kernel,
+        shipped_config: &Config,
+        shipped: Option<Symvers>,
+    ) -> Result<Tree> {
         let place = kernel.place(&self.work.top);
-        let run = kernel.make(self, &place).args(["vmlinux", "modules"]);
-        let run = run.args(NO_DEBUG_INFO).arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
+        // The exports are those of vmlinux.o. Linking vmlinux itself would want BTF, and thus debug
+        // information of everything. Before 5.17 kbuild knows only the whole.
+        let makefile = kernel.source.join("Makefile");
+        let script = r#"grep -Eq '^vmlinux\.o[ :]' "$1" && echo yes || echo no"#;
+        let known = self.prefix.run("bash", &place).args(["-c", script, "bash"]).arg(makefile);
+        let run = kernel.make(self, &place);
+        let run = match known.output(self.steps.cancel)?.trim() {
+            "yes" => run
+                .args(["vmlinux.o", "modules"])
+                .args(NO_DEBUG_INFO)
+                .arg("CONFIG_DEBUG_INFO_BTF_MODULES="),
+            _ => run.args(["vmlinux", "modules"]),
+        };
         // Interrupted after half an hour, it need not begin again with nothing.
         let run = self.prefix.cached(run, &self.work.top);
         self.steps.must(&run, reason_of)?;
         self.settle(kernel, None)?;
-        let built = self.read(kernel, None)?;
+        let built = self.read(kernel, shipped_config, None)?;
         match shipped {
             Some(shipped) => guard::exports(
                 "what was built of kernel.source (with kernel.patches)",
@@ -234,10 +235,14 @@ impl Preparing<'_> {
         run.output(self.steps.cancel).map(drop)
     }
 
-    /// What root knows of the tree; `exports` instead of those that the owner's file says.
-    fn read(&self, kernel: &Kernel, exports: Option<Symvers>) -> Result<Tree> {
+    /// What root knows of the tree; `exports` instead of those that the owner's file says. What modules
+    /// will be compiled with is looked at once more.
+    fn read(&self, kernel: &Kernel, shipped: &Config, exports: Option<Symvers>) -> Result<Tree> {
         let read = |name: &str| read_plain(&self.work.top, &kernel.output.join(name));
-        Tree::of(&kernel.output, &kernel.source, self.release, read, exports)
+        let tree = Tree::of(&kernel.output, &kernel.source, self.release, read, exports)?;
+        let config = Config::parse(&tree.config).context("the tree's .config")?;
+        guard::config_but_for(shipped, &config, &FILES_OF_ITS_OWN)?;
+        Ok(tree)
     }
 }
 
@@ -260,6 +265,14 @@ impl Kernel {
         let outside = [&self.source].into_iter().filter(|path| !path.starts_with(work));
         let kernel = outside.cloned().collect();
         Place { work: Some(work.to_owned()), kernel, ..Place::default() }
+    }
+
+    /// make of a module in `dir`, against this tree: in the output directory, whose own Makefile leads
+    /// to the source (Debian's headers are no source tree).
+    pub(super) fn make_module(&self, preparing: &Preparing, place: &Place, dir: &Path) -> Run {
+        let run = preparing.prefix.run("make", place).dir(&preparing.work.tmp);
+        let run = run.arg("-C").arg(&self.output).arg(format!("-j{}", preparing.jobs));
+        run.arg(format!("M={}", dir.display())).arg("modules")
     }
 
     /// make in the source tree, of something in the output directory. KERNELRELEASE is given each
@@ -298,7 +311,7 @@ mod tests {
     fn files_that_only_the_distribution_has_are_left_out_and_its_salt_is_put_in() {
         let edit = |text: &str, salt| {
             let config = Config::parse(text.as_bytes()).unwrap();
-            let source = locate::Source::Running;
+            let source = crate::kernel::locate::Source::Running;
             let located = Located { text: text.into(), config, source };
             String::from_utf8(edited(&located, salt)).unwrap()
         };

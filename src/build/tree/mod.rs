@@ -1,6 +1,7 @@
 //! The kernel build tree that modules are compiled against: the one that the system ships, or one
 //! made here from what the machine has (`kernel.tree`).
 
+mod found;
 mod given;
 mod made;
 mod probe;
@@ -9,7 +10,7 @@ mod shipped;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::harvest::read_plain;
 use super::steps::Steps;
@@ -23,6 +24,7 @@ use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
 use crate::source::{KernelSource, Obtain, Obtained};
 use crate::store::{Digest, Inputs, Layout};
+use found::Found;
 use made::Ingredients;
 
 /// A way to a build tree that is possible as far as a cheap look tells.
@@ -49,12 +51,22 @@ enum Way {
 
 /// Every strategy of the configuration: those that are possible, in their order, and why the others
 /// are not. Nothing is fetched, unpacked or recovered: every boot asks this.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Candidates {
     /// Not empty.
     pub possible: Vec<Candidate>,
     /// Strategy and reason.
     pub refused: Vec<Refused>,
+    /// What the machine has of the kernel.
+    pub found: Found,
+}
+
+/// Where ways are looked for.
+struct Looking<'a> {
+    host: &'a Host,
+    settings: &'a Settings,
+    release: &'a Release,
+    found: &'a Found,
 }
 
 /// Why a strategy is not taken.
@@ -83,48 +95,52 @@ impl Candidates {
         release: &Release,
         common: &Inputs,
     ) -> Result<Candidates> {
-        let mut all = Candidates::default();
+        let found = Found::of(host, settings, release);
+        let look = Looking { host, settings, release, found: &found };
+        let (mut possible, mut refused) = (Vec::new(), Vec::new());
         for &strategy in &settings.kernel.tree {
-            match way(host, settings, release, strategy) {
+            match look.way(strategy) {
                 Ok(way) => {
                     let mut inputs = common.clone();
                     way.add_to(&mut inputs, strategy);
                     let key = inputs.key();
-                    all.possible.push(Candidate { strategy, inputs, key, way });
+                    possible.push(Candidate { strategy, inputs, key, way });
                 }
-                Err(error) => all.refused.push(Refused::of(strategy, &error, false)),
+                Err(error) => refused.push(Refused::of(strategy, &error, false)),
             }
         }
-        match all.possible.is_empty() {
-            true => Err(none_left(release, &all.refused)),
-            false => Ok(all),
+        match possible.is_empty() {
+            true => Err(none_left(release, &refused)),
+            false => Ok(Candidates { possible, refused, found }),
         }
     }
 }
 
-/// The error when every strategy was refused. The exit status is that of the first that was tried; of
+/// The error when every strategy was refused. The exit status is that of the last that was tried; of
 /// the very first where none could be.
 fn none_left(release: &Release, refused: &[Refused]) -> anyhow::Error {
-    let first = refused.iter().find(|r| r.tried).or(refused.first());
-    let exit = first.map_or(Exit::NoKernelSource, |r| r.exit);
+    let counts = refused.iter().rfind(|r| r.tried).or(refused.first());
+    let exit = counts.map_or(Exit::NoKernelSource, |r| r.exit);
     let reasons: Vec<_> =
         refused.iter().map(|r| format!("{}: {}", r.strategy.name(), r.reason)).collect();
     let text = format!("no build tree (kernel.tree):\n  {}", reasons.join("\n  "));
     Failure::new(exit, format!("kernel {release}: {text}")).into()
 }
 
-fn way(host: &Host, settings: &Settings, release: &Release, strategy: Strategy) -> Result<Way> {
-    let source = || KernelSource::of(host, settings, release);
-    if strategy == Strategy::Shipped {
-        return match Tree::open(&tree_dir(host, settings, release), release) {
-            Ok(tree) => Ok(Way::There(Box::new(tree))),
-            Err(error) => match source()? {
-                Some(source) if source.is_package() => Ok(Way::Packaged(source)),
-                _ => Err(error),
-            },
-        };
+impl Looking<'_> {
+    fn way(&self, strategy: Strategy) -> Result<Way> {
+        let source = || KernelSource::of(self.host, self.settings, self.release);
+        if strategy == Strategy::Shipped {
+            let dir = tree_dir(self.host, self.settings, self.release);
+            return match (Tree::open(&dir, self.release), source()) {
+                (Ok(tree), _) => Ok(Way::There(Box::new(tree))),
+                (Err(_), Ok(Some(source))) if source.is_package() => Ok(Way::Packaged(source)),
+                // What is wrong with the source is said where it is needed.
+                (Err(error), _) => Err(error),
+            };
+        }
+        Ingredients::find(self, strategy, source()?).map(|i| Way::Made(Box::new(i)))
     }
-    Ingredients::find(host, settings, release, strategy, source()?).map(|i| Way::Made(Box::new(i)))
 }
 
 /// Why a build for kernel `release` would end for want of a build tree, as far as a cheap look tells;
@@ -154,7 +170,8 @@ impl Way {
                 inputs.add("kernel-tree", strategy.name());
                 inputs.add("kernel-source", from.source.identity());
                 // The image's exports are those of its build-id, which is an input already.
-                inputs.add("kernel-config", Digest::of(&from.config.text).as_str());
+                inputs
+                    .add("kernel-config", Digest::of(from.canonical_config().as_bytes()).as_str());
             }
         }
     }
@@ -201,10 +218,14 @@ pub struct Preparing<'a> {
     pub prefix: &'a Prefix,
     /// The prefix's compiler, as it says itself.
     pub compiler: &'a str,
+    /// The build-id of the kernel.
+    pub build_id: &'a str,
+    /// What the machine has of the kernel.
+    pub found: &'a Found,
     /// Where it works.
     pub work: &'a WorkDir,
-    /// Whether sources may be fetched.
-    pub network: bool,
+    /// It holds up the boot: no network, and not for an hour.
+    pub early: bool,
     /// Compiler jobs at once.
     pub jobs: u32,
     /// Runs it, step by step.
@@ -236,20 +257,38 @@ impl Preparing<'_> {
         }
         for candidate in &all.possible {
             let strategy = candidate.strategy;
-            match self.prepare(candidate) {
-                Ok(prepared) => {
-                    info!("kernel.tree: {:?}: {}", strategy.name(), prepared.tree.output.display());
-                    return Ok((candidate, prepared));
-                }
-                Err(error) if self.steps.cancel.is_set() => return Err(error),
-                Err(error) if crate::exit::of(&error) == Exit::NoSpace => return Err(error),
-                Err(error) => {
-                    tracing::warn!("kernel.tree: not {:?}: {error:#}", strategy.name());
-                    refused.push(Refused::of(strategy, &error, true));
-                }
-            }
+            let no = match self.pointless(strategy, &refused) {
+                Some(reason) => Refused { strategy, exit: Exit::Other, reason, tried: false },
+                None => match self.prepare(candidate) {
+                    Ok(prepared) => {
+                        let place = prepared.tree.output.display();
+                        info!("kernel.tree: {:?}: {place}", strategy.name());
+                        return Ok((candidate, prepared));
+                    }
+                    Err(error) if self.steps.cancel.is_set() => return Err(error),
+                    Err(error) if crate::exit::of(&error) == Exit::NoSpace => return Err(error),
+                    Err(error) => Refused::of(strategy, &error, true),
+                },
+            };
+            warn!("kernel.tree: not {:?}: {}", strategy.name(), no.reason);
+            refused.push(no);
         }
         Err(none_left(self.release, &refused))
+    }
+
+    /// Why this one need not be tried, after those that were refused. Building a whole kernel helps
+    /// only where its exports could not be recovered; a source or a configuration that was refused
+    /// stays what it is.
+    fn pointless(&self, strategy: Strategy, refused: &[Refused]) -> Option<String> {
+        if strategy != Strategy::Full {
+            return None;
+        }
+        if self.early {
+            return Some("building a whole kernel takes longer than a boot may be held up".into());
+        }
+        let same = |r: &&Refused| r.strategy == Strategy::Recovered && r.tried;
+        let before = refused.iter().find(same).filter(|r| r.exit != Exit::NoSymvers);
+        before.map(|_| "it would fail as \"recovered\" did".to_owned())
     }
 }
 
@@ -263,10 +302,14 @@ impl Preparing<'_> {
                 source.shown()
             );
         };
-        let read = |name: &str| read_plain(&output, &output.join(name));
-        let tree = Tree::of(&output, &output, self.release, read, None)?;
+        // What is below it is the owner's; this one is root's.
+        let top = self.layout.cache().join("sources");
+        let image = self.found.open(self.build_id)?;
+        let exports = self.found.exports(image.as_ref(), self.jobs)?;
+        let read = |name: &str| read_plain(&top, &output.join(name));
+        let tree = Tree::of(&output, &output, self.release, read, exports)?;
         let prepared = self.shipped(&tree)?;
-        let made_in = prepared.made_in.or(Some(output));
+        let made_in = prepared.made_in.or(Some(top));
         Ok(Prepared { made_in, ..prepared })
     }
 
@@ -275,7 +318,7 @@ impl Preparing<'_> {
         source.obtain(&mut Obtain {
             layout: self.layout,
             prefix: self.prefix,
-            network: self.network,
+            network: !self.early,
             cancel: self.steps.cancel,
             report: &mut |text| progress.stage(text),
         })

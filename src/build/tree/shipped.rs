@@ -14,7 +14,7 @@ use crate::build::harvest::read_plain;
 use crate::build::output::reason_of;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::kernel::{Config, Tree, guard};
+use crate::kernel::{Config, Image, Tree, guard};
 use crate::prefix::enter::Place;
 
 /// What `make modules_prepare` needs beside the headers; packages that want it to work have it.
@@ -28,6 +28,8 @@ impl Preparing<'_> {
         let place = self.prefix.place(&self.work.top, tree, self.steps.cancel)?;
         let broken = self.broken(&place)?;
         if broken.is_empty() {
+            let image = self.found.open(self.build_id)?;
+            self.check(tree, &place, image.as_ref())?;
             return Ok(Prepared { tree: tree.clone(), place, made_in: None });
         }
         let named = broken.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
@@ -40,6 +42,18 @@ impl Preparing<'_> {
         }
         info!("the tree's own programs cannot run in the prefix and are compiled anew: {named}");
         self.copied(tree)
+    }
+
+    /// Whether the tree is whole, and of the kernel that is built for: there may be several builds of
+    /// one release.
+    fn check(&mut self, tree: &Tree, place: &Place, image: Option<&Image>) -> Result<()> {
+        if let Some(image) = image {
+            let exports = image.symvers().exit(Exit::NoSymvers)?;
+            let table = format!("{}/Module.symvers", tree.output.display());
+            guard::exports(&table, &tree.symvers, &exports)?;
+        }
+        let kernel = Kernel { source: tree.source.clone(), output: tree.output.clone() };
+        self.probe(&kernel, place, image, false)
     }
 
     /// Which of the tree's programs cannot run, and why, as the dynamic loader says it (ld.so(8),
@@ -79,9 +93,10 @@ impl Preparing<'_> {
         let given = Given::make(self.layout, self.release, &given)?;
         self.settle(&kernel, Some(&given))?;
         drop(given);
-        self.probe(&kernel, None)?;
-        let Kernel { source, output } = kernel;
-        let tree = Tree { output, source, ..tree.clone() };
+        let image = self.found.open(self.build_id)?;
+        let tree =
+            Tree { output: kernel.output.clone(), source: kernel.source.clone(), ..tree.clone() };
+        self.check(&tree, &place, image.as_ref())?;
         Ok(Prepared { tree, place, made_in: Some(self.work.top.clone()) })
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -159,7 +159,10 @@ impl Contents {
         let meta = fs::symlink_metadata(path).with_context(shown)?;
         if meta.is_file() {
             if meta.permissions().mode() & 0o111 != 0 {
-                let file = File::open(path).with_context(shown)?;
+                // It may be the prefix's owner's, and no file any more: nothing is followed or waited for.
+                let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+                let open = File::options().read(true).custom_flags(flags).open(path);
+                let file = open.with_context(shown)?;
                 let bound = elf::binding(file, path)?;
                 self.programs.extend(bound.map(|b| (path.to_owned(), b.interpreter)));
             }
