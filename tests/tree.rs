@@ -83,6 +83,36 @@ fn every_strategy_that_is_not_taken_says_why() {
     lab.assert_store_untouched("no source");
 }
 
+#[test]
+fn a_kernel_that_this_openzfs_does_not_support_ends_with_13_before_anything_is_compiled() {
+    let lab = Native::boot("tree-unsupported");
+    let kernel = lab::kernel::kernel("trixie", "amd64", "linux-image-cloud-amd64").unwrap();
+    let release = &kernel.release;
+    let headers = kernel.symvers.parent().unwrap();
+    run(Command::new("cp").arg("-a").arg(headers).arg(lab.state.path("/opt/tree"))).unwrap();
+    run(Command::new("chown").args(["-R", "root:root"]).arg(lab.state.path("/opt/tree"))).unwrap();
+    fs::copy(&kernel.image, lab.state.path("/opt/vmlinuz")).unwrap();
+    let (tarball, version) = lab::source::older_zfs("bookworm").unwrap();
+    fs::copy(&tarball, lab.state.path("/opt/zfs.tar.gz")).unwrap();
+    let build = |experimental: bool| {
+        lab.configure(&format!(
+            "[kernel]\nbuild-dir = \"/opt/tree\"\nimage = \"/opt/vmlinuz\"\ntree = [\"shipped\"]\n\
+             [zfs]\nversion = \"{version}\"\nsource = \"/opt/zfs.tar.gz\"\nlinux-experimental = {experimental}\n"
+        ));
+        lab.exec(&format!("/usr/lib/zfs-prefix/zfs-build --force --kernel-release {release}"))
+    };
+    let refused = build(false);
+    assert_eq!(refused.status, 13, "{}", refused.output);
+    for said in [release.as_str(), version.as_str(), "6.2", "zfs.linux-experimental"] {
+        assert!(refused.output.contains(said), "{said:?} is missing:\n{}", refused.output);
+    }
+    assert!(!refused.output.contains("stage kernel"), "{}", refused.output);
+    lab.assert_store_untouched("not supported");
+    let tried = build(true);
+    assert_ne!(tried.status, 13, "{}", tried.output);
+    assert!(tried.output.contains("stage kernel"), "the option overrides it: {}", tried.output);
+}
+
 /// A program of the headers of a newer Debian: linked for a C library that the prefix is older than.
 fn newer_modpost(lab: &Native) -> std::path::PathBuf {
     let apt = Apt::open(apt::ROOT).unwrap();

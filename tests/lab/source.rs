@@ -61,3 +61,39 @@ pub fn lines(path: &Path) -> Result<Vec<String>> {
     lines.sort();
     Ok(lines)
 }
+
+/// The tarball of another OpenZFS, and its version: that of `suite`, as the archive has its source.
+pub fn older_zfs(suite: &str) -> Result<(PathBuf, String)> {
+    let apt = Apt::open(apt::ROOT)?;
+    let _lock = cache::lock("apt-other")?;
+    let dir = super::dir().join("apt").join(format!("{suite}-sources"));
+    fs::create_dir_all(dir.join("lists/partial"))?;
+    let list = fs::read_to_string(apt.sources())?;
+    let main = format!(" {} main", apt.suite);
+    let line = list.lines().find(|line| line.contains(&main)).context("a line of sources.list")?;
+    let before = line.split(&main).next().unwrap_or_default().replacen("deb ", "deb-src ", 1);
+    fs::write(dir.join("sources.list"), format!("{before} {suite} contrib\n"))?;
+    let get = |args: &[&str]| {
+        let mut get = Command::new("apt-get");
+        get.current_dir(&dir).env("APT_CONFIG", apt.config());
+        get.arg("-o").arg(format!("Dir::State::lists={}/lists", dir.display()));
+        get.arg("-o").arg(format!("Dir::Etc::SourceList={}/sources.list", dir.display()));
+        run(get.args(args))
+    };
+    let found = || -> Result<Option<(PathBuf, String)>> {
+        for entry in fs::read_dir(&dir)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let version =
+                name.strip_prefix("zfs-linux_").and_then(|n| n.strip_suffix(".orig.tar.gz"));
+            if let Some(version) = version {
+                return Ok(Some((dir.join(&name), version.to_owned())));
+            }
+        }
+        Ok(None)
+    };
+    if found()?.is_none() {
+        get(&["update"])?;
+        get(&["source", "--download-only", "--only-source", "zfs-linux"])?;
+    }
+    found()?.with_context(|| format!("{}: no zfs-linux of {suite}", dir.display()))
+}
