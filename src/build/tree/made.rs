@@ -177,15 +177,15 @@ impl Preparing<'_> {
         shipped: Option<Symvers>,
     ) -> Result<Tree> {
         let place = kernel.place(&self.work.top);
-        // The exports are those of vmlinux.o. Linking vmlinux itself would want BTF, and thus debug
+        // The exports are those of vmlinux.o, which this makes. Linking vmlinux itself would want BTF, and thus debug
         // information of everything. Before 5.17 kbuild knows only the whole.
         let makefile = kernel.source.join("Makefile");
-        let script = r#"grep -Eq '^vmlinux\.o[ :]' "$1" && echo yes || echo no"#;
+        let script = r#"grep -q '^vmlinux_o:' "$1" && echo yes || echo no"#;
         let known = self.prefix.run("bash", &place).args(["-c", script, "bash"]).arg(makefile);
         let run = kernel.make(self, &place);
         let run = match known.output(self.steps.cancel)?.trim() {
             "yes" => run
-                .args(["vmlinux.o", "modules"])
+                .args(["vmlinux_o", "modules"])
                 .args(NO_DEBUG_INFO)
                 .arg("CONFIG_DEBUG_INFO_BTF_MODULES="),
             _ => run.args(["vmlinux", "modules"]),
