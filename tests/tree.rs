@@ -69,6 +69,15 @@ fn a_tree_that_is_not_the_shipped_kernels_is_refused_by_the_name_of_what_differs
     lab.assert_store_untouched("another configuration");
     lab.assert_no_process_of_the_build("another configuration");
     assert_eq!(lab.check("find /var/cache/zfs-prefix -name '*.given'"), "", "what root had given");
+
+    // The shape of CoreOS's and Flatcar's: an initramfs is built in, which nobody else has.
+    let config = format!("/usr/lib/modules/{}/config", lab.release);
+    lab.check(&format!(
+        "sed 's/^CONFIG_INITRAMFS_SOURCE=.*/CONFIG_INITRAMFS_SOURCE=\"bootengine.cpio\"/' {config} > /etc/config && \
+         printf 'CONFIG_INITRAMFS_%s\\n' ROOT_UID=0 ROOT_GID=0 COMPRESSION_GZIP=y >> /etc/config"
+    ));
+    lab.start_until("configuring");
+    lab.check("systemctl stop UNIT");
 }
 
 #[test]
