@@ -149,7 +149,8 @@ pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, keys: &Path, shown: &str) 
     refused(with, &check, shown, keys)
 }
 
-/// `git verify-tag` of `tag` in `repository`.
+/// `git verify-tag` of `refs/tags/TAG` in `repository`; what was signed has to be that tag, not
+/// another one (an older one) under its name.
 ///
 /// # Errors
 /// [`Exit::Refused`], with what git said.
@@ -167,10 +168,27 @@ pub(super) fn tag(
     let script = "export GNUPGHOME=/tmp/gnupg; mkdir -m 0700 $GNUPGHOME || exit; \
                   gpg --batch --no-tty --quiet --no-autostart --import \"$1\" || \
                   { echo \"$1: no usable OpenPGP public key in it\"; exit 1; }; \
-                  exec git -C \"$2\" -c gpg.program=gpg verify-tag -- \"$3\"";
+                  exec git -C \"$2\" -c gpg.program=gpg -c gpg.ssh.program=false \
+                  -c gpg.x509.program=false verify-tag -- \"refs/tags/$3\"";
     let run = with.program("bash", &why, place)?.args(["-c", script, "bash"]);
     let run = run.arg(keys).arg(repository).arg(tag).env("GIT_CONFIG_NOSYSTEM", "1");
-    refused(with, &run, &shown, keys)
+    refused(with, &run, &shown, keys)?;
+    let signed = with
+        .program("git", &why, place)?
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .arg("-C")
+        .arg(repository)
+        .args(["for-each-ref", "--format=%(tag)", "--"])
+        .arg(format!("refs/tags/{tag}"))
+        .output(with.cancel)?;
+    if signed.trim_end_matches('\n') != tag {
+        fail!(
+            Exit::Refused,
+            "{shown}: what was signed is the tag {:?}; the repository shows it under another name",
+            signed.trim()
+        );
+    }
+    Ok(())
 }
 
 /// The last eight hexadecimal digits of the id of the one key in `keys`.

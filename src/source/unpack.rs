@@ -113,18 +113,43 @@ pub(super) fn git(
     // this from a file only.
     let trust = program(with, &place)?.args(["config", "--global", "safe.directory", "*"]);
     trust.output(with.cancel)?;
-    let clone = program(with, &place)?
-        .args(["clone", "--progress", "--depth=1", "--single-branch", "--branch", tag, "--", url])
-        .arg(&content);
+    let name = format!("refs/tags/{tag}");
+    let init = program(with, &place)?.args(["init", "--quiet", "--template="]).arg(&content);
     let exit = if local.is_some() { Exit::NoKernelSource } else { Exit::Network };
-    run(with, &clone, || format!("{shown}: cannot be cloned"), exit)?;
+    run(with, &init, || format!("{shown}: cannot be cloned"), exit)?;
+    // By its full name: a server may have a branch called like the tag, and more than was asked for.
+    let fetch = program(with, &place)?
+        .arg("-C")
+        .arg(&content)
+        .args(["fetch", "--progress", "--depth=1", "--no-tags", "--", url])
+        .arg(format!("{name}:{name}"));
+    fetch_tag(with, &fetch, &shown, exit)?;
     place.network = false;
     if let Proof::Keys(keys) = proof {
-        signature::tag(with, &content, &place, tag, keys).context(shown)?;
+        signature::tag(with, &content, &place, tag, keys).context(shown.clone())?;
     }
+    // Only now, and of that very object: what else the server sent is in no working tree.
+    let checkout = program(with, &place)?.arg("-C").arg(&content);
+    let checkout = checkout
+        .args(["checkout", "--progress", "--detach"])
+        .arg(format!("{name}^{{commit}}"))
+        .arg("--");
+    run(with, &checkout, || format!("{shown}: cannot be checked out"), Exit::NoKernelSource)?;
     // The kernel's own scripts would name it in the release (scripts/setlocalversion).
     let remove = with.prefix.run("rm", &place).arg("-rf").arg(content.join(".git"));
     remove.output(with.cancel).map(drop)
+}
+
+/// `git fetch` of one tag. A tag that the repository does not have will not be there at the next try.
+fn fetch_tag(with: &Obtain<'_>, fetch: &Run, shown: &str, exit: Exit) -> Result<()> {
+    let error = match fetch.output(with.cancel) {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    let missing = format!("{error:#}").contains("couldn't find remote ref");
+    let exit = if missing { Exit::NoKernelSource } else { exit };
+    let why = if missing { ": there is no such tag; see kernel.source" } else { "" };
+    Err(error).with_context(|| format!("{shown}: cannot be cloned{why}")).exit(exit)
 }
 
 /// git; its configuration is the one in HOME, which is a directory of our own.
@@ -133,6 +158,9 @@ fn program(with: &Obtain<'_>, place: &Place) -> Result<Run> {
         .program("git", "kernel.source is a git repository", place)?
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_TERMINAL_PROMPT", "0")
+        .env("LC_ALL", "C")
+        // Also after a redirect; http:// and a program of the address's choice are neither.
+        .env("GIT_ALLOW_PROTOCOL", "https:file")
         .args(["-c", "advice.detachedHead=false"]);
     Ok(match crate::fetch::authorities() {
         Some(file) => git.env("GIT_SSL_CAINFO", file),

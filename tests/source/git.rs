@@ -64,6 +64,29 @@ fn one_signed_tag_of_a_repository_becomes_a_tree_without_git_in_it() {
 }
 
 #[test]
+fn a_signature_counts_for_the_tags_own_commit_and_under_its_own_name_only() {
+    let world = World::new();
+    let good = world.key("good");
+    let dir = repository(&world);
+    // Something else in a branch that is called like the signed tag.
+    git(&world, &dir, &["checkout", "--quiet", "-b", "v6.1"]);
+    fs::write(dir.join("COPYING"), "evil").unwrap();
+    git(&world, &dir, &["commit", "--quiet", "--all", "-m", "evil"]);
+    let source = format!("git+file://{}", dir.display());
+    world.configure(&format!("[kernel]\nsource = {source:?}\nsource-key = {good:?}\n"));
+    let done = world.obtain(&["kernel", "6.1.0"]);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    let copying = Path::new(done.line("source")).join("COPYING");
+    assert_eq!(fs::read_to_string(copying).unwrap(), "v6.1", "the branch is not the tag");
+
+    // The genuine object of an older tag, as a newer one.
+    git(&world, &dir, &["update-ref", "refs/tags/v6.4", "refs/tags/v6.1"]);
+    let renamed = World::new();
+    renamed.configure(&format!("[kernel]\nsource = {source:?}\nsource-key = {good:?}\n"));
+    renamed.refuses("renamed", &["kernel", "6.4.0"], 15, "what was signed is the tag \"v6.1\"");
+}
+
+#[test]
 fn a_signed_tag_is_cloned_from_an_https_server_once_without_its_history() {
     let world = World::new();
     let server = Server::start(Certificate::Good, &world.authority);
