@@ -210,6 +210,36 @@ fn what_is_no_kernels_source_is_named_and_leaves_nothing() {
 }
 
 #[test]
+fn a_source_of_another_kernel_is_refused_with_both_versions() {
+    let world = World::new();
+    let dir = world.small();
+    let archive = world.archive("a.tar.gz", "--gzip");
+    let makefile = fs::read_to_string(dir.join("Makefile")).unwrap();
+    let number = |name: &str| {
+        let found = makefile.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+        found.unwrap().to_owned()
+    };
+    let sublevel: u32 = number("SUBLEVEL").parse().unwrap();
+    assert_eq!((&*number("VERSION"), &*number("PATCHLEVEL")), ("6", "1"));
+    let has = format!("is the source of Linux 6.1.{sublevel}");
+    for source in [&archive, &dir] {
+        world.configure(&format!("kernel.source = {source:?}"));
+        for (release, good) in [
+            (format!("6.1.{sublevel}-flatcar"), true),
+            ("6.1.0-56-cloud-amd64".to_owned(), true),
+            (format!("6.1.{}-flatcar", sublevel + 4), false),
+            ("6.12.0-56-cloud-amd64".to_owned(), false),
+        ] {
+            let ran = world.obtain(&["kernel", &release]);
+            let expected = if good { 0 } else { 10 };
+            assert_eq!(ran.status, Some(expected), "{source:?} {release}: {}", ran.said);
+            let named = ran.said.contains(&has) && ran.said.contains("set kernel.source");
+            assert_eq!(named, !good, "{source:?} {release}: {}", ran.said);
+        }
+    }
+}
+
+#[test]
 fn killed_at_any_point_no_half_tree_is_taken_for_a_whole_one() {
     let mut killed = 0;
     for call in ["mkdir", "rename", "fchown", "fsync", "syncfs", "unlink", "ftruncate"] {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::cached::{Cached, Signed};
 use super::proof::{Proof, check_keys};
 use super::system::SIGNER;
-use super::{Obtain, signature, system, tree, unpack};
+use super::{Obtain, signature, system, tree, unpack, version};
 use crate::config::{self, Pinned, Settings};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -133,7 +133,7 @@ impl KernelSource {
             Kind::Git => self.clone(with, &patches)?,
             Kind::Directory if patches.is_empty() => {
                 let dir = self.directory()?;
-                return Ok(obtained(dir));
+                return self.checked(&dir, "");
             }
             Kind::Directory => self.copy(with, &patches)?,
             Kind::Tarball | Kind::Rpm => self.archive(with, &patches)?,
@@ -142,7 +142,18 @@ impl KernelSource {
         if self.kind == Kind::Rpm {
             return unpack::devel_tree(&tree, &self.release).map(Obtained::BuildTree);
         }
-        Ok(obtained(tree))
+        self.checked(&top, tree::CONTENT)
+    }
+
+    /// The tree called `name` in `top`; a source only when it is this kernel's. A build tree says of
+    /// which release it is itself.
+    fn checked(&self, top: &Path, name: &str) -> Result<Obtained> {
+        let obtained = obtained(top.join(name));
+        if matches!(obtained, Obtained::Source(_)) {
+            let makefile = Path::new(name).join("Makefile");
+            version::check(top, &makefile, &self.release, &self.shown())?;
+        }
+        Ok(obtained)
     }
 
     fn patches(&self, with: &mut Obtain<'_>) -> Result<Vec<(PathBuf, String)>> {
