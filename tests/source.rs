@@ -269,3 +269,44 @@ fn killed_at_any_point_no_half_tree_is_taken_for_a_whole_one() {
     }
     assert!(killed >= 8, "only {killed} were killed");
 }
+
+#[test]
+fn killed_while_an_old_tree_is_removed_no_half_of_it_is_taken_for_a_whole_one() {
+    let mut killed = 0;
+    let cases =
+        [("unlink", 1), ("unlink", 2), ("unlinkat", 1), ("unlinkat", 3), ("rename,renameat", 6)];
+    for (call, when) in cases {
+        let case = format!("{call} number {when}");
+        let world = World::new();
+        let archives: Vec<_> = (0..4)
+            .map(|number| {
+                fs::write(world.small().join("COPYING"), number.to_string()).unwrap();
+                world.archive(&format!("{number}.tar"), "--no-auto-compress")
+            })
+            .collect();
+        let obtain = |number: usize, by: &[&str]| {
+            world.configure(&format!("kernel.source = {:?}", archives[number]));
+            world.wrapped(by, &["kernel", RELEASE])
+        };
+        for number in 0..3 {
+            let done = obtain(number, &[]);
+            assert_eq!(done.status, Some(0), "{case}: {}", done.said);
+        }
+        // The fourth evicts the first.
+        let inject = format!("inject={call}:signal=KILL:when={when}");
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+        killed += usize::from(obtain(3, &strace).status != Some(0));
+        for number in [0, 3, 0] {
+            let done = obtain(number, &[]);
+            assert_eq!(done.status, Some(0), "{case}: {}", done.said);
+            let tree = Path::new(done.line("source"));
+            for file in ["Makefile", "Kbuild", "README", "scripts/Makefile.modpost"] {
+                assert!(tree.join(file).is_file(), "{case}: {file} is gone");
+            }
+            let copying = fs::read_to_string(tree.join("COPYING")).unwrap();
+            assert_eq!(copying, number.to_string(), "{case}");
+        }
+        assert_eq!(world.trees().len(), 3, "{case}: {:?}", world.trees());
+    }
+    assert!(killed >= 4, "only {killed} were killed");
+}

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::proof::Proof;
+use super::tree::remove_tree;
 use super::{Obtain, signature};
 use crate::build::{Interrupted, network};
 use crate::config::Source;
@@ -307,7 +308,12 @@ pub(super) fn keep(dir: &Path, most: usize, new: &Path) -> Result<()> {
         tracing::info!("{}: not used for long, removed", of.display());
         // The record first: without it the rest counts for nothing.
         fs::remove_file(&record)?;
-        match if of.is_dir() { fs::remove_dir_all(&of) } else { fs::remove_file(&of) } {
+        sync_dir(dir)?;
+        if of.is_dir() {
+            remove_tree(&of)?;
+            continue;
+        }
+        match fs::remove_file(&of) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(e).with_context(|| format!("{}: cannot be removed", of.display()));
             }
