@@ -240,6 +240,40 @@ fn a_source_of_another_kernel_is_refused_with_both_versions() {
 }
 
 #[test]
+fn what_anybody_but_root_and_the_prefixs_owner_can_change_is_refused() {
+    const OTHER: u32 = 4343;
+    let world = World::new();
+    let good = world.key("good");
+    let home = world.share.join("home");
+    fs::create_dir(&home).unwrap();
+    let dir = home.join("linux-6.1");
+    Command::new("cp").arg("-a").arg(world.small()).arg(&dir).status().unwrap();
+    let archive = home.join("a.tar.gz");
+    fs::copy(world.archive("a.tar.gz", "--gzip"), &archive).unwrap();
+    let give = |path: &Path, uid: u32| chown(path, Some(uid), Some(uid)).unwrap();
+    for (owner, status) in [(OTHER, 10), (OWNER, 0), (0, 0)] {
+        for source in [&dir, &archive] {
+            for path in [&home, &dir, &archive] {
+                give(path, owner);
+            }
+            world.configure(&format!("kernel.source = {source:?}"));
+            let ran = world.obtain(&["kernel", RELEASE]);
+            assert_eq!(ran.status, Some(status), "{source:?} of {owner}: {}", ran.said);
+            let says = "it belongs to uid 4343, neither root nor the prefix's owner (uid 4242)";
+            assert_eq!(ran.said.contains(says), status != 0, "{source:?}: {}", ran.said);
+        }
+    }
+    let keys = home.join("keys.asc");
+    fs::copy(good, &keys).unwrap();
+    give(&home, OWNER);
+    let url = "https://localhost:1/linux.tar.xz";
+    world.configure(&format!("[kernel]\nsource = {url:?}\nsource-key = {keys:?}"));
+    let ran = world.obtain(&["kernel", RELEASE]);
+    assert_eq!(ran.status, Some(15), "keys in a directory of the owner's: {}", ran.said);
+    assert!(ran.said.contains("keys.asc"), "{}", ran.said);
+}
+
+#[test]
 fn killed_at_any_point_no_half_tree_is_taken_for_a_whole_one() {
     let mut killed = 0;
     for call in ["mkdir", "rename", "fchown", "fsync", "syncfs", "unlink", "ftruncate"] {

@@ -11,12 +11,12 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::proof::Proof;
+use super::proof::{Proof, check_owner};
 use super::tree::remove_tree;
 use super::{Obtain, signature};
 use crate::build::{Interrupted, network};
 use crate::config::Source;
-use crate::exit::{self, Exit};
+use crate::exit::{self, Exit, WithExit};
 use crate::fail;
 use crate::fetch::{self, Part, Wanted, Watch, megabytes};
 use crate::store::{Digest, sync_dir, write_atomic};
@@ -77,6 +77,11 @@ impl Cached {
     /// # Errors
     /// [`Exit::Network`], [`Exit::Refused`], [`Exit::NoSpace`], [`Cached::unreadable`].
     pub(super) fn get(&self, with: &mut Obtain<'_>) -> Result<Got> {
+        if let (Source::File(path), Proof::Local) = (&self.source, &self.proof) {
+            check_owner(path, with.prefix.user.uid)
+                .with_context(|| format!("{}: {}", self.key, path.display()))
+                .exit(self.unreadable)?;
+        }
         let dir = with.dir("files")?;
         let name = self.name();
         let (path, record) = (dir.join(&name), dir.join(format!("{name}.json")));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::cached::{Cached, Signed};
-use super::proof::{Proof, check_keys};
+use super::proof::{Proof, check_keys, check_owner};
 use super::system::SIGNER;
 use super::{Obtain, signature, system, tree, unpack, version};
 use crate::config::{self, Pinned, Settings};
@@ -132,7 +132,7 @@ impl KernelSource {
         let top = match self.kind {
             Kind::Git => self.clone(with, &patches)?,
             Kind::Directory if patches.is_empty() => {
-                let dir = self.directory()?;
+                let dir = self.directory(with)?;
                 return self.checked(&dir, "");
             }
             Kind::Directory => self.copy(with, &patches)?,
@@ -208,6 +208,11 @@ impl KernelSource {
             fail!(Exit::Other, "{}: no repository", self.pinned);
         };
         let id = self.id(&format!("{url} {tag} {}", self.proof.identity()), patches);
+        if let (Some(path), Proof::Local) = (url.strip_prefix("file://"), &self.proof) {
+            check_owner(Path::new(path), with.prefix.user.uid)
+                .with_context(|| format!("{KEY}: {path}"))
+                .exit(Exit::NoKernelSource)?;
+        }
         if !with.network && self.pinned.asks_network() && !tree::is_there(with, &id)? {
             fail!(
                 Exit::Network,
@@ -223,7 +228,7 @@ impl KernelSource {
     }
 
     fn copy(&self, with: &mut Obtain<'_>, patches: &[(PathBuf, String)]) -> Result<PathBuf> {
-        let from = self.directory()?;
+        let from = self.directory(with)?;
         let id = self.id(&unpack::stamp(&from)?, patches);
         tree::get(with, &id, |with, dir| {
             with.say(&format!("copying {}", from.display()));
@@ -243,13 +248,13 @@ impl KernelSource {
         Ok(())
     }
 
-    /// The directory that is configured, when nobody can change it but root and one user.
-    fn directory(&self) -> Result<PathBuf> {
+    /// The directory that is configured, when nobody can change it but root and the prefix's owner.
+    fn directory(&self, with: &Obtain<'_>) -> Result<PathBuf> {
         let config::Place::File(path) = &self.pinned.place else {
             fail!(Exit::Other, "{}: no directory", self.pinned);
         };
         let path = PathBuf::from(path);
-        crate::prefix::owner_on_the_way(&path)
+        check_owner(&path, with.prefix.user.uid)
             .with_context(|| format!("{KEY}: {}", path.display()))
             .exit(Exit::NoKernelSource)?;
         if !path.is_dir() {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use crate::config::Pinned;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+use crate::prefix::owner_on_the_way;
 use crate::store::Digest;
 
 /// What has to be shown before a source is used.
@@ -75,6 +76,21 @@ impl Proof {
     }
 }
 
+/// Refuses a place on this machine that anybody but root and `owner`, the prefix's, has a say in:
+/// who can write there decides what root loads.
+///
+/// # Errors
+/// It is somebody else's, or is not there.
+pub(super) fn check_owner(path: &Path, owner: u32) -> Result<()> {
+    let uid = owner_on_the_way(path)?;
+    if uid != 0 && uid != owner {
+        anyhow::bail!(
+            "it belongs to uid {uid}, neither root nor the prefix's owner (uid {owner}): who can write to it decides what is loaded into the kernel; move it to a directory of root's"
+        );
+    }
+    Ok(())
+}
+
 /// Whether `path` is a file of public keys that nobody but root decides.
 ///
 /// # Errors
@@ -82,11 +98,21 @@ impl Proof {
 pub(super) fn check_keys(path: &Path) -> Result<()> {
     let shown = || format!("{}: the keys that the source has to be signed with", path.display());
     let meta = fs::metadata(path).with_context(shown).exit(Exit::Refused)?;
-    let roots = meta.uid() == nix::unistd::geteuid().as_raw() && meta.mode() & 0o022 == 0;
+    let root = nix::unistd::geteuid().as_raw();
+    let roots = meta.uid() == root && meta.mode() & 0o022 == 0;
     if !meta.is_file() || !roots || meta.mode() & 0o004 == 0 {
         fail!(
             Exit::Refused,
             "{}: whoever can write to it decides which sources are trusted; it has to be a regular file of root's with mode 0644",
+            path.display()
+        );
+    }
+    // Also of the directories: who can rename it can replace it.
+    let uid = owner_on_the_way(path).with_context(shown).exit(Exit::Refused)?;
+    if uid != root && uid != 0 {
+        fail!(
+            Exit::Refused,
+            "{}: a directory above it is uid {uid}'s, who decides then which sources are trusted",
             path.display()
         );
     }
