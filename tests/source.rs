@@ -162,6 +162,15 @@ fn a_directory_is_used_as_it_is_and_copied_for_patches() {
     let plain = world.obtain(&["kernel", RELEASE]);
     assert_eq!(plain.status, Some(0), "{}", plain.said);
     assert_eq!(Path::new(plain.line("source")), dir);
+    let modpost = dir.join("scripts/Makefile.modpost");
+    let text = fs::read_to_string(&modpost).unwrap();
+    let time = fs::metadata(&modpost).unwrap().modified().unwrap();
+    fs::write(&modpost, text.replacen('#', "%", 1)).unwrap();
+    let deep = world.obtain(&["kernel", RELEASE]);
+    assert_ne!(plain.line("identity"), deep.line("identity"), "a file deep in it was changed");
+    fs::write(&modpost, text).unwrap();
+    fs::File::options().write(true).open(&modpost).unwrap().set_modified(time).unwrap();
+    let plain = world.obtain(&["kernel", RELEASE]);
     let patch = world.patch();
     world.configure(&format!("[kernel]\nsource = {dir:?}\npatches = [{patch:?}]"));
     let patched = world.obtain(&["kernel", RELEASE]);

@@ -207,7 +207,9 @@ impl KernelSource {
         let config::Place::Git { url, tag } = &self.pinned.place else {
             fail!(Exit::Other, "{}: no repository", self.pinned);
         };
-        let id = self.id(&format!("{url} {tag} {}", self.proof.identity()), patches);
+        // A tag of a repository on this machine can be moved.
+        let object = stamp(&self.pinned);
+        let id = self.id(&format!("{url} {tag} {object} {}", self.proof.identity()), patches);
         if let (Some(path), Proof::Local) = (url.strip_prefix("file://"), &self.proof) {
             check_owner(Path::new(path), with.prefix.user.uid)
                 .with_context(|| format!("{KEY}: {path}"))
@@ -306,21 +308,35 @@ fn full(pinned: &Pinned) -> String {
     pinned.source().map_or_else(|| pinned.to_string(), |source| source.full())
 }
 
-/// What is known without reading it of a place on this machine.
+/// What is known without fetching of a place on this machine: of a file its size and time, of a
+/// directory that of all that is in it, of a repository what its tag is.
 fn stamp(pinned: &Pinned) -> String {
-    let config::Place::File(path) = &pinned.place else { return String::new() };
-    if pinned.sha256.is_some() {
-        return String::new();
-    }
-    let of = |path: &Path| {
-        let meta = fs::metadata(path).ok()?;
-        Some(format!("{} {} {}", path.display(), meta.len(), meta.mtime()))
+    let path = match &pinned.place {
+        config::Place::Git { url, tag } => return local_tag(url, tag).unwrap_or_default(),
+        config::Place::File(path) if pinned.sha256.is_none() => Path::new(path),
+        _ => return String::new(),
     };
-    let path = Path::new(path);
-    let mut all: Vec<String> = of(path).into_iter().collect();
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        all.extend(of(&entry.path()));
+    // Where it is not there, or cannot be read, obtaining it says so.
+    let Ok(meta) = fs::metadata(path) else { return String::new() };
+    match meta.is_dir() {
+        true => unpack::stamp(path).unwrap_or_default(),
+        false => format!("{} {}.{}", meta.len(), meta.mtime(), meta.mtime_nsec()),
     }
-    all.sort();
-    all.join("\n")
+}
+
+/// The object that a tag of a repository on this machine is: of a loose reference, or a packed one
+/// (gitrepository-layout(5)). None where references are kept in another way.
+fn local_tag(url: &str, tag: &str) -> Option<String> {
+    let path = Path::new(url.strip_prefix("file://")?);
+    let name = format!("refs/tags/{tag}");
+    let directory = [path.join(".git"), path.to_owned()].into_iter().find(|d| d.is_dir())?;
+    let object = |text: &str| {
+        let word = text.split_whitespace().next()?;
+        word.bytes().all(|b| b.is_ascii_hexdigit()).then(|| word.to_owned())
+    };
+    if let Ok(loose) = version::read(&directory, Path::new(&name)) {
+        return object(&loose);
+    }
+    let packed = version::read(&directory, Path::new("packed-refs")).ok()?;
+    packed.lines().find(|line| line.split(' ').nth(1) == Some(&name)).and_then(object)
 }

@@ -217,7 +217,8 @@ pub(super) fn check_source(tree: &Path, shown: &str) -> Result<()> {
     Ok(())
 }
 
-/// Which version of a directory this is: names, sizes, modes and times of all that is in it.
+/// Which version of a directory this is: names, sizes, modes and times of all that is in it but its
+/// history, which is not compiled.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`]: it cannot be read.
@@ -225,6 +226,9 @@ pub(super) fn stamp(dir: &Path) -> Result<String> {
     fn walk(dir: &Path, all: &mut Vec<String>) -> std::io::Result<()> {
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
+            if path.ends_with(".git") {
+                continue;
+            }
             let meta = fs::symlink_metadata(&path)?;
             let (mtime, nsec) = (meta.mtime(), meta.mtime_nsec());
             let (mode, size) = (meta.mode(), if meta.is_dir() { 0 } else { meta.len() });

@@ -13,8 +13,8 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::kernel::Release;
 
-/// Kernels have 70 KiB.
-const LARGEST: u64 = 1 << 20;
+/// A Makefile has 70 KiB, the list of a large repository's tags some hundreds.
+const LARGEST: u64 = 4 << 20;
 
 /// VERSION, PATCHLEVEL, SUBLEVEL and EXTRAVERSION of the top Makefile (Documentation/kbuild,
 /// `kernelversion`).
@@ -48,8 +48,11 @@ pub(super) fn check(top: &Path, makefile: &Path, release: &Release, shown: &str)
 }
 
 /// A file that somebody else may write to, in directories that are somebody else's: no link is
-/// followed, nothing is waited for, and not more than a Makefile is read.
-fn read(top: &Path, path: &Path) -> Result<String> {
+/// followed, nothing is waited for, and not more than 4 MiB are read.
+///
+/// # Errors
+/// It is not there, or no regular file.
+pub(super) fn read(top: &Path, path: &Path) -> Result<String> {
     let dir = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(top)?;
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)

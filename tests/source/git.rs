@@ -87,6 +87,26 @@ fn a_signature_counts_for_the_tags_own_commit_and_under_its_own_name_only() {
 }
 
 #[test]
+fn a_tag_on_this_machine_that_was_moved_is_another_source() {
+    let world = World::new();
+    world.key("good");
+    let dir = repository(&world);
+    world.configure(&format!("kernel.source = \"git+file://{}\"\n", dir.display()));
+    let args = ["kernel", "6.1.0"];
+    let first = world.obtain(&args);
+    assert_eq!(first.status, Some(0), "{}", first.said);
+    git(&world, &dir, &["pack-refs", "--all"]);
+    let packed = world.obtain(&args);
+    assert_eq!((packed.status, &packed.out), (Some(0), &first.out), "{}", packed.said);
+    git(&world, &dir, &["tag", "-f", "-a", "-m", "moved", "v6.1", "v6.2^{commit}"]);
+    let moved = world.obtain(&args);
+    assert_eq!(moved.status, Some(0), "{}", moved.said);
+    assert_ne!(moved.line("identity"), first.line("identity"));
+    let copying = Path::new(moved.line("source")).join("COPYING");
+    assert_eq!(fs::read_to_string(copying).unwrap(), "v6.2");
+}
+
+#[test]
 fn a_signed_tag_is_cloned_from_an_https_server_once_without_its_history() {
     let world = World::new();
     let server = Server::start(Certificate::Good, &world.authority);
