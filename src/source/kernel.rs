@@ -81,6 +81,12 @@ impl KernelSource {
         };
         let proof = Proof::of(&pinned, keys.as_deref(), kernel.allow_unsigned, cure)?;
         if let Proof::Keys(path) = &proof {
+            if kind == Kind::Directory {
+                fail!(
+                    Exit::Refused,
+                    "kernel.source: {pinned}: a directory has no signature, and kernel.source-key demands one: name a signed tarball or tag, or remove kernel.source-key"
+                );
+            }
             check_keys(path)?;
         }
         let patches = kernel.patches.iter().map(|template| {

@@ -39,10 +39,8 @@ impl Proof {
     ) -> Result<Proof> {
         match (&pinned.sha256, keys) {
             (Some(sha256), _) => Ok(Proof::Sha256(sha256.clone())),
-            // A tag brings its signature with it, from wherever.
-            (None, Some(keys)) if pinned.asks_network() || pinned.source().is_none() => {
-                Ok(Proof::Keys(keys.to_owned()))
-            }
+            // From wherever it is: that is what the key says.
+            (None, Some(keys)) => Ok(Proof::Keys(keys.to_owned())),
             _ if !pinned.asks_network() => Ok(Proof::Local),
             (None, None) if allow_unsigned => Ok(Proof::Unsigned),
             (None, _) => fail!(
