@@ -283,6 +283,28 @@ fn what_anybody_but_root_and_the_prefixs_owner_can_change_is_refused() {
 }
 
 #[test]
+fn more_patches_than_files_are_kept_all_stay_while_they_are_used() {
+    let world = World::new();
+    let archive = world.archive("a.tar", "--no-auto-compress");
+    let patches: Vec<_> = (0..26)
+        .map(|number| {
+            let patch = world.share.join(format!("{number}.patch"));
+            fs::write(&patch, format!("--- /dev/null\n+++ b/new-{number}\n@@ -0,0 +1 @@\n+x\n"))
+                .unwrap();
+            patch
+        })
+        .collect();
+    world.configure(&format!("[kernel]\nsource = {archive:?}\npatches = {patches:?}"));
+    let done = world.obtain(&["kernel", RELEASE]);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    let tree = Path::new(done.line("source"));
+    assert!((0..26).all(|number| tree.join(format!("new-{number}")).is_file()), "{}", done.said);
+    let again = world.obtain(&["kernel", RELEASE, "--offline"]);
+    assert_eq!((again.status, &again.out), (Some(0), &done.out), "{}", again.said);
+    assert!(!again.said.contains("fetching"), "nothing is got twice: {}", again.said);
+}
+
+#[test]
 fn killed_at_any_point_no_half_tree_is_taken_for_a_whole_one() {
     let mut killed = 0;
     for call in ["mkdir", "rename", "fchown", "fsync", "syncfs", "unlink", "ftruncate"] {

@@ -23,6 +23,10 @@ use crate::store::{Digest, sync_dir, write_atomic};
 
 /// So many files are kept: tarballs and patches of the running kernel, of the next, of OpenZFS.
 const KEPT: usize = 24;
+/// The kernel's source and OpenZFS's are obtained one after the other, an hour apart at most.
+const RECENT: Duration = Duration::from_secs(24 * 3600);
+/// So long a download that broke off is waited for.
+const LEFT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// At most so often is said how far a transfer is.
 const SAID_EVERY: Duration = Duration::from_millis(500);
 
@@ -120,7 +124,6 @@ impl Cached {
         };
         write_atomic(&record, &serde_json::to_vec(&of)?)?;
         part.remove();
-        keep(&dir, KEPT, &record)?;
         Ok(Got { path, sha256 })
     }
 
@@ -295,19 +298,63 @@ pub(super) fn used(record: &Path) {
     }
 }
 
-/// Removes all but the `most` records in `dir` that were used last, and what they are of; never
-/// `new`.
-pub(super) fn keep(dir: &Path, most: usize, new: &Path) -> Result<()> {
-    let mut records = Vec::new();
+/// Makes room among the files, after everything was obtained: of what was `used` for that nothing
+/// goes, however much it was. Leftovers of transfers that nobody went on with go too.
+///
+/// # Errors
+/// Something cannot be removed.
+pub(super) fn tidy(with: &Obtain<'_>, used: &[PathBuf]) -> Result<()> {
+    let dir = with.dir("files")?;
+    let used: Vec<PathBuf> = used.iter().map(|path| record_of(path)).collect();
+    keep(&dir, KEPT, RECENT, &used)?;
+    sweep(&dir)
+}
+
+fn record_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".json");
+    name.into()
+}
+
+/// Removes what has no record (of a download that broke off, or a crash) when it is older than
+/// [`LEFT`].
+fn sweep(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
         let path = entry?.path();
         let name = path.to_string_lossy();
-        if path != new && name.ends_with(".json") && !name.ends_with(".part.json") {
-            records.push((fs::metadata(&path)?.modified()?, path));
+        let record = name.ends_with(".json") && !name.ends_with(".part.json");
+        let age = fs::symlink_metadata(&path)?.modified()?.elapsed().unwrap_or_default();
+        if !record && !record_of(&path).exists() && age > LEFT {
+            tracing::info!("{}: left over, removed", path.display());
+            fs::remove_file(&path)
+                .with_context(|| format!("{}: cannot be removed", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes all but the `most` records in `dir` that were used last, and what they are of; never what
+/// was used within `recent`, for this build may have been what used it, and never `spared`.
+///
+/// # Errors
+/// Something cannot be removed.
+pub(super) fn keep(dir: &Path, most: usize, recent: Duration, spared: &[PathBuf]) -> Result<()> {
+    let (mut records, mut stay) = (Vec::new(), 0);
+    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+        let path = entry?.path();
+        let name = path.to_string_lossy();
+        if !name.ends_with(".json") || name.ends_with(".part.json") {
+            continue;
+        }
+        let at = fs::metadata(&path)?.modified()?;
+        // Of the future: the clock was set back.
+        match spared.contains(&path) || at.elapsed().map_or(true, |age| age < recent) {
+            true => stay += 1,
+            false => records.push((at, path)),
         }
     }
     records.sort();
-    let many = records.len().saturating_sub(most - 1);
+    let many = (records.len() + stay).saturating_sub(most);
     for (_, record) in records.into_iter().take(many) {
         let of = record.with_extension("");
         tracing::info!("{}: not used for long, removed", of.display());
@@ -355,10 +402,39 @@ mod tests {
         }
         fs::write(at("d.part.json"), "{}").unwrap();
         used(&at("c.json"));
-        keep(dir.path(), 2, &at("new.json")).unwrap();
+        keep(dir.path(), 2, Duration::ZERO, &[at("new.json")]).unwrap();
         let mut left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["c", "c.json", "d.part.json", "new", "new.json"]);
+        keep(dir.path(), 1, Duration::ZERO, &[at("new.json"), at("c.json")]).unwrap();
+        assert!(at("c").exists(), "nothing that is spared goes, however few are to be kept");
+    }
+
+    #[test]
+    fn leftovers_go_after_a_week_and_what_has_a_record_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let week = 7 * 24 * 3600;
+        for (name, age, stays) in [
+            ("whole", week * 9, true),
+            ("whole.json", week * 9, true),
+            ("a.part", week + 9, false),
+            ("a.part.json", week + 9, false),
+            ("b.part", week - 9, true),
+            ("b.part.json", week - 9, true),
+            ("unrecorded", week + 9, false),
+            (".tmpx", week + 9, false),
+        ] {
+            let path = dir.path().join(name);
+            fs::write(&path, "x").unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+            // Each is looked at beside those before it.
+            if name != "whole" {
+                sweep(dir.path()).unwrap();
+                assert_eq!(path.exists(), stays, "{name}");
+            }
+        }
+        assert!(dir.path().join("whole").exists());
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::cached::{Cached, Signed};
 use super::proof::{Proof, check_keys, check_owner};
 use super::system::SIGNER;
-use super::{Obtain, signature, system, tree, unpack, version};
+use super::{Obtain, cached, signature, system, tree, unpack, version};
 use crate::config::{self, Pinned, Settings};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -135,6 +135,7 @@ impl KernelSource {
     /// [`Exit::PrefixIncomplete`]: a program is missing; [`Exit::NoSpace`].
     pub fn obtain(&self, with: &mut Obtain<'_>) -> Result<Obtained> {
         let patches = self.patches(with)?;
+        let mut used: Vec<PathBuf> = patches.iter().map(|(path, _)| path.clone()).collect();
         let top = match self.kind {
             Kind::Git => self.clone(with, &patches)?,
             Kind::Directory if patches.is_empty() => {
@@ -142,8 +143,9 @@ impl KernelSource {
                 return self.checked(&dir, "");
             }
             Kind::Directory => self.copy(with, &patches)?,
-            Kind::Tarball | Kind::Rpm => self.archive(with, &patches)?,
+            Kind::Tarball | Kind::Rpm => self.archive(with, &patches, &mut used)?,
         };
+        cached::tidy(with, &used)?;
         let tree = top.join(tree::CONTENT);
         if self.kind == Kind::Rpm {
             return unpack::devel_tree(&tree, &self.release).map(Obtained::BuildTree);
@@ -180,7 +182,12 @@ impl KernelSource {
         self.patches.iter().map(fetch).collect()
     }
 
-    fn archive(&self, with: &mut Obtain<'_>, patches: &[(PathBuf, String)]) -> Result<PathBuf> {
+    fn archive(
+        &self,
+        with: &mut Obtain<'_>,
+        patches: &[(PathBuf, String)],
+        used: &mut Vec<PathBuf>,
+    ) -> Result<PathBuf> {
         let mut pinned = self.pinned.clone();
         if let (config::Place::Https(url), Proof::Keys(keys)) = (&pinned.place, &self.proof)
             && url.contains(SIGNER)
@@ -198,6 +205,7 @@ impl KernelSource {
             unreadable: Exit::NoKernelSource,
         };
         let file = cached.get(with)?;
+        used.push(file.path.clone());
         let id = self.id(&file.sha256, patches);
         tree::get(with, &id, |with, dir| {
             with.say(&format!("unpacking {}", self.pinned));

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -68,7 +69,7 @@ pub(super) fn get(
     write_atomic(&record, b"{}")?;
     fs::rename(&new, &path).with_context(|| format!("{}", path.display()))?;
     sync_dir(&trees)?;
-    keep(&trees, KEPT, &record)?;
+    keep(&trees, KEPT, Duration::ZERO, &[record])?;
     Ok(path)
 }
 
