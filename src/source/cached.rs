@@ -52,7 +52,8 @@ pub(super) struct Cached {
     /// The most bytes it can have.
     pub(super) largest: u64,
     pub(super) proof: Proof,
-    pub(super) signed: Signed,
+    /// None: it is known by its digest or not at all.
+    pub(super) signed: Option<Signed>,
     /// The status when it is on this machine and cannot be read.
     pub(super) unreadable: Exit,
 }
@@ -152,7 +153,10 @@ impl Cached {
     fn fetch(&self, with: &mut Obtain<'_>, part: &Part) -> Result<(String, u64)> {
         with.say(&format!("fetching {}", self.source));
         let signature = match &self.proof {
-            Proof::Keys(_) => self.signature()?,
+            Proof::Keys(_) => {
+                let this = self.clone();
+                apart(with, move |_| this.signature())?
+            }
             _ => None,
         };
         self.transfer(with, part)?;
@@ -171,15 +175,16 @@ impl Cached {
         if let Proof::Keys(keys) = &self.proof {
             let shown = self.source.to_string();
             match self.signed {
-                Signed::Rpm => signature::rpm(with, &part.path, keys, &shown)?,
-                Signed::File | Signed::Uncompressed => {
+                Some(Signed::Rpm) => signature::rpm(with, &part.path, keys, &shown)?,
+                Some(Signed::File | Signed::Uncompressed) => {
                     let signature = signature.unwrap_or_default();
                     let packed = match self.signed {
-                        Signed::Uncompressed => fetch::name(&self.source),
+                        Some(Signed::Uncompressed) => fetch::name(&self.source),
                         _ => String::new(),
                     };
                     signature::detached(with, &part.path, &packed, &signature, keys, &shown)?;
                 }
+                None => fail!(Exit::Refused, "{shown}: nothing says where its signature is"),
             }
         }
         tracing::info!("{}: {} bytes, {}", self.source, size, self.proof.shown());
@@ -189,9 +194,9 @@ impl Cached {
     /// The text of the signature beside it, if that is where it is.
     fn signature(&self) -> Result<Option<String>> {
         let (of, suffix) = match self.signed {
-            Signed::Rpm => return Ok(None),
-            Signed::File => (self.source.clone(), ".asc"),
-            Signed::Uncompressed => (uncompressed(&self.source), ".sign"),
+            None | Some(Signed::Rpm) => return Ok(None),
+            Some(Signed::File) => (self.source.clone(), ".asc"),
+            Some(Signed::Uncompressed) => (uncompressed(&self.source), ".sign"),
         };
         let get = match &of {
             Source::Https(_) => Some(fetch::client()?),
@@ -208,12 +213,9 @@ impl Cached {
         }
     }
 
-    /// In another thread, so that a signal is heeded while a server is silent. That thread ends
-    /// with the process, and what it still writes is a part that counts for nothing.
     fn transfer(&self, with: &mut Obtain<'_>, part: &Part) -> Result<()> {
-        let (sender, receiver) = mpsc::channel();
         let (this, part) = (self.clone(), part.clone());
-        std::thread::spawn(move || {
+        apart(with, move |tell| {
             let wanted = Wanted {
                 source: &this.source,
                 key: this.key,
@@ -223,34 +225,41 @@ impl Cached {
                 size_key: None,
                 unreadable: this.unreadable,
             };
-            let mut tell = Tell { sender: sender.clone(), said: None };
-            let result = fetch::file(&wanted, None, &part, &mut tell);
-            // Nobody listens any more after a signal.
-            let _ = sender.send(Told::Done(result));
-        });
-        loop {
-            match receiver.recv_timeout(Duration::from_millis(100)) {
-                Ok(Told::Done(result)) => return result,
-                Ok(Told::Have(text)) => (with.report)(&text),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    fail!(Exit::Other, "{}: the transfer broke off", self.source)
-                }
-            }
-            if with.cancel.is_set() {
-                return Err(Interrupted.into());
-            }
+            fetch::file(&wanted, None, &part, tell)
+        })
+    }
+}
+
+/// Does something in another thread, so that a signal is heeded while a server is silent. That
+/// thread ends with the process, and what it still writes is a part that counts for nothing.
+fn apart<T: Send + 'static>(
+    with: &mut Obtain<'_>,
+    work: impl FnOnce(&mut dyn Watch) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (said, hears) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let result = work(&mut Tell { sender: said, said: None });
+        // Nobody listens any more after a signal.
+        let _ = sender.send(result);
+    });
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(100)) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => fail!(Exit::Other, "the transfer broke off"),
+        }
+        if let Some(text) = hears.try_iter().last() {
+            (with.report)(&text);
+        }
+        if with.cancel.is_set() {
+            return Err(Interrupted.into());
         }
     }
 }
 
-enum Told {
-    Have(String),
-    Done(Result<()>),
-}
-
 struct Tell {
-    sender: Sender<Told>,
+    sender: Sender<String>,
     said: Option<Instant>,
 }
 
@@ -263,13 +272,16 @@ impl Watch for Tell {
         }
         self.said = Some(Instant::now());
         let of = total.map_or_else(String::new, |total| format!(" of {}", megabytes(total)));
-        let _ = self.sender.send(Told::Have(format!("fetched {}{of}", megabytes(have))));
+        let _ = self.sender.send(format!("fetched {}{of}", megabytes(have)));
     }
 }
 
 /// `x.tar` of `x.tar.xz`.
 fn uncompressed(source: &Source) -> Source {
     let cut = |text: &str| {
+        if let Some((name, "tgz" | "txz" | "tbz2" | "tzst")) = text.rsplit_once('.') {
+            return format!("{name}.tar");
+        }
         let end = text.rfind(".tar.").map_or(text.len(), |at| at + ".tar".len());
         text[..end].to_owned()
     };
@@ -384,6 +396,7 @@ mod tests {
         for (given, expected) in [
             ("https://h/linux-6.6.74.tar.xz?x=.tar.gz", "https://h/linux-6.6.74.tar?x=.tar.gz"),
             ("https://h/linux-6.6.74.tar", "https://h/linux-6.6.74.tar"),
+            ("https://h/linux-6.6.74.txz?x", "https://h/linux-6.6.74.tar?x"),
         ] {
             let of = uncompressed(&Source::Https(given.to_owned()));
             assert_eq!(of.full(), expected, "{given}");

@@ -21,6 +21,9 @@ use crate::store::Digest;
 const VERSION: &str = "1";
 /// The key of the configuration, for messages.
 const KEY: &str = "kernel.source";
+/// Before what went wrong with a source that nobody configured.
+const DEFAULT: &str = "kernel.source is not set, so this system's own source was tried; if it is gone \
+                       there, set kernel.source to where it is";
 /// More than any kernel's source or package has.
 pub(super) const LARGEST: u64 = 4 << 30;
 
@@ -32,6 +35,10 @@ pub struct KernelSource {
     kind: Kind,
     proof: Proof,
     patches: Vec<(Pinned, Proof)>,
+    /// Nothing is configured: it is the system's.
+    default: bool,
+    /// What has to be said of it when it is used.
+    lacks: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +67,13 @@ impl KernelSource {
     /// [`Exit::NoKernelSource`]: the configuration makes no sense.
     pub fn of(host: &Host, settings: &Settings, release: &Release) -> Result<Option<KernelSource>> {
         let kernel = &settings.kernel;
-        let (pinned, keys) = match &kernel.source {
-            Some(template) => (template.for_kernel(release), kernel.source_key.clone()),
+        let (pinned, keys, lacks) = match &kernel.source {
+            Some(template) => (template.for_kernel(release), kernel.source_key.clone(), None),
             None => match system::default(host, release) {
-                Some(found) => (found.pinned, kernel.source_key.clone().or(found.keys)),
+                Some(found) => {
+                    let keys = kernel.source_key.clone().or(found.keys);
+                    (found.pinned, keys, found.lacks.filter(|_| kernel.patches.is_empty()))
+                }
                 None => return Ok(None),
             },
         };
@@ -102,7 +112,9 @@ impl KernelSource {
                 "kernel.patches: {pinned} is a build tree, not a source that patches could be for"
             );
         }
-        Ok(Some(KernelSource { release: release.clone(), pinned, kind, proof, patches }))
+        let default = kernel.source.is_none();
+        let release = release.clone();
+        Ok(Some(KernelSource { release, pinned, kind, proof, patches, default, lacks }))
     }
 
     /// Where it is, without secrets.
@@ -134,6 +146,9 @@ impl KernelSource {
     /// [`Exit::NoKernelSource`]: it is not there, or no kernel's source, or a patch does not fit;
     /// [`Exit::PrefixIncomplete`]: a program is missing; [`Exit::NoSpace`].
     pub fn obtain(&self, with: &mut Obtain<'_>) -> Result<Obtained> {
+        if let Some(lacks) = self.lacks {
+            tracing::warn!("{}: {lacks}", self.shown());
+        }
         let patches = self.patches(with)?;
         let mut used: Vec<PathBuf> = patches.iter().map(|(path, _)| path.clone()).collect();
         let top = match self.kind {
@@ -173,7 +188,7 @@ impl KernelSource {
                 what: "a patch",
                 largest: 64 << 20,
                 proof: proof.clone(),
-                signed: Signed::Rpm,
+                signed: None,
                 unreadable: Exit::NoKernelSource,
             };
             let file = cached.get(with)?;
@@ -201,10 +216,16 @@ impl KernelSource {
             what: "a kernel's source",
             largest: LARGEST,
             proof: self.proof.clone(),
-            signed: if self.kind == Kind::Rpm { Signed::Rpm } else { Signed::Uncompressed },
+            signed: Some(match self.kind {
+                Kind::Rpm => Signed::Rpm,
+                _ => Signed::Uncompressed,
+            }),
             unreadable: Exit::NoKernelSource,
         };
-        let file = cached.get(with)?;
+        let file = cached.get(with).map_err(|error| match self.default {
+            true => error.context(DEFAULT),
+            false => error,
+        })?;
         used.push(file.path.clone());
         let id = self.id(&file.sha256, patches);
         tree::get(with, &id, |with, dir| {

@@ -43,7 +43,14 @@ pub(super) fn tar(with: &mut Obtain<'_>, file: &Path, dir: &Path, exit: Exit) ->
     let content = make_content(with, &place, dir)?;
     let tar = with
         .program("tar", "sources are unpacked with it", &place)?
-        .args(["--extract", "--strip-components=1", "--no-same-owner", "--directory"])
+        // A word each 10 MB: on a slow disk all of it takes longer than silence may.
+        .args([
+            "--checkpoint=1000",
+            "--extract",
+            "--strip-components=1",
+            "--no-same-owner",
+            "--directory",
+        ])
         .arg(content)
         .arg("--file")
         .arg(file);
@@ -74,7 +81,9 @@ pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, dir: &Path) -> Result<()> 
 pub(super) fn devel_tree(unpacked: &Path, release: &Release) -> Result<PathBuf> {
     let all = unpacked.join("usr/src/kernels");
     let tree = all.join(release.as_str());
-    if !tree.is_dir() {
+    // The owner's: through a link it would be whatever the owner likes, read as root.
+    let plain = |dir: &Path| fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir());
+    if !tree.ancestors().take(5).all(plain) {
         let names = |dir| fs::read_dir(dir).into_iter().flatten().flatten();
         let found: Vec<_> =
             names(&all).map(|e| e.file_name().to_string_lossy().into_owned()).collect();
@@ -193,7 +202,7 @@ pub(super) fn patch(with: &mut Obtain<'_>, file: &Path, shown: &str, dir: &Path)
     let place = place(dir, &[file], false);
     let patch = with
         .program("patch", "kernel.patches names patches", &place)?
-        .args(["-p1", "--force", "--fuzz=0", "--no-backup-if-mismatch", "--directory"])
+        .args(["-p1", "--quiet", "--force", "--fuzz=0", "--no-backup-if-mismatch", "--directory"])
         .arg(dir.join(CONTENT))
         .arg("--input")
         .arg(file);

@@ -83,7 +83,7 @@ impl ZfsSource {
             what: "an OpenZFS tarball",
             largest: LARGEST,
             proof: self.proof.clone(),
-            signed: Signed::File,
+            signed: Some(Signed::File),
             unreadable: Exit::Other,
         };
         let file = cached.get(with)?;
