@@ -162,6 +162,15 @@ fn a_directory_is_used_as_it_is_and_copied_for_patches() {
     let plain = world.obtain(&["kernel", RELEASE]);
     assert_eq!(plain.status, Some(0), "{}", plain.said);
     assert_eq!(Path::new(plain.line("source")), dir);
+    let modpost = dir.join("scripts/Makefile.modpost");
+    let text = fs::read_to_string(&modpost).unwrap();
+    let time = fs::metadata(&modpost).unwrap().modified().unwrap();
+    fs::write(&modpost, text.replacen('#', "%", 1)).unwrap();
+    let deep = world.obtain(&["kernel", RELEASE]);
+    assert_ne!(plain.line("identity"), deep.line("identity"), "a file deep in it was changed");
+    fs::write(&modpost, text).unwrap();
+    fs::File::options().write(true).open(&modpost).unwrap().set_modified(time).unwrap();
+    let plain = world.obtain(&["kernel", RELEASE]);
     let patch = world.patch();
     world.configure(&format!("[kernel]\nsource = {dir:?}\npatches = [{patch:?}]"));
     let patched = world.obtain(&["kernel", RELEASE]);
@@ -210,6 +219,92 @@ fn what_is_no_kernels_source_is_named_and_leaves_nothing() {
 }
 
 #[test]
+fn a_source_of_another_kernel_is_refused_with_both_versions() {
+    let world = World::new();
+    let dir = world.small();
+    let archive = world.archive("a.tar.gz", "--gzip");
+    let makefile = fs::read_to_string(dir.join("Makefile")).unwrap();
+    let number = |name: &str| {
+        let found = makefile.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+        found.unwrap().to_owned()
+    };
+    let sublevel: u32 = number("SUBLEVEL").parse().unwrap();
+    assert_eq!((&*number("VERSION"), &*number("PATCHLEVEL")), ("6", "1"));
+    let has = format!("is the source of Linux 6.1.{sublevel}");
+    for source in [&archive, &dir] {
+        world.configure(&format!("kernel.source = {source:?}"));
+        for (release, good) in [
+            (format!("6.1.{sublevel}-flatcar"), true),
+            ("6.1.0-56-cloud-amd64".to_owned(), true),
+            (format!("6.1.{}-flatcar", sublevel + 4), false),
+            ("6.12.0-56-cloud-amd64".to_owned(), false),
+        ] {
+            let ran = world.obtain(&["kernel", &release]);
+            let expected = if good { 0 } else { 10 };
+            assert_eq!(ran.status, Some(expected), "{source:?} {release}: {}", ran.said);
+            let named = ran.said.contains(&has) && ran.said.contains("set kernel.source");
+            assert_eq!(named, !good, "{source:?} {release}: {}", ran.said);
+        }
+    }
+}
+
+#[test]
+fn what_anybody_but_root_and_the_prefixs_owner_can_change_is_refused() {
+    const OTHER: u32 = 4343;
+    let world = World::new();
+    let good = world.key("good");
+    let home = world.share.join("home");
+    fs::create_dir(&home).unwrap();
+    let dir = home.join("linux-6.1");
+    Command::new("cp").arg("-a").arg(world.small()).arg(&dir).status().unwrap();
+    let archive = home.join("a.tar.gz");
+    fs::copy(world.archive("a.tar.gz", "--gzip"), &archive).unwrap();
+    let give = |path: &Path, uid: u32| chown(path, Some(uid), Some(uid)).unwrap();
+    for (owner, status) in [(OTHER, 10), (OWNER, 0), (0, 0)] {
+        for source in [&dir, &archive] {
+            for path in [&home, &dir, &archive] {
+                give(path, owner);
+            }
+            world.configure(&format!("kernel.source = {source:?}"));
+            let ran = world.obtain(&["kernel", RELEASE]);
+            assert_eq!(ran.status, Some(status), "{source:?} of {owner}: {}", ran.said);
+            let says = "it belongs to uid 4343, neither root nor the prefix's owner (uid 4242)";
+            assert_eq!(ran.said.contains(says), status != 0, "{source:?}: {}", ran.said);
+        }
+    }
+    let keys = home.join("keys.asc");
+    fs::copy(good, &keys).unwrap();
+    give(&home, OWNER);
+    let url = "https://localhost:1/linux.tar.xz";
+    world.configure(&format!("[kernel]\nsource = {url:?}\nsource-key = {keys:?}"));
+    let ran = world.obtain(&["kernel", RELEASE]);
+    assert_eq!(ran.status, Some(15), "keys in a directory of the owner's: {}", ran.said);
+    assert!(ran.said.contains("keys.asc"), "{}", ran.said);
+}
+
+#[test]
+fn more_patches_than_files_are_kept_all_stay_while_they_are_used() {
+    let world = World::new();
+    let archive = world.archive("a.tar", "--no-auto-compress");
+    let patches: Vec<_> = (0..26)
+        .map(|number| {
+            let patch = world.share.join(format!("{number}.patch"));
+            fs::write(&patch, format!("--- /dev/null\n+++ b/new-{number}\n@@ -0,0 +1 @@\n+x\n"))
+                .unwrap();
+            patch
+        })
+        .collect();
+    world.configure(&format!("[kernel]\nsource = {archive:?}\npatches = {patches:?}"));
+    let done = world.obtain(&["kernel", RELEASE]);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    let tree = Path::new(done.line("source"));
+    assert!((0..26).all(|number| tree.join(format!("new-{number}")).is_file()), "{}", done.said);
+    let again = world.obtain(&["kernel", RELEASE, "--offline"]);
+    assert_eq!((again.status, &again.out), (Some(0), &done.out), "{}", again.said);
+    assert!(!again.said.contains("fetching"), "nothing is got twice: {}", again.said);
+}
+
+#[test]
 fn killed_at_any_point_no_half_tree_is_taken_for_a_whole_one() {
     let mut killed = 0;
     for call in ["mkdir", "rename", "fchown", "fsync", "syncfs", "unlink", "ftruncate"] {
@@ -238,4 +333,45 @@ fn killed_at_any_point_no_half_tree_is_taken_for_a_whole_one() {
         }
     }
     assert!(killed >= 8, "only {killed} were killed");
+}
+
+#[test]
+fn killed_while_an_old_tree_is_removed_no_half_of_it_is_taken_for_a_whole_one() {
+    let mut killed = 0;
+    let cases =
+        [("unlink", 1), ("unlink", 2), ("unlinkat", 1), ("unlinkat", 3), ("rename,renameat", 6)];
+    for (call, when) in cases {
+        let case = format!("{call} number {when}");
+        let world = World::new();
+        let archives: Vec<_> = (0..4)
+            .map(|number| {
+                fs::write(world.small().join("COPYING"), number.to_string()).unwrap();
+                world.archive(&format!("{number}.tar"), "--no-auto-compress")
+            })
+            .collect();
+        let obtain = |number: usize, by: &[&str]| {
+            world.configure(&format!("kernel.source = {:?}", archives[number]));
+            world.wrapped(by, &["kernel", RELEASE])
+        };
+        for number in 0..3 {
+            let done = obtain(number, &[]);
+            assert_eq!(done.status, Some(0), "{case}: {}", done.said);
+        }
+        // The fourth evicts the first.
+        let inject = format!("inject={call}:signal=KILL:when={when}");
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+        killed += usize::from(obtain(3, &strace).status != Some(0));
+        for number in [0, 3, 0] {
+            let done = obtain(number, &[]);
+            assert_eq!(done.status, Some(0), "{case}: {}", done.said);
+            let tree = Path::new(done.line("source"));
+            for file in ["Makefile", "Kbuild", "README", "scripts/Makefile.modpost"] {
+                assert!(tree.join(file).is_file(), "{case}: {file} is gone");
+            }
+            let copying = fs::read_to_string(tree.join("COPYING")).unwrap();
+            assert_eq!(copying, number.to_string(), "{case}");
+        }
+        assert_eq!(world.trees().len(), 3, "{case}: {:?}", world.trees());
+    }
+    assert!(killed >= 4, "only {killed} were killed");
 }

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -19,6 +20,9 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::prefix::owner_on_the_way;
 pub(crate) use part::Part;
+
+/// How long a text of some kilobytes may take.
+const SMALL: Duration = Duration::from_secs(120);
 
 /// A file to get, as far as it is known before.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +102,10 @@ pub(crate) fn beside(
             let answer = get(&url, 0, None)?;
             let url = without_query(&url);
             match answer.status {
-                200 => text(answer.body, limit).with_context(|| url).exit(Exit::Network).map(Ok),
+                200 => text(Soon { body: answer.body, until: Instant::now() + SMALL }, limit)
+                    .with_context(|| url)
+                    .exit(Exit::Network)
+                    .map(Ok),
                 status @ (404 | 410) => Ok(Err(format!("{url}: the server says {status}"))),
                 status => fail!(Exit::Network, "{url}: the server says {status}"),
             }
@@ -114,6 +121,22 @@ pub(crate) fn beside(
                     .map(Ok),
             }
         }
+    }
+}
+
+/// What comes within a time, however slowly.
+struct Soon {
+    body: Box<dyn Read>,
+    until: Instant,
+}
+
+impl Read for Soon {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        if Instant::now() >= self.until {
+            let text = format!("it did not come within {} s", SMALL.as_secs());
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, text));
+        }
+        self.body.read(to)
     }
 }
 
@@ -219,6 +242,17 @@ pub(crate) fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_text_that_never_ends_is_given_up() {
+        let body = || Box::new(std::io::repeat(b'x').take(10)) as Box<dyn Read>;
+        assert_eq!(
+            text(Soon { body: body(), until: Instant::now() + SMALL }, 10).unwrap().len(),
+            10
+        );
+        let late = text(Soon { body: body(), until: Instant::now() }, 10).unwrap_err();
+        assert!(late.to_string().contains("did not come within 120 s"), "{late}");
+    }
 
     #[test]
     fn a_download_is_named_after_the_last_word_of_its_source() {

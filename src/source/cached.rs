@@ -11,17 +11,22 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::proof::Proof;
+use super::proof::{Proof, check_owner};
+use super::tree::remove_tree;
 use super::{Obtain, signature};
 use crate::build::{Interrupted, network};
 use crate::config::Source;
-use crate::exit::{self, Exit};
+use crate::exit::{self, Exit, WithExit};
 use crate::fail;
 use crate::fetch::{self, Part, Wanted, Watch, megabytes};
 use crate::store::{Digest, sync_dir, write_atomic};
 
 /// So many files are kept: tarballs and patches of the running kernel, of the next, of OpenZFS.
 const KEPT: usize = 24;
+/// The kernel's source and OpenZFS's are obtained one after the other, an hour apart at most.
+const RECENT: Duration = Duration::from_secs(24 * 3600);
+/// So long a download that broke off is waited for.
+const LEFT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// At most so often is said how far a transfer is.
 const SAID_EVERY: Duration = Duration::from_millis(500);
 
@@ -47,7 +52,8 @@ pub(super) struct Cached {
     /// The most bytes it can have.
     pub(super) largest: u64,
     pub(super) proof: Proof,
-    pub(super) signed: Signed,
+    /// None: it is known by its digest or not at all.
+    pub(super) signed: Option<Signed>,
     /// The status when it is on this machine and cannot be read.
     pub(super) unreadable: Exit,
 }
@@ -76,6 +82,11 @@ impl Cached {
     /// # Errors
     /// [`Exit::Network`], [`Exit::Refused`], [`Exit::NoSpace`], [`Cached::unreadable`].
     pub(super) fn get(&self, with: &mut Obtain<'_>) -> Result<Got> {
+        if let (Source::File(path), Proof::Local) = (&self.source, &self.proof) {
+            check_owner(path, with.prefix.user.uid)
+                .with_context(|| format!("{}: {}", self.key, path.display()))
+                .exit(self.unreadable)?;
+        }
         let dir = with.dir("files")?;
         let name = self.name();
         let (path, record) = (dir.join(&name), dir.join(format!("{name}.json")));
@@ -114,7 +125,6 @@ impl Cached {
         };
         write_atomic(&record, &serde_json::to_vec(&of)?)?;
         part.remove();
-        keep(&dir, KEPT, &record)?;
         Ok(Got { path, sha256 })
     }
 
@@ -143,7 +153,10 @@ impl Cached {
     fn fetch(&self, with: &mut Obtain<'_>, part: &Part) -> Result<(String, u64)> {
         with.say(&format!("fetching {}", self.source));
         let signature = match &self.proof {
-            Proof::Keys(_) => self.signature()?,
+            Proof::Keys(_) => {
+                let this = self.clone();
+                apart(with, move |_| this.signature())?
+            }
             _ => None,
         };
         self.transfer(with, part)?;
@@ -162,15 +175,16 @@ impl Cached {
         if let Proof::Keys(keys) = &self.proof {
             let shown = self.source.to_string();
             match self.signed {
-                Signed::Rpm => signature::rpm(with, &part.path, keys, &shown)?,
-                Signed::File | Signed::Uncompressed => {
+                Some(Signed::Rpm) => signature::rpm(with, &part.path, keys, &shown)?,
+                Some(Signed::File | Signed::Uncompressed) => {
                     let signature = signature.unwrap_or_default();
                     let packed = match self.signed {
-                        Signed::Uncompressed => fetch::name(&self.source),
+                        Some(Signed::Uncompressed) => fetch::name(&self.source),
                         _ => String::new(),
                     };
                     signature::detached(with, &part.path, &packed, &signature, keys, &shown)?;
                 }
+                None => fail!(Exit::Refused, "{shown}: nothing says where its signature is"),
             }
         }
         tracing::info!("{}: {} bytes, {}", self.source, size, self.proof.shown());
@@ -180,9 +194,9 @@ impl Cached {
     /// The text of the signature beside it, if that is where it is.
     fn signature(&self) -> Result<Option<String>> {
         let (of, suffix) = match self.signed {
-            Signed::Rpm => return Ok(None),
-            Signed::File => (self.source.clone(), ".asc"),
-            Signed::Uncompressed => (uncompressed(&self.source), ".sign"),
+            None | Some(Signed::Rpm) => return Ok(None),
+            Some(Signed::File) => (self.source.clone(), ".asc"),
+            Some(Signed::Uncompressed) => (uncompressed(&self.source), ".sign"),
         };
         let get = match &of {
             Source::Https(_) => Some(fetch::client()?),
@@ -199,12 +213,9 @@ impl Cached {
         }
     }
 
-    /// In another thread, so that a signal is heeded while a server is silent. That thread ends
-    /// with the process, and what it still writes is a part that counts for nothing.
     fn transfer(&self, with: &mut Obtain<'_>, part: &Part) -> Result<()> {
-        let (sender, receiver) = mpsc::channel();
         let (this, part) = (self.clone(), part.clone());
-        std::thread::spawn(move || {
+        apart(with, move |tell| {
             let wanted = Wanted {
                 source: &this.source,
                 key: this.key,
@@ -214,34 +225,41 @@ impl Cached {
                 size_key: None,
                 unreadable: this.unreadable,
             };
-            let mut tell = Tell { sender: sender.clone(), said: None };
-            let result = fetch::file(&wanted, None, &part, &mut tell);
-            // Nobody listens any more after a signal.
-            let _ = sender.send(Told::Done(result));
-        });
-        loop {
-            match receiver.recv_timeout(Duration::from_millis(100)) {
-                Ok(Told::Done(result)) => return result,
-                Ok(Told::Have(text)) => (with.report)(&text),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    fail!(Exit::Other, "{}: the transfer broke off", self.source)
-                }
-            }
-            if with.cancel.is_set() {
-                return Err(Interrupted.into());
-            }
+            fetch::file(&wanted, None, &part, tell)
+        })
+    }
+}
+
+/// Does something in another thread, so that a signal is heeded while a server is silent. That
+/// thread ends with the process, and what it still writes is a part that counts for nothing.
+fn apart<T: Send + 'static>(
+    with: &mut Obtain<'_>,
+    work: impl FnOnce(&mut dyn Watch) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (said, hears) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let result = work(&mut Tell { sender: said, said: None });
+        // Nobody listens any more after a signal.
+        let _ = sender.send(result);
+    });
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(100)) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => fail!(Exit::Other, "the transfer broke off"),
+        }
+        if let Some(text) = hears.try_iter().last() {
+            (with.report)(&text);
+        }
+        if with.cancel.is_set() {
+            return Err(Interrupted.into());
         }
     }
 }
 
-enum Told {
-    Have(String),
-    Done(Result<()>),
-}
-
 struct Tell {
-    sender: Sender<Told>,
+    sender: Sender<String>,
     said: Option<Instant>,
 }
 
@@ -254,13 +272,16 @@ impl Watch for Tell {
         }
         self.said = Some(Instant::now());
         let of = total.map_or_else(String::new, |total| format!(" of {}", megabytes(total)));
-        let _ = self.sender.send(Told::Have(format!("fetched {}{of}", megabytes(have))));
+        let _ = self.sender.send(format!("fetched {}{of}", megabytes(have)));
     }
 }
 
 /// `x.tar` of `x.tar.xz`.
 fn uncompressed(source: &Source) -> Source {
     let cut = |text: &str| {
+        if let Some((name, "tgz" | "txz" | "tbz2" | "tzst")) = text.rsplit_once('.') {
+            return format!("{name}.tar");
+        }
         let end = text.rfind(".tar.").map_or(text.len(), |at| at + ".tar".len());
         text[..end].to_owned()
     };
@@ -289,25 +310,74 @@ pub(super) fn used(record: &Path) {
     }
 }
 
-/// Removes all but the `most` records in `dir` that were used last, and what they are of; never
-/// `new`.
-pub(super) fn keep(dir: &Path, most: usize, new: &Path) -> Result<()> {
-    let mut records = Vec::new();
+/// Makes room among the files, after everything was obtained: of what was `used` for that nothing
+/// goes, however much it was. Leftovers of transfers that nobody went on with go too.
+///
+/// # Errors
+/// Something cannot be removed.
+pub(super) fn tidy(with: &Obtain<'_>, used: &[PathBuf]) -> Result<()> {
+    let dir = with.dir("files")?;
+    let used: Vec<PathBuf> = used.iter().map(|path| record_of(path)).collect();
+    keep(&dir, KEPT, RECENT, &used)?;
+    sweep(&dir)
+}
+
+fn record_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".json");
+    name.into()
+}
+
+/// Removes what has no record (of a download that broke off, or a crash) when it is older than
+/// [`LEFT`].
+fn sweep(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
         let path = entry?.path();
         let name = path.to_string_lossy();
-        if path != new && name.ends_with(".json") && !name.ends_with(".part.json") {
-            records.push((fs::metadata(&path)?.modified()?, path));
+        let record = name.ends_with(".json") && !name.ends_with(".part.json");
+        let age = fs::symlink_metadata(&path)?.modified()?.elapsed().unwrap_or_default();
+        if !record && !record_of(&path).exists() && age > LEFT {
+            tracing::info!("{}: left over, removed", path.display());
+            fs::remove_file(&path)
+                .with_context(|| format!("{}: cannot be removed", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes all but the `most` records in `dir` that were used last, and what they are of; never what
+/// was used within `recent`, for this build may have been what used it, and never `spared`.
+///
+/// # Errors
+/// Something cannot be removed.
+pub(super) fn keep(dir: &Path, most: usize, recent: Duration, spared: &[PathBuf]) -> Result<()> {
+    let (mut records, mut stay) = (Vec::new(), 0);
+    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+        let path = entry?.path();
+        let name = path.to_string_lossy();
+        if !name.ends_with(".json") || name.ends_with(".part.json") {
+            continue;
+        }
+        let at = fs::metadata(&path)?.modified()?;
+        // Of the future: the clock was set back.
+        match spared.contains(&path) || at.elapsed().map_or(true, |age| age < recent) {
+            true => stay += 1,
+            false => records.push((at, path)),
         }
     }
     records.sort();
-    let many = records.len().saturating_sub(most - 1);
+    let many = (records.len() + stay).saturating_sub(most);
     for (_, record) in records.into_iter().take(many) {
         let of = record.with_extension("");
         tracing::info!("{}: not used for long, removed", of.display());
         // The record first: without it the rest counts for nothing.
         fs::remove_file(&record)?;
-        match if of.is_dir() { fs::remove_dir_all(&of) } else { fs::remove_file(&of) } {
+        sync_dir(dir)?;
+        if of.is_dir() {
+            remove_tree(&of)?;
+            continue;
+        }
+        match fs::remove_file(&of) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(e).with_context(|| format!("{}: cannot be removed", of.display()));
             }
@@ -326,6 +396,7 @@ mod tests {
         for (given, expected) in [
             ("https://h/linux-6.6.74.tar.xz?x=.tar.gz", "https://h/linux-6.6.74.tar?x=.tar.gz"),
             ("https://h/linux-6.6.74.tar", "https://h/linux-6.6.74.tar"),
+            ("https://h/linux-6.6.74.txz?x", "https://h/linux-6.6.74.tar?x"),
         ] {
             let of = uncompressed(&Source::Https(given.to_owned()));
             assert_eq!(of.full(), expected, "{given}");
@@ -344,10 +415,39 @@ mod tests {
         }
         fs::write(at("d.part.json"), "{}").unwrap();
         used(&at("c.json"));
-        keep(dir.path(), 2, &at("new.json")).unwrap();
+        keep(dir.path(), 2, Duration::ZERO, &[at("new.json")]).unwrap();
         let mut left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["c", "c.json", "d.part.json", "new", "new.json"]);
+        keep(dir.path(), 1, Duration::ZERO, &[at("new.json"), at("c.json")]).unwrap();
+        assert!(at("c").exists(), "nothing that is spared goes, however few are to be kept");
+    }
+
+    #[test]
+    fn leftovers_go_after_a_week_and_what_has_a_record_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let week = 7 * 24 * 3600;
+        for (name, age, stays) in [
+            ("whole", week * 9, true),
+            ("whole.json", week * 9, true),
+            ("a.part", week + 9, false),
+            ("a.part.json", week + 9, false),
+            ("b.part", week - 9, true),
+            ("b.part.json", week - 9, true),
+            ("unrecorded", week + 9, false),
+            (".tmpx", week + 9, false),
+        ] {
+            let path = dir.path().join(name);
+            fs::write(&path, "x").unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+            // Each is looked at beside those before it.
+            if name != "whole" {
+                sweep(dir.path()).unwrap();
+                assert_eq!(path.exists(), stays, "{name}");
+            }
+        }
+        assert!(dir.path().join("whole").exists());
     }
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::cached::{Cached, Signed};
-use super::proof::{Proof, check_keys};
+use super::proof::{Proof, check_keys, check_owner};
 use super::system::SIGNER;
-use super::{Obtain, signature, system, tree, unpack};
+use super::{Obtain, cached, signature, system, tree, unpack, version};
 use crate::config::{self, Pinned, Settings};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -21,6 +21,9 @@ use crate::store::Digest;
 const VERSION: &str = "1";
 /// The key of the configuration, for messages.
 const KEY: &str = "kernel.source";
+/// Before what went wrong with a source that nobody configured.
+const DEFAULT: &str = "kernel.source is not set, so this system's own source was tried; if it is gone \
+                       there, set kernel.source to where it is";
 /// More than any kernel's source or package has.
 pub(super) const LARGEST: u64 = 4 << 30;
 
@@ -32,6 +35,10 @@ pub struct KernelSource {
     kind: Kind,
     proof: Proof,
     patches: Vec<(Pinned, Proof)>,
+    /// Nothing is configured: it is the system's.
+    default: bool,
+    /// What has to be said of it when it is used.
+    lacks: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +67,13 @@ impl KernelSource {
     /// [`Exit::NoKernelSource`]: the configuration makes no sense.
     pub fn of(host: &Host, settings: &Settings, release: &Release) -> Result<Option<KernelSource>> {
         let kernel = &settings.kernel;
-        let (pinned, keys) = match &kernel.source {
-            Some(template) => (template.for_kernel(release), kernel.source_key.clone()),
+        let (pinned, keys, lacks) = match &kernel.source {
+            Some(template) => (template.for_kernel(release), kernel.source_key.clone(), None),
             None => match system::default(host, release) {
-                Some(found) => (found.pinned, kernel.source_key.clone().or(found.keys)),
+                Some(found) => {
+                    let keys = kernel.source_key.clone().or(found.keys);
+                    (found.pinned, keys, found.lacks.filter(|_| kernel.patches.is_empty()))
+                }
                 None => return Ok(None),
             },
         };
@@ -81,6 +91,12 @@ impl KernelSource {
         };
         let proof = Proof::of(&pinned, keys.as_deref(), kernel.allow_unsigned, cure)?;
         if let Proof::Keys(path) = &proof {
+            if kind == Kind::Directory {
+                fail!(
+                    Exit::Refused,
+                    "kernel.source: {pinned}: a directory has no signature, and kernel.source-key demands one: name a signed tarball or tag, or remove kernel.source-key"
+                );
+            }
             check_keys(path)?;
         }
         let patches = kernel.patches.iter().map(|template| {
@@ -96,7 +112,9 @@ impl KernelSource {
                 "kernel.patches: {pinned} is a build tree, not a source that patches could be for"
             );
         }
-        Ok(Some(KernelSource { release: release.clone(), pinned, kind, proof, patches }))
+        let default = kernel.source.is_none();
+        let release = release.clone();
+        Ok(Some(KernelSource { release, pinned, kind, proof, patches, default, lacks }))
     }
 
     /// Where it is, without secrets.
@@ -128,21 +146,37 @@ impl KernelSource {
     /// [`Exit::NoKernelSource`]: it is not there, or no kernel's source, or a patch does not fit;
     /// [`Exit::PrefixIncomplete`]: a program is missing; [`Exit::NoSpace`].
     pub fn obtain(&self, with: &mut Obtain<'_>) -> Result<Obtained> {
+        if let Some(lacks) = self.lacks {
+            tracing::warn!("{}: {lacks}", self.shown());
+        }
         let patches = self.patches(with)?;
+        let mut used: Vec<PathBuf> = patches.iter().map(|(path, _)| path.clone()).collect();
         let top = match self.kind {
             Kind::Git => self.clone(with, &patches)?,
             Kind::Directory if patches.is_empty() => {
-                let dir = self.directory()?;
-                return Ok(obtained(dir));
+                let dir = self.directory(with)?;
+                return self.checked(&dir, "");
             }
             Kind::Directory => self.copy(with, &patches)?,
-            Kind::Tarball | Kind::Rpm => self.archive(with, &patches)?,
+            Kind::Tarball | Kind::Rpm => self.archive(with, &patches, &mut used)?,
         };
+        cached::tidy(with, &used)?;
         let tree = top.join(tree::CONTENT);
         if self.kind == Kind::Rpm {
             return unpack::devel_tree(&tree, &self.release).map(Obtained::BuildTree);
         }
-        Ok(obtained(tree))
+        self.checked(&top, tree::CONTENT)
+    }
+
+    /// The tree called `name` in `top`; a source only when it is this kernel's. A build tree says of
+    /// which release it is itself.
+    fn checked(&self, top: &Path, name: &str) -> Result<Obtained> {
+        let obtained = obtained(top.join(name));
+        if matches!(obtained, Obtained::Source(_)) {
+            let makefile = Path::new(name).join("Makefile");
+            version::check(top, &makefile, &self.release, &self.shown())?;
+        }
+        Ok(obtained)
     }
 
     fn patches(&self, with: &mut Obtain<'_>) -> Result<Vec<(PathBuf, String)>> {
@@ -154,7 +188,7 @@ impl KernelSource {
                 what: "a patch",
                 largest: 64 << 20,
                 proof: proof.clone(),
-                signed: Signed::Rpm,
+                signed: None,
                 unreadable: Exit::NoKernelSource,
             };
             let file = cached.get(with)?;
@@ -163,7 +197,12 @@ impl KernelSource {
         self.patches.iter().map(fetch).collect()
     }
 
-    fn archive(&self, with: &mut Obtain<'_>, patches: &[(PathBuf, String)]) -> Result<PathBuf> {
+    fn archive(
+        &self,
+        with: &mut Obtain<'_>,
+        patches: &[(PathBuf, String)],
+        used: &mut Vec<PathBuf>,
+    ) -> Result<PathBuf> {
         let mut pinned = self.pinned.clone();
         if let (config::Place::Https(url), Proof::Keys(keys)) = (&pinned.place, &self.proof)
             && url.contains(SIGNER)
@@ -177,10 +216,17 @@ impl KernelSource {
             what: "a kernel's source",
             largest: LARGEST,
             proof: self.proof.clone(),
-            signed: if self.kind == Kind::Rpm { Signed::Rpm } else { Signed::Uncompressed },
+            signed: Some(match self.kind {
+                Kind::Rpm => Signed::Rpm,
+                _ => Signed::Uncompressed,
+            }),
             unreadable: Exit::NoKernelSource,
         };
-        let file = cached.get(with)?;
+        let file = cached.get(with).map_err(|error| match self.default {
+            true => error.context(DEFAULT),
+            false => error,
+        })?;
+        used.push(file.path.clone());
         let id = self.id(&file.sha256, patches);
         tree::get(with, &id, |with, dir| {
             with.say(&format!("unpacking {}", self.pinned));
@@ -196,7 +242,14 @@ impl KernelSource {
         let config::Place::Git { url, tag } = &self.pinned.place else {
             fail!(Exit::Other, "{}: no repository", self.pinned);
         };
-        let id = self.id(&format!("{url} {tag} {}", self.proof.identity()), patches);
+        // A tag of a repository on this machine can be moved.
+        let object = stamp(&self.pinned);
+        let id = self.id(&format!("{url} {tag} {object} {}", self.proof.identity()), patches);
+        if let (Some(path), Proof::Local) = (url.strip_prefix("file://"), &self.proof) {
+            check_owner(Path::new(path), with.prefix.user.uid)
+                .with_context(|| format!("{KEY}: {path}"))
+                .exit(Exit::NoKernelSource)?;
+        }
         if !with.network && self.pinned.asks_network() && !tree::is_there(with, &id)? {
             fail!(
                 Exit::Network,
@@ -212,7 +265,7 @@ impl KernelSource {
     }
 
     fn copy(&self, with: &mut Obtain<'_>, patches: &[(PathBuf, String)]) -> Result<PathBuf> {
-        let from = self.directory()?;
+        let from = self.directory(with)?;
         let id = self.id(&unpack::stamp(&from)?, patches);
         tree::get(with, &id, |with, dir| {
             with.say(&format!("copying {}", from.display()));
@@ -232,13 +285,13 @@ impl KernelSource {
         Ok(())
     }
 
-    /// The directory that is configured, when nobody can change it but root and one user.
-    fn directory(&self) -> Result<PathBuf> {
+    /// The directory that is configured, when nobody can change it but root and the prefix's owner.
+    fn directory(&self, with: &Obtain<'_>) -> Result<PathBuf> {
         let config::Place::File(path) = &self.pinned.place else {
             fail!(Exit::Other, "{}: no directory", self.pinned);
         };
         let path = PathBuf::from(path);
-        crate::prefix::owner_on_the_way(&path)
+        check_owner(&path, with.prefix.user.uid)
             .with_context(|| format!("{KEY}: {}", path.display()))
             .exit(Exit::NoKernelSource)?;
         if !path.is_dir() {
@@ -290,21 +343,35 @@ fn full(pinned: &Pinned) -> String {
     pinned.source().map_or_else(|| pinned.to_string(), |source| source.full())
 }
 
-/// What is known without reading it of a place on this machine.
+/// What is known without fetching of a place on this machine: of a file its size and time, of a
+/// directory that of all that is in it, of a repository what its tag is.
 fn stamp(pinned: &Pinned) -> String {
-    let config::Place::File(path) = &pinned.place else { return String::new() };
-    if pinned.sha256.is_some() {
-        return String::new();
-    }
-    let of = |path: &Path| {
-        let meta = fs::metadata(path).ok()?;
-        Some(format!("{} {} {}", path.display(), meta.len(), meta.mtime()))
+    let path = match &pinned.place {
+        config::Place::Git { url, tag } => return local_tag(url, tag).unwrap_or_default(),
+        config::Place::File(path) if pinned.sha256.is_none() => Path::new(path),
+        _ => return String::new(),
     };
-    let path = Path::new(path);
-    let mut all: Vec<String> = of(path).into_iter().collect();
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        all.extend(of(&entry.path()));
+    // Where it is not there, or cannot be read, obtaining it says so.
+    let Ok(meta) = fs::metadata(path) else { return String::new() };
+    match meta.is_dir() {
+        true => unpack::stamp(path).unwrap_or_default(),
+        false => format!("{} {}.{}", meta.len(), meta.mtime(), meta.mtime_nsec()),
     }
-    all.sort();
-    all.join("\n")
+}
+
+/// The object that a tag of a repository on this machine is: of a loose reference, or a packed one
+/// (gitrepository-layout(5)). None where references are kept in another way.
+fn local_tag(url: &str, tag: &str) -> Option<String> {
+    let path = Path::new(url.strip_prefix("file://")?);
+    let name = format!("refs/tags/{tag}");
+    let directory = [path.join(".git"), path.to_owned()].into_iter().find(|d| d.is_dir())?;
+    let object = |text: &str| {
+        let word = text.split_whitespace().next()?;
+        word.bytes().all(|b| b.is_ascii_hexdigit()).then(|| word.to_owned())
+    };
+    if let Ok(loose) = version::read(&directory, Path::new(&name)) {
+        return object(&loose);
+    }
+    let packed = version::read(&directory, Path::new("packed-refs")).ok()?;
+    packed.lines().find(|line| line.split(' ').nth(1) == Some(&name)).and_then(object)
 }

@@ -13,6 +13,7 @@ mod signature;
 mod system;
 mod tree;
 mod unpack;
+mod version;
 mod zfs;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use crate::config::Pinned;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+use crate::prefix::owner_on_the_way;
 use crate::store::Digest;
 
 /// What has to be shown before a source is used.
@@ -38,10 +39,8 @@ impl Proof {
     ) -> Result<Proof> {
         match (&pinned.sha256, keys) {
             (Some(sha256), _) => Ok(Proof::Sha256(sha256.clone())),
-            // A tag brings its signature with it, from wherever.
-            (None, Some(keys)) if pinned.asks_network() || pinned.source().is_none() => {
-                Ok(Proof::Keys(keys.to_owned()))
-            }
+            // From wherever it is: that is what the key says.
+            (None, Some(keys)) => Ok(Proof::Keys(keys.to_owned())),
             _ if !pinned.asks_network() => Ok(Proof::Local),
             (None, None) if allow_unsigned => Ok(Proof::Unsigned),
             (None, _) => fail!(
@@ -75,6 +74,21 @@ impl Proof {
     }
 }
 
+/// Refuses a place on this machine that anybody but root and `owner`, the prefix's, has a say in:
+/// who can write there decides what root loads.
+///
+/// # Errors
+/// It is somebody else's, or is not there.
+pub(super) fn check_owner(path: &Path, owner: u32) -> Result<()> {
+    let uid = owner_on_the_way(path)?;
+    if uid != 0 && uid != owner {
+        anyhow::bail!(
+            "it belongs to uid {uid}, neither root nor the prefix's owner (uid {owner}): who can write to it decides what is loaded into the kernel; move it to a directory of root's"
+        );
+    }
+    Ok(())
+}
+
 /// Whether `path` is a file of public keys that nobody but root decides.
 ///
 /// # Errors
@@ -82,7 +96,8 @@ impl Proof {
 pub(super) fn check_keys(path: &Path) -> Result<()> {
     let shown = || format!("{}: the keys that the source has to be signed with", path.display());
     let meta = fs::metadata(path).with_context(shown).exit(Exit::Refused)?;
-    let roots = meta.uid() == nix::unistd::geteuid().as_raw() && meta.mode() & 0o022 == 0;
+    let root = nix::unistd::geteuid().as_raw();
+    let roots = meta.uid() == root && meta.mode() & 0o022 == 0;
     if !meta.is_file() || !roots || meta.mode() & 0o004 == 0 {
         fail!(
             Exit::Refused,
@@ -90,8 +105,19 @@ pub(super) fn check_keys(path: &Path) -> Result<()> {
             path.display()
         );
     }
+    // Also of the directories: who can rename it can replace it.
+    let uid = owner_on_the_way(path).with_context(shown).exit(Exit::Refused)?;
+    if uid != root && uid != 0 {
+        fail!(
+            Exit::Refused,
+            "{}: a directory above it is uid {uid}'s, who decides then which sources are trusted",
+            path.display()
+        );
+    }
     let bytes = fs::read(path).with_context(shown).exit(Exit::Refused)?;
-    if bytes.windows(17).any(|w| w == b"PRIVATE KEY BLOCK") {
+    // Binary, the first packet is a secret key: tag 5, in the old format or the new (RFC 9580, 4.2).
+    let binary = matches!(bytes.first(), Some(0x94..=0x97 | 0xc5));
+    if binary || bytes.windows(17).any(|w| w == b"PRIVATE KEY BLOCK") {
         fail!(
             Exit::Refused,
             "{}: has a secret key in it; only the public one belongs here (gpg --armor --export KEY)",

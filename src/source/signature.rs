@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::{Obtain, QUIET};
-use crate::build::command::Run;
+use crate::build::Interrupted;
+use crate::build::command::{Cancel, Run, describe};
 use crate::build::workdir::owners_dir;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -31,11 +32,11 @@ impl Drop for Scratch {
     }
 }
 
-/// gpgv(1) of a detached signature. `packed`: the name of the compressed file, if the signature is
+/// gpg(1) of a detached signature. `packed`: the name of the compressed file, if the signature is
 /// over what is in it; otherwise empty.
 ///
 /// # Errors
-/// [`Exit::Refused`], with what gpgv said.
+/// [`Exit::Refused`], with what gpg said.
 pub(super) fn detached(
     with: &mut Obtain<'_>,
     file: &Path,
@@ -54,8 +55,6 @@ pub(super) fn detached(
     let readable = vec![file.to_owned(), keys.to_owned(), text.path().to_owned()];
     let place = Place { work: Some(scratch.0.clone()), readable, ..Place::default() };
     let why = format!("the signature of {shown} is checked with it");
-    let ring = keyring(with, &place, keys, &why)?;
-    with.program("gpgv", &why, &place)?;
     let unpack = match packed.rsplit('.').next() {
         Some("xz" | "txz") => "xz",
         Some("gz" | "tgz") => "gzip",
@@ -63,29 +62,44 @@ pub(super) fn detached(
         Some("bz2") => "bzip2",
         _ => "cat",
     };
-    let (unpack, flags) = if unpack == "cat" { ("cat", "") } else { (unpack, "-dc") };
-    let script = "set -o pipefail; file=$1 ring=$2 signature=$3; shift 3; \
-                  \"$@\" < \"$file\" | gpgv --keyring \"$ring\" \"$signature\" -";
-    let mut run = with.program("bash", &why, &place)?.args(["-c", script, "bash"]);
-    run = run.arg(file).arg(ring).arg(text.path()).arg(unpack);
-    if !flags.is_empty() {
-        run = run.arg(flags);
+    with.program(unpack, &why, &place)?;
+    let ring = keyring(with, &place, keys, &why)?;
+    let home = place.work.clone().unwrap_or_default();
+    let mut run = with.program("bash", &why, &place)?.args(["-c", VERIFY, "bash"]);
+    run = run.arg(file).arg(ring).arg(text.path()).arg(home).arg(unpack);
+    if unpack != "cat" {
+        run = run.arg("-dc");
     }
-    refused(with, &run, shown, keys)
+    judge(with, &run, shown, keys)
 }
 
-/// The keys in the binary form that gpgv reads, whatever form they are in.
+/// gpg(1) of what a program ($5 …) makes of a file. What it says on its status file descriptor
+/// (GnuPG's doc/DETAILS) is the verdict. gpgv does not look whether a key was revoked or has expired.
+const VERIFY: &str = "\
+file=$1 ring=$2 signature=$3 home=$4; shift 4
+\"$@\" < \"$file\" |
+    gpg --batch --no-tty --no-autostart --homedir \"$home\" --no-default-keyring \\
+        --keyring \"$ring\" --status-fd 1 --verify \"$signature\" -
+ended=(\"${PIPESTATUS[@]}\")
+case ${ended[0]} in
+0) exit ${ended[1]} ;;
+[123]) echo '[unpack] damaged'; exit 1 ;;
+# gpg did not want the rest.
+141) exit $((ended[1] ? ended[1] : 125)) ;;
+esac
+echo \"$1: exit status ${ended[0]}\"
+exit 125";
+
+/// The keys in the binary form that gpg takes as a keyring, whatever form they are in.
 fn keyring(with: &Obtain<'_>, place: &Place, keys: &Path, why: &str) -> Result<PathBuf> {
     let home = place.work.clone().unwrap_or_default();
     let ring = home.join("keys.gpg");
-    gpg(with, place, why)?
+    let import = gpg(with, place, why)?
         .args(["--no-default-keyring", "--keyring"])
         .arg(&ring)
         .arg("--import")
-        .arg(keys)
-        .output(with.cancel)
-        .with_context(|| format!("{}: no usable OpenPGP public key in it", keys.display()))
-        .exit(Exit::Refused)?;
+        .arg(keys);
+    imported(with, &import, keys)?;
     Ok(ring)
 }
 
@@ -95,16 +109,100 @@ fn gpg(with: &Obtain<'_>, place: &Place, why: &str) -> Result<Run> {
     Ok(gpg.args(["--batch", "--no-tty", "--quiet", "--no-autostart", "--homedir"]).arg(home))
 }
 
-fn refused(with: &Obtain<'_>, run: &Run, shown: &str, keys: &Path) -> Result<()> {
-    run.output(with.cancel)
-        .with_context(|| {
-            format!(
-                "{shown}: its signature is refused: it is of no key in {}, or the file was changed after signing. The download was removed",
-                keys.display()
-            )
+/// How a program that checks something ended by itself, and what it said.
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    lines: Vec<String>,
+}
+
+/// Runs it. What ends it from outside is no verdict on anything.
+fn said(run: &Run, cancel: &Cancel, shown: &str) -> Result<Said> {
+    let mut lines = Vec::new();
+    let ended = run.lines(cancel, |line| {
+        if lines.len() < 1000 {
+            lines.push(line.chars().take(500).collect::<String>());
+        }
+    })?;
+    if let Some(failure) = ended.not_entered() {
+        return Err(failure.into());
+    }
+    if ended.cancelled || cancel.is_set() {
+        return Err(Interrupted.into());
+    }
+    let why = match ended.status.code() {
+        Some(code) if code < 125 && !ended.stalled && ended.beyond.is_none() => {
+            return Ok(Said { code, lines });
+        }
+        _ if ended.stalled => "it said nothing for too long, and was ended".to_owned(),
+        _ => describe(ended.status),
+    };
+    fail!(
+        Exit::Other,
+        "{shown}: could not be checked: {why}: {}; the download is kept for the next try",
+        last(&lines)
+    )
+}
+
+fn last(lines: &[String]) -> String {
+    lines[lines.len().saturating_sub(5)..].join(" / ")
+}
+
+/// `gpg --import` of the configured keys.
+fn imported(with: &Obtain<'_>, import: &Run, keys: &Path) -> Result<()> {
+    let said = said(import, with.cancel, &keys.display().to_string())?;
+    if said.code != 0 {
+        let path = keys.display();
+        fail!(Exit::Refused, "{path}: no usable OpenPGP public key in it: {}", last(&said.lines));
+    }
+    Ok(())
+}
+
+/// Runs what has gpg's status in its output, and heeds it.
+fn judge(with: &Obtain<'_>, run: &Run, shown: &str, keys: &Path) -> Result<()> {
+    let said = said(run, with.cancel, shown)?;
+    let path = keys.display();
+    match verdict(&said.lines) {
+        Some(Ok(())) if said.code == 0 => Ok(()),
+        Some(Err(why)) => fail!(
+            Exit::Refused,
+            "{shown}: its signature is refused: {}. What was fetched was removed: {}",
+            why.replace("{keys}", &path.to_string()),
+            last(&said.lines)
+        ),
+        _ => fail!(
+            Exit::Other,
+            "{shown}: its signature could not be checked: exit status {}: {}",
+            said.code,
+            last(&said.lines)
+        ),
+    }
+}
+
+/// What gpg (or git) found out; none when it came to no end. As git does it, one bad signature, or
+/// one of a key that was revoked or has expired, is enough to refuse.
+fn verdict(lines: &[String]) -> Option<Result<(), &'static str>> {
+    let status = |name: &str| {
+        lines.iter().any(|line| {
+            let words = line.strip_prefix("[GNUPG:] ").unwrap_or_default();
+            words.split(' ').next() == Some(name)
         })
-        .exit(Exit::Refused)
-        .map(drop)
+    };
+    let says = |text: &str| lines.iter().any(|line| line.contains(text));
+    let refused = [
+        (status("REVKEYSIG"), "its key was revoked ({keys})"),
+        (status("EXPKEYSIG"), "its key has expired ({keys}; get the keys anew)"),
+        (status("EXPSIG"), "it has expired"),
+        (status("BADSIG"), "the file was changed after signing, or is damaged"),
+        (status("ERRSIG") || status("NO_PUBKEY"), "it is of no key in {keys}"),
+        (lines.iter().any(|line| line == "[unpack] damaged"), "the file is damaged"),
+        (status("NODATA"), "it is no OpenPGP signature"),
+        (says("no signature found") || says("cannot verify a non-tag object"), "it has none"),
+    ];
+    if let Some((_, why)) = refused.iter().find(|(is, _)| *is) {
+        return Some(Err(why));
+    }
+    (status("GOODSIG") && status("VALIDSIG")).then_some(Ok(()))
 }
 
 /// rpmkeys(8) of an RPM: the prefix's, or this machine's with the rights of the prefix's owner.
@@ -135,21 +233,26 @@ pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, keys: &Path, shown: &str) 
     };
     let database = scratch.0.join("rpmdb");
     let run = || rpmkeys().map(|run| run.arg("--dbpath").arg(&database).idle(QUIET));
-    let import = run()?.arg("--import");
-    import
-        .arg(keys)
-        .output(with.cancel)
-        .with_context(|| format!("{}: no usable OpenPGP public key in it", keys.display()))
-        .exit(Exit::Refused)?;
+    imported(with, &run()?.arg("--import").arg(keys), keys)?;
     // Digests alone prove nothing: the level asks for a signature too (rpmkeys(8)).
     let check = run()?
         .args(["--define", "_pkgverify_level all", "--define", "_pkgverify_flags 0"])
         .args(["--checksig", "--verbose"])
         .arg(file);
-    refused(with, &check, shown, keys)
+    let said = said(&check, with.cancel, shown)?;
+    if said.code != 0 {
+        fail!(
+            Exit::Refused,
+            "{shown}: its signature is refused: it is of no key in {}, or the file was changed after signing. What was fetched was removed: {}",
+            keys.display(),
+            last(&said.lines)
+        );
+    }
+    Ok(())
 }
 
-/// `git verify-tag` of `tag` in `repository`.
+/// `git verify-tag` of `refs/tags/TAG` in `repository`; what was signed has to be that tag, not
+/// another one (an older one) under its name.
 ///
 /// # Errors
 /// [`Exit::Refused`], with what git said.
@@ -165,12 +268,28 @@ pub(super) fn tag(
     with.program("gpg", &why, place)?;
     // In a private /tmp: the name of gpg's socket, which it makes whether needed or not, is short.
     let script = "export GNUPGHOME=/tmp/gnupg; mkdir -m 0700 $GNUPGHOME || exit; \
-                  gpg --batch --no-tty --quiet --no-autostart --import \"$1\" || \
-                  { echo \"$1: no usable OpenPGP public key in it\"; exit 1; }; \
-                  exec git -C \"$2\" -c gpg.program=gpg verify-tag -- \"$3\"";
+                  gpg --batch --no-tty --quiet --no-autostart --import \"$1\" || exit 124; \
+                  exec git -C \"$2\" -c gpg.program=gpg -c gpg.ssh.program=false \
+                  -c gpg.x509.program=false verify-tag --raw -- \"refs/tags/$3\"";
     let run = with.program("bash", &why, place)?.args(["-c", script, "bash"]);
     let run = run.arg(keys).arg(repository).arg(tag).env("GIT_CONFIG_NOSYSTEM", "1");
-    refused(with, &run, &shown, keys)
+    judge(with, &run, &shown, keys)?;
+    let signed = with
+        .program("git", &why, place)?
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .arg("-C")
+        .arg(repository)
+        .args(["for-each-ref", "--format=%(tag)", "--"])
+        .arg(format!("refs/tags/{tag}"))
+        .output(with.cancel)?;
+    if signed.trim_end_matches('\n') != tag {
+        fail!(
+            Exit::Refused,
+            "{shown}: what was signed is the tag {:?}; the repository shows it under another name",
+            signed.trim()
+        );
+    }
+    Ok(())
 }
 
 /// The last eight hexadecimal digits of the id of the one key in `keys`.
@@ -214,6 +333,41 @@ fn short_ids(list: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_gpg_found_out_is_a_verdict() {
+        let good = "[GNUPG:] GOODSIG 12 good\n[GNUPG:] VALIDSIG AB 2026-01-01";
+        for (case, text, expected) in [
+            ("good", good.to_owned(), Some(true)),
+            ("no more than good", "[GNUPG:] GOODSIG 12 good".to_owned(), None),
+            ("said elsewhere", "gpg: x [GNUPG:] GOODSIG 1\n[GNUPG:] VALIDSIG 1".to_owned(), None),
+            ("nothing", "gpg: out of core".to_owned(), None),
+            ("revoked", "[GNUPG:] REVKEYSIG 12 x\n[GNUPG:] VALIDSIG AB".to_owned(), Some(false)),
+            ("expired", "[GNUPG:] EXPKEYSIG 12 x\n[GNUPG:] VALIDSIG AB".to_owned(), Some(false)),
+            ("two", format!("{good}\n[GNUPG:] ERRSIG 34 1 10 00"), Some(false)),
+            ("damaged", format!("{good}\n[unpack] damaged"), Some(false)),
+            ("git", "error: no signature found".to_owned(), Some(false)),
+        ] {
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            assert_eq!(verdict(&lines).map(|v| v.is_ok()), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_was_killed_or_is_missing_refuses_nothing() {
+        for (script, refused) in [("kill -9 $$", true), ("exit 127", true), ("exit 1", false)] {
+            let run = Run::new("/bin/sh").args(["-c", script]);
+            let said = said(&run, &Cancel::default(), "x");
+            assert_eq!(said.is_err(), refused, "{script}: {said:?}");
+            if let Err(error) = said {
+                assert_eq!(crate::exit::of(&error), Exit::Other, "{script}");
+            }
+        }
+        let cancel = Cancel::default();
+        cancel.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        let run = Run::new("/bin/sh").args(["-c", "exit 1"]);
+        assert!(said(&run, &cancel, "x").unwrap_err().is::<Interrupted>());
+    }
 
     #[test]
     fn the_key_id_is_field_five_of_a_pub_record() {

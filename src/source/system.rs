@@ -13,7 +13,12 @@ pub(super) struct Default {
     pub(super) pinned: Pinned,
     /// The system's own keys for it.
     pub(super) keys: Option<PathBuf>,
+    /// What is not in it, when `kernel.patches` does not add it.
+    pub(super) lacks: Option<&'static str>,
 }
+
+const FLATCAR: &str = "this is the kernel as upstream released it, without Flatcar's patches: name those of this \
+                       release in kernel.patches";
 
 /// Stands for the key in a URL of Fedora's build system, which keeps a signed copy of each package
 /// below the last eight hexadecimal digits of its signing key's id.
@@ -24,16 +29,16 @@ pub(super) fn default(host: &Host, release: &Release) -> Option<Default> {
     let text = ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
         .find_map(|path| std::fs::read_to_string(host.path(path)).ok())?;
-    let (url, keys) = match field(&text, "ID")?.as_str() {
-        "flatcar" => (flatcar(release)?, None),
+    let (url, keys, lacks) = match field(&text, "ID")?.as_str() {
+        "flatcar" => (flatcar(release)?, None, Some(FLATCAR)),
         "fedora" => {
             let (url, version) = fedora(release)?;
             let keys = format!("/etc/pki/rpm-gpg/RPM-GPG-KEY-fedora-{version}-primary");
-            (url, Some(host.path(keys)))
+            (url, Some(host.path(keys)), None)
         }
         _ => return None,
     };
-    Some(Default { pinned: Pinned { place: Place::Https(url), sha256: None }, keys })
+    Some(Default { pinned: Pinned { place: Place::Https(url), sha256: None }, keys, lacks })
 }
 
 /// The release tarball of the kernel's own archive.
@@ -112,11 +117,15 @@ mod tests {
                 in_initrd: false,
             };
             let found = default(&host, &host.kernel_release);
+            let url_known = url.is_some();
             let place = |d: &Default| match &d.pinned.place {
                 Place::Https(url) => url.clone(),
                 other => panic!("{other:?}"),
             };
             assert_eq!(found.as_ref().map(place), url, "{os}{release}");
+            let flatcar = os.contains("ID=flatcar") || os.contains("ID=\"flatcar");
+            let lacks = found.as_ref().and_then(|d| d.lacks);
+            assert_eq!(lacks.is_some(), flatcar && url_known, "{os}{release}");
             assert_eq!(found.and_then(|d| d.keys), keys.map(|k| host.path(k)), "{os}{release}");
         }
     }

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -23,10 +24,15 @@ const KEPT: usize = 3;
 /// # Errors
 /// The cache cannot be made.
 pub(super) fn is_there(with: &Obtain<'_>, id: &str) -> Result<bool> {
-    let path = with.dir("trees")?.join(id);
-    let meta = fs::symlink_metadata(&path);
-    // Of another owner, it is of another prefix, which it does not belong to.
-    Ok(meta.is_ok_and(|m| m.is_dir() && m.uid() == with.prefix.user.uid))
+    Ok(counts(&with.dir("trees")?, id, with.prefix.user.uid))
+}
+
+/// A tree counts when it has its name and its record: one that is being removed loses the record
+/// first. Of another owner, it is of another prefix, which it does not belong to.
+fn counts(trees: &Path, id: &str, owner: u32) -> bool {
+    let meta = fs::symlink_metadata(trees.join(id));
+    let record = fs::symlink_metadata(trees.join(format!("{id}.json")));
+    record.is_ok_and(|r| r.is_file()) && meta.is_ok_and(|m| m.is_dir() && m.uid() == owner)
 }
 
 /// The tree of this id, made by `make` when it is not there: it gets an empty directory of the
@@ -57,22 +63,39 @@ pub(super) fn get(
         fs::remove_dir_all(&new).unwrap_or_else(|e| tracing::warn!("{}: {e}", new.display()));
     }
     made?;
-    // Of another owner.
-    if path.exists() {
-        fs::remove_dir_all(&path).with_context(|| format!("{}", path.display()))?;
-    }
+    // Of another owner, or half of one.
+    remove_tree(&path)?;
     // It is the record that has it removed one day: never a tree without one.
     write_atomic(&record, b"{}")?;
     fs::rename(&new, &path).with_context(|| format!("{}", path.display()))?;
     sync_dir(&trees)?;
-    keep(&trees, KEPT, &record)?;
+    keep(&trees, KEPT, Duration::ZERO, &[record])?;
     Ok(path)
+}
+
+/// Removes a tree: it loses its name at once, whenever the rest of it goes.
+///
+/// # Errors
+/// It cannot be renamed or removed.
+pub(super) fn remove_tree(path: &Path) -> Result<()> {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    let going = path.with_extension("old.new");
+    let shown = || format!("{}: cannot be removed", path.display());
+    if going.exists() {
+        fs::remove_dir_all(&going).with_context(shown)?;
+    }
+    fs::rename(path, &going).with_context(shown)?;
+    fs::remove_dir_all(&going).with_context(shown)
 }
 
 fn remove_unfinished(trees: &Path) -> Result<()> {
     for entry in fs::read_dir(trees).with_context(|| format!("{}", trees.display()))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "new") {
+        let new = path.extension().is_some_and(|end| end == "new");
+        // Without a record nothing would ever remove it.
+        if new || path.is_dir() && !path.with_extension("json").exists() {
             fs::remove_dir_all(&path)
                 .with_context(|| format!("{}: cannot be removed", path.display()))?;
         }
@@ -85,4 +108,23 @@ fn remove_unfinished(trees: &Path) -> Result<()> {
 fn sync(dir: &Path) -> Result<()> {
     let file = File::open(dir)?;
     nix::unistd::syncfs(&file).with_context(|| format!("syncfs {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_without_a_record_or_of_another_owner_is_no_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = nix::unistd::geteuid().as_raw();
+        fs::create_dir(dir.path().join("id")).unwrap();
+        assert!(!counts(dir.path(), "id", me), "the rest of one that was being removed");
+        fs::write(dir.path().join("id.json"), "{}").unwrap();
+        assert!(counts(dir.path(), "id", me));
+        assert!(!counts(dir.path(), "id", me + 1), "another owner's");
+        remove_tree(&dir.path().join("id")).unwrap();
+        assert!(!counts(dir.path(), "id", me), "removed");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the record alone");
+    }
 }

@@ -43,7 +43,14 @@ pub(super) fn tar(with: &mut Obtain<'_>, file: &Path, dir: &Path, exit: Exit) ->
     let content = make_content(with, &place, dir)?;
     let tar = with
         .program("tar", "sources are unpacked with it", &place)?
-        .args(["--extract", "--strip-components=1", "--no-same-owner", "--directory"])
+        // A word each 10 MB: on a slow disk all of it takes longer than silence may.
+        .args([
+            "--checkpoint=1000",
+            "--extract",
+            "--strip-components=1",
+            "--no-same-owner",
+            "--directory",
+        ])
         .arg(content)
         .arg("--file")
         .arg(file);
@@ -74,7 +81,9 @@ pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, dir: &Path) -> Result<()> 
 pub(super) fn devel_tree(unpacked: &Path, release: &Release) -> Result<PathBuf> {
     let all = unpacked.join("usr/src/kernels");
     let tree = all.join(release.as_str());
-    if !tree.is_dir() {
+    // The owner's: through a link it would be whatever the owner likes, read as root.
+    let plain = |dir: &Path| fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir());
+    if !tree.ancestors().take(5).all(plain) {
         let names = |dir| fs::read_dir(dir).into_iter().flatten().flatten();
         let found: Vec<_> =
             names(&all).map(|e| e.file_name().to_string_lossy().into_owned()).collect();
@@ -113,18 +122,43 @@ pub(super) fn git(
     // this from a file only.
     let trust = program(with, &place)?.args(["config", "--global", "safe.directory", "*"]);
     trust.output(with.cancel)?;
-    let clone = program(with, &place)?
-        .args(["clone", "--progress", "--depth=1", "--single-branch", "--branch", tag, "--", url])
-        .arg(&content);
+    let name = format!("refs/tags/{tag}");
+    let init = program(with, &place)?.args(["init", "--quiet", "--template="]).arg(&content);
     let exit = if local.is_some() { Exit::NoKernelSource } else { Exit::Network };
-    run(with, &clone, || format!("{shown}: cannot be cloned"), exit)?;
+    run(with, &init, || format!("{shown}: cannot be cloned"), exit)?;
+    // By its full name: a server may have a branch called like the tag, and more than was asked for.
+    let fetch = program(with, &place)?
+        .arg("-C")
+        .arg(&content)
+        .args(["fetch", "--progress", "--depth=1", "--no-tags", "--", url])
+        .arg(format!("{name}:{name}"));
+    fetch_tag(with, &fetch, &shown, exit)?;
     place.network = false;
     if let Proof::Keys(keys) = proof {
-        signature::tag(with, &content, &place, tag, keys).context(shown)?;
+        signature::tag(with, &content, &place, tag, keys).context(shown.clone())?;
     }
+    // Only now, and of that very object: what else the server sent is in no working tree.
+    let checkout = program(with, &place)?.arg("-C").arg(&content);
+    let checkout = checkout
+        .args(["checkout", "--progress", "--detach"])
+        .arg(format!("{name}^{{commit}}"))
+        .arg("--");
+    run(with, &checkout, || format!("{shown}: cannot be checked out"), Exit::NoKernelSource)?;
     // The kernel's own scripts would name it in the release (scripts/setlocalversion).
     let remove = with.prefix.run("rm", &place).arg("-rf").arg(content.join(".git"));
     remove.output(with.cancel).map(drop)
+}
+
+/// `git fetch` of one tag. A tag that the repository does not have will not be there at the next try.
+fn fetch_tag(with: &Obtain<'_>, fetch: &Run, shown: &str, exit: Exit) -> Result<()> {
+    let error = match fetch.output(with.cancel) {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    let missing = format!("{error:#}").contains("couldn't find remote ref");
+    let exit = if missing { Exit::NoKernelSource } else { exit };
+    let why = if missing { ": there is no such tag; see kernel.source" } else { "" };
+    Err(error).with_context(|| format!("{shown}: cannot be cloned{why}")).exit(exit)
 }
 
 /// git; its configuration is the one in HOME, which is a directory of our own.
@@ -133,6 +167,9 @@ fn program(with: &Obtain<'_>, place: &Place) -> Result<Run> {
         .program("git", "kernel.source is a git repository", place)?
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_TERMINAL_PROMPT", "0")
+        .env("LC_ALL", "C")
+        // Also after a redirect; http:// and a program of the address's choice are neither.
+        .env("GIT_ALLOW_PROTOCOL", "https:file")
         .args(["-c", "advice.detachedHead=false"]);
     Ok(match crate::fetch::authorities() {
         Some(file) => git.env("GIT_SSL_CAINFO", file),
@@ -165,7 +202,7 @@ pub(super) fn patch(with: &mut Obtain<'_>, file: &Path, shown: &str, dir: &Path)
     let place = place(dir, &[file], false);
     let patch = with
         .program("patch", "kernel.patches names patches", &place)?
-        .args(["-p1", "--force", "--fuzz=0", "--no-backup-if-mismatch", "--directory"])
+        .args(["-p1", "--quiet", "--force", "--fuzz=0", "--no-backup-if-mismatch", "--directory"])
         .arg(dir.join(CONTENT))
         .arg("--input")
         .arg(file);
@@ -189,7 +226,8 @@ pub(super) fn check_source(tree: &Path, shown: &str) -> Result<()> {
     Ok(())
 }
 
-/// Which version of a directory this is: names, sizes, modes and times of all that is in it.
+/// Which version of a directory this is: names, sizes, modes and times of all that is in it but its
+/// history, which is not compiled.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`]: it cannot be read.
@@ -197,6 +235,9 @@ pub(super) fn stamp(dir: &Path) -> Result<String> {
     fn walk(dir: &Path, all: &mut Vec<String>) -> std::io::Result<()> {
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
+            if path.ends_with(".git") {
+                continue;
+            }
             let meta = fs::symlink_metadata(&path)?;
             let (mtime, nsec) = (meta.mtime(), meta.mtime_nsec());
             let (mode, size) = (meta.mode(), if meta.is_dir() { 0 } else { meta.len() });

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::cached::{Cached, Signed};
+use super::cached::{Cached, Signed, tidy};
 use super::proof::{Proof, check_keys};
 use super::repository::{self, Repository};
 use super::{Obtain, QUIET};
@@ -83,10 +83,12 @@ impl ZfsSource {
             what: "an OpenZFS tarball",
             largest: LARGEST,
             proof: self.proof.clone(),
-            signed: Signed::File,
+            signed: Some(Signed::File),
             unreadable: Exit::Other,
         };
-        cached.get(with).map(|file| file.path)
+        let file = cached.get(with)?;
+        tidy(with, std::slice::from_ref(&file.path))?;
+        Ok(file.path)
     }
 
     /// A Portage repository with the ebuild of this version for the tarball that

@@ -57,10 +57,86 @@ fn one_signed_tag_of_a_repository_becomes_a_tree_without_git_in_it() {
     let refused = "its signature is refused: it is of no key in";
     world2.refuses("another key", &["kernel", "6.1.0"], 15, refused);
     key(&good);
-    world2.refuses("not signed", &["kernel", "6.2.0"], 15, refused);
+    let unsigned = "its signature is refused: it has none";
+    world2.refuses("not signed", &["kernel", "6.2.0"], 15, unsigned);
     world2.refuses("no such tag", &["kernel", "6.7.1"], 10, "tag v6.7.1: cannot be cloned");
     let signed = world2.obtain(&["kernel", "6.1.0"]);
     assert_eq!(signed.status, Some(0), "{}", signed.said);
+}
+
+#[test]
+fn a_signature_counts_for_the_tags_own_commit_and_under_its_own_name_only() {
+    let world = World::new();
+    let good = world.key("good");
+    let dir = repository(&world);
+    // Something else in a branch that is called like the signed tag.
+    git(&world, &dir, &["checkout", "--quiet", "-b", "v6.1"]);
+    fs::write(dir.join("COPYING"), "evil").unwrap();
+    git(&world, &dir, &["commit", "--quiet", "--all", "-m", "evil"]);
+    let source = format!("git+file://{}", dir.display());
+    world.configure(&format!("[kernel]\nsource = {source:?}\nsource-key = {good:?}\n"));
+    let done = world.obtain(&["kernel", "6.1.0"]);
+    assert_eq!(done.status, Some(0), "{}", done.said);
+    let copying = Path::new(done.line("source")).join("COPYING");
+    assert_eq!(fs::read_to_string(copying).unwrap(), "v6.1", "the branch is not the tag");
+
+    // The genuine object of an older tag, as a newer one.
+    git(&world, &dir, &["update-ref", "refs/tags/v6.4", "refs/tags/v6.1"]);
+    let renamed = World::new();
+    renamed.configure(&format!("[kernel]\nsource = {source:?}\nsource-key = {good:?}\n"));
+    renamed.refuses("renamed", &["kernel", "6.4.0"], 15, "what was signed is the tag \"v6.1\"");
+}
+
+#[test]
+fn keys_that_were_revoked_are_refused_wherever_the_signature_is_and_the_source_too() {
+    let world = World::new();
+    let good = world.key("good");
+    let dir = repository(&world);
+    let tar = world.archive("linux-6.1.tar", "--no-auto-compress");
+    let archive = world.archive("linux-6.1.tar.xz", "--xz");
+    let signature = world.share.join("linux-6.1.tar.sign");
+    let sources = [archive.display().to_string(), format!("git+file://{}", dir.display())];
+    let configure = |source: &str| {
+        world.configure(&format!("[kernel]\nsource = {source:?}\nsource-key = {good:?}\n"));
+    };
+    let args = ["kernel", "6.1.0"];
+    configure(&sources[0]);
+    world.refuses("unsigned", &args, 15, "has no signature beside it, and kernel.source-key");
+    fs::write(&signature, world.sign("good", &fs::read(tar).unwrap())).unwrap();
+    configure(dir.to_str().unwrap());
+    world.refuses("a directory", &args, 15, "a directory has no signature");
+    for source in &sources {
+        configure(source);
+        let done = world.obtain(&args);
+        assert_eq!(done.status, Some(0), "{source}: {}", done.said);
+    }
+    world.revoke("good");
+    for source in &sources {
+        configure(source);
+        let ran = world.obtain(&args);
+        assert_eq!(ran.status, Some(15), "{source}: {}", ran.said);
+        assert!(ran.said.contains("its key was revoked"), "{source}: {}", ran.said);
+    }
+}
+
+#[test]
+fn a_tag_on_this_machine_that_was_moved_is_another_source() {
+    let world = World::new();
+    world.key("good");
+    let dir = repository(&world);
+    world.configure(&format!("kernel.source = \"git+file://{}\"\n", dir.display()));
+    let args = ["kernel", "6.1.0"];
+    let first = world.obtain(&args);
+    assert_eq!(first.status, Some(0), "{}", first.said);
+    git(&world, &dir, &["pack-refs", "--all"]);
+    let packed = world.obtain(&args);
+    assert_eq!((packed.status, &packed.out), (Some(0), &first.out), "{}", packed.said);
+    git(&world, &dir, &["tag", "-f", "-a", "-m", "moved", "v6.1", "v6.2^{commit}"]);
+    let moved = world.obtain(&args);
+    assert_eq!(moved.status, Some(0), "{}", moved.said);
+    assert_ne!(moved.line("identity"), first.line("identity"));
+    let copying = Path::new(moved.line("source")).join("COPYING");
+    assert_eq!(fs::read_to_string(copying).unwrap(), "v6.2");
 }
 
 #[test]

@@ -178,6 +178,19 @@ impl World {
         public
     }
 
+    /// Has the public half of a key say that it was revoked.
+    pub fn revoke(&self, name: &str) {
+        let made = self.home(name).join("openpgp-revocs.d");
+        let made = fs::read_dir(made).unwrap().next().unwrap().unwrap().path();
+        // gpg keeps it from being imported by accident.
+        let text = fs::read_to_string(made).unwrap().replace(":-----BEGIN", "-----BEGIN");
+        let revocation = self.share.join("revocation");
+        fs::write(&revocation, text).unwrap();
+        run(self.gpg(name).arg("--import").arg(revocation)).unwrap();
+        let text = run(self.gpg(name).args(["--armor", "--export"])).unwrap();
+        fs::write(self.share.join(format!("{name}.asc")), text).unwrap();
+    }
+
     pub fn home(&self, name: &str) -> PathBuf {
         self.share.join(format!("{name}.gnupg"))
     }
