@@ -280,7 +280,7 @@ fn a_flipped_crc_is_found_by_the_modules_and_nothing_is_written() {
     assert_eq!(lines(&found).difference(&lines(&truth)).count(), 1);
 
     let table = Symvers::parse(&found.replace("\tkmalloc_caches\t", "\tgone\t")).unwrap();
-    let report = recover::check(&table, &kernel.modules).unwrap();
+    let report = recover::check(&table, &kernel.modules, Some(&kernel.release)).unwrap();
     let symbols: Vec<&str> = report.mismatches.iter().map(|m| m.symbol.as_str()).collect();
     assert_eq!(symbols, ["_printk", "kmalloc_caches"]);
     assert_eq!((report.modules > 1000, report.mismatches[1].exported), (true, None), "{report}");
@@ -304,13 +304,70 @@ fn a_shipped_table_is_taken_unless_the_image_says_otherwise() {
         fs::write(&file, pack::with(command, truth.replace("\t_printk\t", "\t_p\t").as_bytes()))
             .unwrap();
         let said = refused(&arguments);
-        assert!(said.contains(name) && said.contains("_printk is missing"), "{name}: {said}");
+        assert!(said.contains(name) && said.contains("_printk: missing"), "{name}: {said}");
         let whole = pack::with(command, truth.as_bytes());
         fs::write(&file, &whole[..whole.len() / 2]).unwrap();
         let said = refused(&arguments);
         assert!(said.contains(&format!("{}: damaged", file.display())), "{name}: {said}");
         fs::remove_file(&file).unwrap();
     }
+}
+
+#[test]
+fn what_is_no_regular_file_is_written_in_place_and_never_replaced() {
+    use std::os::unix::fs::FileTypeExt;
+    let kernel = cloud();
+    let truth = truth(&kernel, |owner| owner == "vmlinux");
+    let scratch = tempfile::tempdir().unwrap();
+    let [null, link, file, dangling] =
+        ["null", "link", "file", "dangling"].map(|name| scratch.path().join(name));
+    run(Command::new("mknod").arg(&null).args(["c", "1", "3"])).unwrap();
+    fs::write(&file, "longer than the table? ".repeat(100_000)).unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+    let from = |out: &Path| symvers(&[path("--image"), &kernel.image, path("-o"), out]);
+    assert!(from(&null).status.success());
+    assert!(fs::symlink_metadata(&null).unwrap().file_type().is_char_device());
+    assert!(from(&link).status.success());
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_same(&fs::read_to_string(&file).unwrap(), &truth, "through a link");
+    let stdout = from(path("/dev/stdout"));
+    assert_same(&String::from_utf8(stdout.stdout).unwrap(), &truth, "/dev/stdout");
+    for bad in [&dangling, &scratch.path().to_owned()] {
+        let output = from(bad);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{}: cannot be written", bad.display())), "{said}");
+    }
+    assert!(fs::symlink_metadata(&dangling).unwrap().is_symlink());
+}
+
+#[test]
+fn a_check_without_a_file_prints_no_table_and_modules_of_another_kernel_fail_it() {
+    let kernel = cloud();
+    let scratch = tempfile::tempdir().unwrap();
+    run(Command::new("cp").arg("-rs").arg(kernel.modules.join("kernel")).arg(scratch.path()))
+        .unwrap();
+    let image = [path("--image"), &kernel.image, path("--modules"), scratch.path()];
+    let check = [&image[..], &[path("--check")]].concat();
+    let output = symvers(&check);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("all agree"), "{said}");
+    assert!(output.stdout.is_empty());
+    // A module without CRCs beside a table that has them.
+    let one = scratch.path().join("kernel/net/openvswitch/openvswitch.ko");
+    let bare = scratch.path().join("bare");
+    run(Command::new("objcopy").arg("--remove-section=__versions").arg(&one).arg(&bare)).unwrap();
+    fs::rename(&bare, &one).unwrap();
+    let said = refused(&check);
+    assert!(said.contains("1 of ") && said.contains("not of one kernel"), "{said}");
+    // A table without CRCs for modules that have them.
+    let table = truth(&kernel, |_| true);
+    let bare: String = table.lines().map(|l| format!("0x00000000{}\n", &l[10..])).collect();
+    let report = recover::check(&Symvers::parse(&bare).unwrap(), scratch.path(), None).unwrap();
+    assert!(!report.is_sound() && !report.versions, "{report}");
+    let other = recover::check(&Symvers::parse(&table).unwrap(), scratch.path(), Some("6.1.0"));
+    assert!(format!("{:#}", other.unwrap_err()).contains("the image is 6.1.0"));
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! `zfs-prefix symvers`: a Module.symvers without a kernel build tree.
 
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::exit::{Exit, WithExit};
+use crate::exit::{Exit, Failure, WithExit};
 use crate::kernel::recover::{self, CheckReport};
-use crate::kernel::{Image, Symvers};
+use crate::kernel::{Image, Symvers, guard};
 use crate::store::write_atomic;
 
 /// Arguments of `zfs-prefix symvers`.
@@ -19,10 +20,11 @@ pub struct Args {
     /// Its modules, such as /usr/lib/modules/RELEASE: what they export, too
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
-    /// Into this file instead of standard output
+    /// Into this file instead of standard output; a device or a link is written in place
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Compare with the CRCs that each of the modules was built against
+    /// Compare with the CRCs that each of the modules was built against; without -o no table is
+    /// printed
     #[arg(long, requires = "modules")]
     check: bool,
 }
@@ -47,14 +49,27 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     let text = table.symvers.to_text();
     match &args.output {
-        Some(path) => {
-            let absolute = std::path::absolute(path);
-            let path = absolute.with_context(|| format!("{}", path.display()))?;
-            write_atomic(&path, text.as_bytes())?;
-        }
+        Some(path) => write(path, text.as_bytes())?,
+        // Who checks wants to know whether it is right.
+        None if args.check => {}
         None => io::stdout().write_all(text.as_bytes()).context("standard output")?,
     }
     Ok(Exit::Done.code())
+}
+
+/// A new or regular file is replaced in one step; /dev/null, /dev/stdout, a FIFO or what a link
+/// leads to must not be, and is written in place.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let absolute = std::path::absolute(path).with_context(|| format!("{}", path.display()))?;
+    match fs::symlink_metadata(&absolute) {
+        Ok(meta) if !meta.is_file() => {
+            let opened = File::options().write(true).truncate(true).open(&absolute);
+            opened
+                .and_then(|mut file| file.write_all(bytes))
+                .with_context(|| format!("{}: cannot be written in place", path.display()))
+        }
+        _ => write_atomic(&absolute, bytes),
+    }
 }
 
 fn table(args: &Args) -> Result<Table> {
@@ -104,29 +119,15 @@ fn recovered(args: &Args, image: &Image, dir: &Path) -> Result<Table> {
 /// image.
 fn shipped(args: &Args, image: &Image, dir: &Path, file: &Path) -> Result<Table> {
     let symvers = recover::shipped(dir)?.with_context(|| format!("{} is gone", file.display()))?;
-    for (name, export) in own(args, image)?.iter() {
-        match symvers.get(name) {
-            Some(same) if same == export => {}
-            other => bail!(
-                "{}: not of the kernel {}: {name} is {}, the kernel exports it as {}",
-                file.display(),
-                args.image.display(),
-                other.map_or_else(|| "missing".to_owned(), shown),
-                shown(export)
-            ),
-        }
-    }
+    guard::exports(&format!("{}", file.display()), &symvers, &own(args, image)?)
+        .with_context(|| format!("compared with {}", args.image.display()))
+        .map_err(|e| Failure::new(Exit::NoSymvers, format!("{e:#}")))?;
     let report = match args.check {
-        true => Some(recover::check(&symvers, dir)?),
+        true => Some(recover::check(&symvers, dir, image.release().as_deref())?),
         false => None,
     };
     let source = format!("shipped in {}; {} agrees", file.display(), what(args, image));
     Ok(Table { symvers, source, report })
-}
-
-fn shown(export: &crate::kernel::Export) -> String {
-    let kind = if export.gpl_only { "EXPORT_SYMBOL_GPL" } else { "EXPORT_SYMBOL" };
-    format!("{:#010x} {kind} {}", export.crc, export.namespace).trim_end().to_owned()
 }
 
 /// `/boot/vmlinuz (x86 bzImage, zstd, kernel 6.12.4-flatcar)`.

@@ -12,6 +12,8 @@ const MAX_BYTES: usize = 128 * 1024 * 1024;
 const MAX_TYPES: usize = 0x000f_ffff;
 /// `struct btf_header` without the layout that Linux 7.x appended.
 const HEADER: usize = 24;
+/// `KSYM_NAME_LEN` is 512, and no name in the kernel is longer.
+const MAX_NAME: usize = 512;
 /// So many places that look like the beginning of a blob are looked into, in each byte order: real
 /// kernels have a handful.
 const MAX_CANDIDATES: usize = 256;
@@ -184,7 +186,9 @@ impl<'data> Btf<'data> {
 
     fn name(&self, offset: u32) -> Result<&'data str> {
         let bytes = self.strings.get(usize::try_from(offset)?..).context("name outside")?;
-        let end = bytes.iter().position(|&b| b == 0).context("name without an end")?;
+        // A million types could all have the same long name.
+        let bytes = &bytes[..bytes.len().min(MAX_NAME + 1)];
+        let end = memchr::memchr(0, bytes).context("name without an end, or a very long one")?;
         std::str::from_utf8(&bytes[..end]).context("name that is not UTF-8")
     }
 

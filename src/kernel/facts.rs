@@ -282,8 +282,8 @@ fn compiler(banner: &str) -> Option<&str> {
 /// The string of the note `Linux` 0x100.
 fn build_salt(bytes: &[u8]) -> Option<String> {
     [object::Endianness::Little, object::Endianness::Big].into_iter().find_map(|order| {
-        let all = notes(bytes, order);
-        let note = all.iter().find(|n| n.name == b"Linux" && n.kind == BUILD_SALT)?;
+        let mut all = notes(bytes, order);
+        let note = all.find(|n| n.name == b"Linux" && n.kind == BUILD_SALT)?;
         let text = note.desc.split(|b| *b == 0).next()?;
         std::str::from_utf8(text).ok().filter(|t| !t.is_empty()).map(str::to_owned)
     })

@@ -22,14 +22,13 @@ pub struct Note<'a> {
 
 /// The notes in `bytes`, up to the first that does not fit. Name and descriptor are padded to
 /// four bytes each, in both ELF classes, as Linux writes them.
-pub fn notes(bytes: &[u8], endian: Endianness) -> Vec<Note<'_>> {
-    let mut notes = Vec::new();
+pub fn notes(bytes: &[u8], endian: Endianness) -> impl Iterator<Item = Note<'_>> {
     let mut rest = bytes;
-    while let Some((note, tail)) = next(rest, endian) {
-        notes.push(note);
+    std::iter::from_fn(move || {
+        let (note, tail) = next(rest, endian)?;
         rest = tail;
-    }
-    notes
+        Some(note)
+    })
 }
 
 fn next(bytes: &[u8], endian: Endianness) -> Option<(Note<'_>, &[u8])> {
@@ -56,8 +55,7 @@ fn next(bytes: &[u8], endian: Endianness) -> Option<(Note<'_>, &[u8])> {
 pub fn gnu_build_id(bytes: &[u8]) -> Option<String> {
     let orders = [Endianness::Little, Endianness::Big];
     let desc = orders.iter().find_map(|&endian| {
-        let found = notes(bytes, endian);
-        found.iter().find(|n| n.name == b"GNU" && n.kind == GNU_BUILD_ID).map(|n| n.desc)
+        notes(bytes, endian).find(|n| n.name == b"GNU" && n.kind == GNU_BUILD_ID).map(|n| n.desc)
     })?;
     let hex = hexadecimal(desc);
     (!hex.is_empty()).then_some(hex)
@@ -106,7 +104,7 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(gnu_build_id(&bytes[..cut]), None, "cut at {cut}");
         }
-        assert!(notes(&[0xff; 64], Endianness::Little).is_empty());
+        assert!(notes(&[0xff; 64], Endianness::Little).next().is_none());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The ELF side of a module file: a relocatable object of either class and byte order.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef};
 
 use super::Info;
+use super::exports::MAX_STRING;
 
 /// A module file's bytes, opened for reading. Signatures and other bytes after the ELF object do
 /// not matter.
@@ -21,6 +22,24 @@ pub(super) struct Symbol<'data> {
     pub global: bool,
 }
 
+/// Sections at most: what an ELF header can count without the help of the first section.
+const MAX_SECTIONS: usize = 0xffff;
+
+/// Sections are looked for by name again and again: there must not be too many of them, nor names
+/// that take long to read.
+///
+/// # Errors
+/// More, or longer names, than any kernel or module has.
+pub(crate) fn check_sections<'data, R: ReadRef<'data>>(elf: &object::File<'data, R>) -> Result<()> {
+    for (index, section) in elf.sections().enumerate() {
+        ensure!(index < MAX_SECTIONS, "more than {MAX_SECTIONS} sections");
+        // One without a readable name is never found.
+        let length = section.name_bytes().map_or(0, <[u8]>::len);
+        ensure!(length <= MAX_STRING, "section {index}: a name of {length} bytes");
+    }
+    Ok(())
+}
+
 impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     /// Reads the ELF headers.
     pub(super) fn parse(data: R) -> Result<Elf<'data, R>> {
@@ -32,6 +51,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         if elf.kind() != ObjectKind::Relocatable {
             bail!("an ELF file of kind {:?}, not the relocatable object a module is", elf.kind());
         }
+        check_sections(&elf)?;
         Ok(Elf { elf })
     }
 
@@ -49,10 +69,13 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         }
     }
 
-    /// Every named symbol of `.symtab`.
+    /// Every named symbol of `.symtab`, up to the first whose name is longer than any.
     pub(super) fn symbols(&self) -> impl Iterator<Item = Result<Symbol<'data>>> + '_ {
         self.elf.symbols().filter_map(|s| match s.name() {
             Ok("") => None,
+            Ok(name) if name.len() > MAX_STRING => {
+                Some(Err(anyhow!("symbol table: a name of {} bytes", name.len())))
+            }
             Ok(name) => Some(Ok(Symbol {
                 name,
                 undefined: s.is_undefined(),

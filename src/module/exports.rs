@@ -10,6 +10,32 @@ use super::symbols::Export;
 /// No name (KSYM_NAME_LEN) and no namespace (modpost's longest list of modules) is longer.
 pub(crate) const MAX_STRING: usize = 4096;
 
+/// Exports, imports or records of `__versions` of one file: real kernels have 20,000.
+pub(crate) const MAX_ENTRIES: usize = 1 << 20;
+/// Bytes of names of one file; kernels have 1 MB. Entries may all point to the same long string,
+/// and each has its own copy of it.
+const MAX_NAMES: usize = 64 << 20;
+
+/// What the tables of one file may still take.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    entries: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(crate) fn new() -> Budget {
+        Budget { entries: MAX_ENTRIES, bytes: MAX_NAMES }
+    }
+
+    /// Takes one entry with so many bytes of names.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<()> {
+        let left = self.entries.checked_sub(1).zip(self.bytes.checked_sub(bytes));
+        (self.entries, self.bytes) = left.context("more or longer names than any kernel has")?;
+        Ok(())
+    }
+}
+
 /// Name of a table, of its CRCs, and whether its symbols are GPL-only where there are no flags.
 const TABLES: [(&str, &str, bool); 2] =
     [("__ksymtab", "__kcrctab", false), ("__ksymtab_gpl", "__kcrctab_gpl", true)];
@@ -56,7 +82,13 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         let strings = (strings.index(), strings.data().context("__ksymtab_strings")?);
         let names = Names { fields: self.relocations(section)?, strings };
         let size = usize::try_from(section.size())?;
-        let found = LAYOUTS.iter().find_map(|layout| names.read(size, *layout));
+        let mut found = None;
+        for layout in LAYOUTS {
+            found = names.read(size, layout)?;
+            if found.is_some() {
+                break;
+            }
+        }
         let mut exports = found.context("its entries have no known layout")?;
         let crcs = self.crcs(crcs, exports.len())?;
         let flags = self.section("__kflagstab")?;
@@ -99,6 +131,8 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     fn relocations(&self, section: &object::Section<'data, '_, R>) -> Result<Vec<(u64, Value)>> {
         let mut values = Vec::new();
         for (offset, relocation) in section.relocations() {
+            // Three fields of an entry have one.
+            ensure!(values.len() < 3 * MAX_ENTRIES, "more relocations than any module has");
             if relocation.has_implicit_addend() {
                 bail!("relocations without addends (REL): no 64-bit machine has them");
             }
@@ -129,21 +163,34 @@ struct Names<'a> {
 
 impl<'a> Names<'a> {
     /// Reads names and namespaces of a table of `size` bytes; `None` when that is not its layout.
-    fn read(&self, size: usize, layout: (usize, usize, Option<usize>)) -> Option<Vec<Export>> {
+    ///
+    /// # Errors
+    /// More than any module has.
+    fn read(
+        &self,
+        size: usize,
+        layout: (usize, usize, Option<usize>),
+    ) -> Result<Option<Vec<Export>>> {
         let (entry, name, space) = layout;
         if !size.is_multiple_of(entry) || size / entry > self.fields.len() {
-            return None;
+            return Ok(None);
         }
-        let export = |at: usize| {
+        let strings = |at: usize| {
             let name = symbol_name(self.string(at + name)??).ok()?;
             let space = match space {
                 Some(space) => self.string(at + space)?.unwrap_or_default(),
                 None => b"",
             };
-            let (name, namespace) = (name.to_owned(), namespace(space).ok()?.to_owned());
-            Some(Export { name, crc: None, gpl_only: false, namespace })
+            Some((name, namespace(space).ok()?))
         };
-        (0..size).step_by(entry).map(export).collect()
+        let (mut exports, mut budget) = (Vec::new(), Budget::new());
+        for at in (0..size).step_by(entry) {
+            let Some((name, space)) = strings(at) else { return Ok(None) };
+            budget.take(name.len() + space.len())?;
+            let (name, namespace) = (name.to_owned(), space.to_owned());
+            exports.push(Export { name, crc: None, gpl_only: false, namespace });
+        }
+        Ok(Some(exports))
     }
 
     /// The string that the field at `at` points to, `Some(None)` when nothing is put there.

@@ -19,7 +19,8 @@ mod this_module;
 use anyhow::{Context, Result};
 
 pub use compress::decompress;
-pub(crate) use exports::{MAX_STRING, namespace, symbol_name};
+pub(crate) use elf::check_sections;
+pub(crate) use exports::{Budget, MAX_STRING, namespace, symbol_name};
 pub use info::{Info, Vermagic};
 pub use order::{Found, order};
 pub use symbols::{Export, Import, Version};

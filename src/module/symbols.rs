@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use object::{Object, ReadRef};
 
 use super::elf::Elf;
+use super::exports::{Budget, MAX_ENTRIES};
 
 /// A symbol that has to be exported by the kernel or another module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,10 +54,11 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     /// CRC of `versions`.
     pub(super) fn imports(&self, versions: &[Version]) -> Result<Vec<Import>> {
         let crcs: HashMap<&str, u32> = versions.iter().map(|v| (v.name.as_str(), v.crc)).collect();
-        let mut imports = Vec::new();
+        let (mut imports, mut budget) = (Vec::new(), Budget::new());
         for symbol in self.symbols() {
             let s = symbol?;
             if s.undefined && s.global && !s.weak && !NOT_IMPORTS.contains(&s.name) {
+                budget.take(s.name.len())?;
                 imports.push(Import { name: s.name.to_owned(), crc: crcs.get(s.name).copied() });
             }
         }
@@ -76,6 +78,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         if !table.len().is_multiple_of(RECORD) {
             bail!("__versions has {} bytes, not a multiple of {RECORD}", table.len());
         }
+        ensure!(table.len() / RECORD <= MAX_ENTRIES, "__versions: more than any module imports");
         table.chunks_exact(RECORD).map(|r| self.version(r)).collect()
     }
 
@@ -94,6 +97,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         if !crcs.len().is_multiple_of(4) {
             bail!("__version_ext_crcs has {} bytes, not a multiple of 4", crcs.len());
         }
+        ensure!(crcs.len() / 4 <= MAX_ENTRIES, "__version_ext_crcs: more than any module imports");
         let mut versions = Vec::with_capacity(crcs.len() / 4);
         for offset in (0..crcs.len()).step_by(4) {
             let end = names.iter().position(|&b| b == 0);

@@ -2,10 +2,11 @@
 //! `.gnu.linkonce.this_module`. Its size and the places of its pointers are the layout of the
 //! structure in the kernel that the module was compiled for.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use object::{Object, ObjectSection, ObjectSymbol, ReadRef, RelocationTarget};
 
 use super::elf::Elf;
+use super::exports::MAX_STRING;
 
 const SECTION: &str = ".gnu.linkonce.this_module";
 
@@ -29,7 +30,9 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         for (offset, relocation) in section.relocations() {
             let RelocationTarget::Symbol(index) = relocation.target() else { continue };
             let symbol = self.elf.symbol_by_index(index).context(SECTION)?;
-            match symbol.name().context(SECTION)? {
+            let name = symbol.name().context(SECTION)?;
+            ensure!(name.len() <= MAX_STRING, "{SECTION}: a name of {} bytes", name.len());
+            match name {
                 "init_module" => found.init = Some(offset),
                 "cleanup_module" => found.exit = Some(offset),
                 _ => {}

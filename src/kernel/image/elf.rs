@@ -6,9 +6,13 @@ use object::{Endianness, Object, ObjectKind, ObjectSection};
 
 use crate::kernel::notes::notes;
 
+/// A kernel has twenty; sections may overlap, so that each byte could be a note of all of them.
+const MAX_NOTES: usize = 100_000;
+
 /// Whether this is a linked program, not an object file such as a module.
 pub(super) fn is_linked(kernel: &[u8]) -> Result<()> {
     let elf = object::File::parse(kernel).context("not a readable ELF file")?;
+    crate::module::check_sections(&elf)?;
     match elf.kind() {
         ObjectKind::Executable | ObjectKind::Dynamic => Ok(()),
         other => bail!("an ELF file of kind {other:?}, not the linked program a kernel is"),
@@ -29,6 +33,7 @@ pub(super) fn note<'a>(kernel: &'a [u8], name: &[u8], kind: u32) -> Option<&'a [
         .filter(|s| s.kind() == object::SectionKind::Note)
         .filter_map(|s| s.data().ok())
         .flat_map(|data| notes(data, elf.endianness()))
+        .take(MAX_NOTES)
         .find(|note| note.name == name && note.kind == kind)
         .map(|note| note.desc)
 }

@@ -37,7 +37,7 @@ pub(super) fn note<'a>(
             continue;
         }
         let end = kernel.len().min(begin + MAX_NOTE);
-        let Some(note) = notes(&kernel[begin..end], endian).into_iter().next() else { continue };
+        let Some(note) = notes(&kernel[begin..end], endian).next() else { continue };
         if note.name != name || note.kind != kind {
             continue;
         }

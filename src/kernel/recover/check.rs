@@ -67,6 +67,7 @@ impl Versions {
         let mut report = CheckReport {
             modules: self.modules,
             without_versions: self.without,
+            versions: symvers.has_versions(),
             compared: 0,
             mismatches: Vec::new(),
         };
@@ -97,6 +98,8 @@ pub struct CheckReport {
     pub modules: usize,
     /// How many of them have no CRCs to compare: all, of a kernel without CONFIG_MODVERSIONS.
     pub without_versions: usize,
+    /// Whether the table has CRCs.
+    pub versions: bool,
     /// How many CRCs were compared.
     pub compared: usize,
     /// Where they differ, by symbol.
@@ -119,10 +122,16 @@ pub struct Mismatch {
 }
 
 impl CheckReport {
-    /// Whether nothing differs. Of a kernel without CONFIG_MODVERSIONS there is nothing to compare,
-    /// and nothing differs ([`CheckReport::compared`] is 0).
+    /// Whether nothing differs. With CONFIG_MODVERSIONS every module has CRCs, without it none and
+    /// the table neither: then nothing differs because there is nothing to compare
+    /// ([`CheckReport::compared`] is 0).
     pub fn is_sound(&self) -> bool {
-        self.mismatches.is_empty()
+        self.mismatches.is_empty() && !self.is_mixed()
+    }
+
+    /// Table and modules are not all with CRCs or all without: they are of two kernels.
+    fn is_mixed(&self) -> bool {
+        self.without_versions != if self.versions { 0 } else { self.modules }
     }
 }
 
@@ -142,8 +151,14 @@ impl fmt::Display for Mismatch {
 
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CheckReport { modules, compared, mismatches, .. } = self;
-        if *compared == 0 {
+        let CheckReport { modules, without_versions, versions, compared, mismatches } = self;
+        if self.is_mixed() {
+            let table = if *versions { "has CRCs" } else { "has none" };
+            write!(
+                f,
+                "{without_versions} of {modules} modules have no CRCs, but the table {table}: not of one kernel; "
+            )?;
+        } else if *compared == 0 {
             return write!(f, "{modules} modules have no CRCs: nothing to compare");
         }
         let differ = mismatches.len();

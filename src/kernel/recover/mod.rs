@@ -109,13 +109,14 @@ pub fn checked(image: &Image, modules: &Path, jobs: usize) -> Result<(Symvers, C
 }
 
 /// Compares each CRC that a shipped module was built against (`__versions`) with the table: the
-/// proof that a recovered table is right, without another to compare it with.
+/// proof that a recovered table is right, without another to compare it with. Where `release` is
+/// given, all modules have to be for it.
 ///
 /// # Errors
-/// A module cannot be read (it is named), or there are none below `modules`/kernel. What differs is
-/// no error but in the report.
-pub fn check(symvers: &Symvers, modules: &Path) -> Result<CheckReport> {
-    Ok(modules::read(modules, None, jobs(), true)?.versions.compare(symvers))
+/// A module cannot be read or is for another release (it is named), or there are none below
+/// `modules`/kernel. What differs is no error but in the report.
+pub fn check(symvers: &Symvers, modules: &Path, release: Option<&str>) -> Result<CheckReport> {
+    Ok(modules::read(modules, release, jobs(), true)?.versions.compare(symvers))
 }
 
 /// As many threads as this process has processors.

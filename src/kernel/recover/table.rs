@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use object::Endianness;
 
-use crate::module::{Export, namespace, symbol_name};
+use crate::module::{Budget, Export, namespace, symbol_name};
 
 /// Bytes of the kernel and where the kernel believes that they are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,7 +89,7 @@ impl Tables<'_> {
     }
 
     fn read_as(&self, layout: Layout) -> Result<Vec<Export>> {
-        let mut exports = Vec::new();
+        let (mut exports, mut budget) = (Vec::new(), Budget::new());
         for table in &self.tables {
             let size = layout.size();
             let bytes = table.entries.bytes;
@@ -99,7 +99,9 @@ impl Tables<'_> {
             ensure!(crcs == 0 || crcs == count * 4, "{crcs} bytes of CRCs for {count} symbols");
             for index in 0..count {
                 let export = self.entry(table, layout, index);
-                exports.push(export.with_context(|| format!("entry {index} of {count}"))?);
+                let export = export.with_context(|| format!("entry {index} of {count}"))?;
+                budget.take(export.name.len() + export.namespace.len())?;
+                exports.push(export);
             }
         }
         Ok(exports)
