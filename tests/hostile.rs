@@ -203,6 +203,40 @@ fn damaged_compressed_data_is_an_error_or_data() {
 }
 
 #[test]
+fn zstd_data_is_read_to_its_end_and_compared_with_its_checksum() {
+    let text: Vec<u8> = (0..40_000_u32).flat_map(|n| (n * n % 977).to_le_bytes()).collect();
+    let frame = pack::with(&["zstd", "-q", "--check"], &text);
+    let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"any"].concat();
+    let all = |bytes: &[u8]| unpack(bytes, Tail::Streams, 1 << 20);
+    let twice = [&frame[..], &skippable, &frame, &skippable].concat();
+    assert_eq!(all(&twice).unwrap(), [&text[..], &text].concat());
+    assert_eq!(unpack(&twice, Tail::Ignored, 1 << 20).unwrap(), text);
+    let mut flipped = frame.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let second = [&frame[..], &flipped].concat();
+    let garbage = [&frame[..], b"garbage"].concat();
+    let torn = [&frame[..], &skippable[..9]].concat();
+    for (case, bytes, tail) in [
+        ("checksum", &flipped, Tail::Streams),
+        ("checksum of a payload", &flipped, Tail::Ignored),
+        ("checksum of the second frame", &second, Tail::Streams),
+        ("garbage", &garbage, Tail::Streams),
+        ("torn frame to skip", &torn, Tail::Streams),
+    ] {
+        let error = unpack(bytes, tail, 1 << 20).expect_err(case);
+        assert!(format!("{error:#}").starts_with("damaged zstd data: "), "{case}: {error:#}");
+    }
+    // A literal of the text that changed: nothing but the checksum shows it.
+    let mut silent = 0;
+    for at in 8..frame.len() - 4 {
+        let mut bytes = frame.clone();
+        bytes[at] ^= 1;
+        silent += usize::from(all(&bytes).is_ok_and(|out| out != text));
+    }
+    assert_eq!(silent, 0);
+}
+
+#[test]
 fn an_image_that_would_unpack_to_more_than_a_kernel_is_refused_within_a_gigabyte() {
     let zeros = vec![0_u8; 8 << 20];
     let block = pack::with(&["lz4", "-q", "-l"], &zeros);
