@@ -6,12 +6,13 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// Dictionary limit for xz and lzma, KiB. Kbuild's own calls need 32 MiB (scripts/xz_wrap.sh), the
-/// formats' highest level 65 MiB.
-const XZ_MEMORY_KIB: u32 = 128 * 1024;
-/// zstd may look back this far: `--ultra -22`, with which Kbuild packs kernels.
-const ZSTD_WINDOW: u64 = 128 << 20;
+/// Dictionaries and windows of kernels: zstd's `--ultra -22`, with which Kbuild packs them, looks
+/// back so far; xz has 32 MiB (scripts/xz_wrap.sh), its highest level 64 MiB.
+const WINDOW: usize = 128 << 20;
+/// What xz needs beside its dictionary.
+const XZ_TABLES_KIB: u32 = 1024;
 /// A block of LZ4's legacy frame, unpacked (lz4_Frame_format.md, "Legacy frame").
 const LZ4_BLOCK: usize = 8 << 20;
 /// The magic number of that frame.
@@ -84,22 +85,30 @@ pub enum Tail {
 /// Compressed in no way known here, damaged, or larger than `limit` when decompressed.
 pub fn unpack(bytes: &[u8], tail: Tail, limit: usize) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    unpack_into(&mut out, bytes, tail, limit)?;
+    unpack_into(&mut out, bytes, tail, limit, WINDOW)?;
     Ok(out)
 }
 
-/// [`unpack`] into a buffer that is used again and again; what was in it is lost.
+/// [`unpack`] into a buffer that is used again and again; what was in it is lost. Dictionaries and
+/// windows have at most `window` bytes.
 ///
 /// # Errors
 /// As [`unpack`]; there is nothing sensible in `out` then.
-pub fn unpack_into(out: &mut Vec<u8>, bytes: &[u8], tail: Tail, limit: usize) -> Result<()> {
+pub fn unpack_into(
+    out: &mut Vec<u8>,
+    bytes: &[u8],
+    tail: Tail,
+    limit: usize,
+    window: usize,
+) -> Result<()> {
     out.clear();
     let Some(how) = Compression::of(bytes) else {
         bail!("compressed in no known way (first bytes {:02x?})", bytes.get(..6).unwrap_or(bytes));
     };
     let read = match how {
         Compression::Lz4 => lz4_legacy(out, bytes, limit),
-        _ => reader(how, bytes, tail).and_then(|mut reader| read_up_to(out, &mut reader, limit)),
+        _ => reader(how, bytes, tail, window)
+            .and_then(|mut reader| read_up_to(out, &mut reader, limit)),
     };
     match read.with_context(|| format!("damaged {how} data"))? {
         true => Ok(()),
@@ -107,23 +116,26 @@ pub fn unpack_into(out: &mut Vec<u8>, bytes: &[u8], tail: Tail, limit: usize) ->
     }
 }
 
-fn reader<'a>(how: Compression, bytes: &'a [u8], tail: Tail) -> Result<Box<dyn Read + 'a>> {
+fn reader<'a>(
+    how: Compression,
+    bytes: &'a [u8],
+    tail: Tail,
+    window: usize,
+) -> Result<Box<dyn Read + 'a>> {
     let all = tail == Tail::Streams;
+    // The decoder's own tables are on top of the dictionary.
+    let xz_memory = u32::try_from(window / 1024)?.saturating_add(XZ_TABLES_KIB);
     Ok(match how {
         Compression::Gzip if all => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
         Compression::Gzip => Box::new(flate2::read::GzDecoder::new(bytes)),
         Compression::Xz => Box::new(XzBytes {
-            stream: lzma_rust2::XzStream::new_mem_limit(all, XZ_MEMORY_KIB),
+            stream: lzma_rust2::XzStream::new_mem_limit(all, xz_memory),
             rest: bytes,
         }),
         Compression::Lzma => {
-            Box::new(lzma_rust2::LzmaReader::new_mem_limit(bytes, XZ_MEMORY_KIB, None)?)
+            Box::new(lzma_rust2::LzmaReader::new_mem_limit(bytes, xz_memory, None)?)
         }
-        Compression::Zstd => {
-            let reader =
-                ruzstd::decoding::StreamingDecoder::new_with_max_window_size(bytes, ZSTD_WINDOW);
-            Box::new(reader.map_err(|e| anyhow!("{e}"))?)
-        }
+        Compression::Zstd => Box::new(ZstdBytes::new(bytes, all, window)),
         Compression::Bzip2 if all => Box::new(bzip2::read::MultiBzDecoder::new(bytes)),
         Compression::Bzip2 => Box::new(bzip2::read::BzDecoder::new(bytes)),
         Compression::Lz4 => bail!("lz4 blocks are not read as a stream"),
@@ -149,6 +161,82 @@ impl Read for XzBytes<'_> {
                 }
                 (0, Status::Ok) if !out.is_empty() => {}
                 (n, _) => return Ok(n),
+            }
+        }
+    }
+}
+
+/// Frames of zstd (RFC 8878): the library's own reader ends after the first and compares no
+/// checksum.
+struct ZstdBytes<'a> {
+    decoder: FrameDecoder,
+    rest: &'a [u8],
+    /// Whether more frames may follow the first.
+    all: bool,
+    state: ZstdState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ZstdState {
+    /// Nothing read yet.
+    Begin,
+    InFrame,
+    Between,
+}
+
+impl<'a> ZstdBytes<'a> {
+    fn new(bytes: &'a [u8], all: bool, window: usize) -> ZstdBytes<'a> {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(window as u64);
+        ZstdBytes { decoder, rest: bytes, all, state: ZstdState::Begin }
+    }
+
+    /// Begins the next frame that holds data; whether there is one.
+    fn next_frame(&mut self) -> io::Result<bool> {
+        use ruzstd::decoding::errors::{
+            FrameDecoderError as Error, ReadFrameHeaderError as Header,
+        };
+        while self.state == ZstdState::Begin || (self.all && !self.rest.is_empty()) {
+            match self.decoder.init(&mut self.rest) {
+                Ok(()) => {
+                    self.state = ZstdState::InFrame;
+                    return Ok(true);
+                }
+                Err(Error::ReadFrameHeaderError(Header::SkipFrame { length, .. })) => {
+                    let behind = usize::try_from(length).ok().and_then(|n| self.rest.get(n..));
+                    self.rest = behind.ok_or(ErrorKind::UnexpectedEof)?;
+                }
+                Err(e) => return Err(io::Error::other(e)),
+            }
+        }
+        Ok(false)
+    }
+
+    /// All of a frame was read: is it what was packed?
+    fn end_frame(&mut self) -> io::Result<()> {
+        let (said, found) =
+            (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
+        if said.is_some() && said != found {
+            return Err(io::Error::new(ErrorKind::InvalidData, "its checksum differs"));
+        }
+        self.state = ZstdState::Between;
+        Ok(())
+    }
+}
+
+impl Read for ZstdBytes<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.state != ZstdState::InFrame && !self.next_frame()? {
+                return Ok(0);
+            }
+            while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
+                let one = BlockDecodingStrategy::UptoBlocks(1);
+                self.decoder.decode_blocks(&mut self.rest, one).map_err(io::Error::other)?;
+            }
+            match self.decoder.read(out)? {
+                0 if !out.is_empty() => self.end_frame()?,
+                n => return Ok(n),
             }
         }
     }
@@ -189,24 +277,33 @@ fn grow(out: &mut Vec<u8>, limit: usize) -> io::Result<()> {
 /// of it came within `limit` bytes.
 fn lz4_legacy(out: &mut Vec<u8>, bytes: &[u8], limit: usize) -> Result<bool> {
     let mut rest = bytes;
+    let mut filled = 0;
+    // Only the last block of a frame is short: as many blocks as bytes would take for ever.
+    let mut short = false;
     // What four bytes at the end say is no block's size but, if Kbuild wrote them, the whole's.
     while let Some((head, tail)) = rest.split_first_chunk().filter(|(_, tail)| !tail.is_empty()) {
         if *head == LZ4_MAGIC {
-            rest = tail;
+            // A frame without a block is none.
+            ensure!(filled > 0 || rest.len() == bytes.len(), "no block in its first frame");
+            (rest, short) = (tail, false);
             continue;
         }
+        ensure!(!short, "a block before the last is not full");
         let size = usize::try_from(u32::from_le_bytes(*head))?;
         let block = tail.get(..size).context("a block reaches beyond the end")?;
-        let begin = out.len();
-        if begin > limit {
+        if filled > limit {
             return Ok(false);
         }
-        out.try_reserve_exact(LZ4_BLOCK)?;
-        out.resize(begin + LZ4_BLOCK, 0);
-        let n = lz4_flex::block::decompress_into(block, &mut out[begin..])?;
-        out.truncate(begin + n);
+        // What was made room for and not used is there for the next block.
+        while out.len() < filled + LZ4_BLOCK {
+            grow(out, usize::MAX - 1)?;
+        }
+        let n = lz4_flex::block::decompress_into(block, &mut out[filled..filled + LZ4_BLOCK])?;
+        short = n < LZ4_BLOCK;
+        filled += n;
         rest = &tail[size..];
     }
+    out.truncate(filled);
     ensure!(!out.is_empty(), "no block in it");
     Ok(out.len() <= limit)
 }
@@ -257,6 +354,24 @@ mod tests {
         }
         let huge = [&LZ4_MAGIC[..], &[0xff; 4], &packed].concat();
         assert!(format!("{:#}", unpacked(&huge).unwrap_err()).contains("beyond the end"));
+    }
+
+    #[test]
+    fn lz4_blocks_of_a_byte_each_are_refused_and_not_unpacked_for_hours() {
+        let packed = lz4_flex::block::compress(b"x");
+        let block = [&u32::try_from(packed.len()).unwrap().to_le_bytes()[..], &packed].concat();
+        let two = [&LZ4_MAGIC[..], &block, &block].concat();
+        let e = unpack(&two, Tail::Streams, 1 << 20).unwrap_err();
+        assert!(format!("{e:#}").contains("a block before the last is not full"), "{e:#}");
+        let frame = [&LZ4_MAGIC[..], &block].concat();
+        let frames = frame.repeat(200_000);
+        assert_eq!(unpack(&frames, Tail::Streams, 1 << 20).unwrap(), vec![b'x'; 200_000]);
+        let full = lz4_flex::block::compress(&vec![b'y'; LZ4_BLOCK]);
+        let full = [&u32::try_from(full.len()).unwrap().to_le_bytes()[..], &full].concat();
+        let whole = [&LZ4_MAGIC[..], &full, &full, &block].concat();
+        let out = unpack(&whole, Tail::Streams, 32 << 20).unwrap();
+        assert_eq!((out.len(), out.last()), (2 * LZ4_BLOCK + 1, Some(&b'x')));
+        assert!(unpack(&whole, Tail::Streams, 2 * LZ4_BLOCK).is_err());
     }
 
     #[test]

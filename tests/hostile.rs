@@ -18,7 +18,7 @@ use std::process::Command;
 use lab::kernel::kernel;
 use lab::tool::run;
 use zfs_prefix::compress::{Tail, unpack};
-use zfs_prefix::kernel::{Image, Symvers};
+use zfs_prefix::kernel::{Btf, Config, Image, Symvers, guard};
 use zfs_prefix::module::{Module, read_tables};
 
 /// The most that a parser may have in memory at any time.
@@ -203,6 +203,40 @@ fn damaged_compressed_data_is_an_error_or_data() {
 }
 
 #[test]
+fn zstd_data_is_read_to_its_end_and_compared_with_its_checksum() {
+    let text: Vec<u8> = (0..40_000_u32).flat_map(|n| (n * n % 977).to_le_bytes()).collect();
+    let frame = pack::with(&["zstd", "-q", "--check"], &text);
+    let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"any"].concat();
+    let all = |bytes: &[u8]| unpack(bytes, Tail::Streams, 1 << 20);
+    let twice = [&frame[..], &skippable, &frame, &skippable].concat();
+    assert_eq!(all(&twice).unwrap(), [&text[..], &text].concat());
+    assert_eq!(unpack(&twice, Tail::Ignored, 1 << 20).unwrap(), text);
+    let mut flipped = frame.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let second = [&frame[..], &flipped].concat();
+    let garbage = [&frame[..], b"garbage"].concat();
+    let torn = [&frame[..], &skippable[..9]].concat();
+    for (case, bytes, tail) in [
+        ("checksum", &flipped, Tail::Streams),
+        ("checksum of a payload", &flipped, Tail::Ignored),
+        ("checksum of the second frame", &second, Tail::Streams),
+        ("garbage", &garbage, Tail::Streams),
+        ("torn frame to skip", &torn, Tail::Streams),
+    ] {
+        let error = unpack(bytes, tail, 1 << 20).expect_err(case);
+        assert!(format!("{error:#}").starts_with("damaged zstd data: "), "{case}: {error:#}");
+    }
+    // A literal of the text that changed: nothing but the checksum shows it.
+    let mut silent = 0;
+    for at in 8..frame.len() - 4 {
+        let mut bytes = frame.clone();
+        bytes[at] ^= 1;
+        silent += usize::from(all(&bytes).is_ok_and(|out| out != text));
+    }
+    assert_eq!(silent, 0);
+}
+
+#[test]
 fn an_image_that_would_unpack_to_more_than_a_kernel_is_refused_within_a_gigabyte() {
     let zeros = vec![0_u8; 8 << 20];
     let block = pack::with(&["lz4", "-q", "-l"], &zeros);
@@ -231,4 +265,89 @@ fn dictionaries_and_windows_that_nobody_has_memory_for_are_refused_at_once() {
         assert!(result.is_err(), "{case}");
         assert!(peak < 16 << 20, "{case}: {peak}");
     }
+}
+
+/// An ELF file of the assembler, linked as vmlinux is when `linked`.
+fn assembled(source: &str, linked: bool) -> Vec<u8> {
+    let scratch = tempfile::tempdir().unwrap();
+    let [text, object, program] = ["t.s", "t.o", "t"].map(|name| scratch.path().join(name));
+    fs::write(&text, source).unwrap();
+    run(Command::new("as").arg("-o").arg(&object).arg(&text)).unwrap();
+    if !linked {
+        return fs::read(&object).unwrap();
+    }
+    run(Command::new("ld").args(["-e", "0", "-o"]).arg(&program).arg(&object)).unwrap();
+    fs::read(&program).unwrap()
+}
+
+/// So many exports, all of one name of `length` bytes.
+fn aliases(count: usize, length: usize) -> String {
+    format!(
+        "\t.section .modinfo,\"a\"\n\t.asciz \"vermagic=6.1.0 SMP \"\n\
+         \t.section __ksymtab_strings,\"a\"\nn: .fill {length},1,97\n\t.byte 0\n\
+         \t.section __ksymtab,\"a\"\n\t.rept {count}\n\t.long 0, n - ., 0\n\t.endr\n"
+    )
+}
+
+#[test]
+fn entries_that_all_point_to_one_long_name_are_refused_before_memory_is_gone() {
+    let small = assembled(&aliases(3, 4000), false);
+    assert_eq!(read_tables(&small).unwrap().exports.len(), 3);
+    let module = assembled(&aliases(300_000, 4000), false);
+    let (error, peak) = memory::peak(|| read_tables(&module).unwrap_err());
+    assert!(format!("{error:#}").contains("longer names than any kernel"), "{error:#}");
+    assert!(peak < 256 << 20, "module: {peak}");
+    let vmlinux = assembled(&aliases(300_000, 4000), true);
+    let image = Image::parse(&vmlinux).unwrap();
+    let (error, peak) = memory::peak(|| image.symvers().unwrap_err());
+    assert!(format!("{error:#}").contains("longer names than any kernel"), "{error:#}");
+    assert!(peak < 256 << 20, "vmlinux: {peak}");
+    let long = format!("\t.data\n\t.globl {0}\n\t.quad {0}\n", "s".repeat(5000));
+    let error = Module::parse(&assembled(&(aliases(1, 9) + &long), false)).unwrap_err();
+    assert!(format!("{error:#}").contains("a name of 5000 bytes"), "{error:#}");
+}
+
+#[test]
+fn damaged_btf_configurations_and_probes_are_errors_or_answers() {
+    let path = kernel("bookworm", "amd64", "linux-image-cloud-amd64").unwrap();
+    let whole = Image::open(&path.image).unwrap();
+    let btf = whole.section(".BTF").unwrap();
+    // Structures at its beginning.
+    let (_, peak) = memory::peak(|| {
+        torment(btf, &[0..24, 24..4096], 40, &|bytes| {
+            let Ok(btf) = Btf::parse(bytes) else { return false };
+            for name in guard::PROBE_STRUCTS {
+                let _ = (btf.sizes(name), btf.members(name));
+            }
+            true
+        })
+    });
+    assert!(peak < GIB, "BTF: {peak}");
+    let module = fs::read(failover(&path.modules)).unwrap();
+    let config = b"CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=\"c\"\nCONFIG_D=0x10\n".repeat(20);
+    let (_, peak) = memory::peak(|| {
+        torment(&module, &[0..64], 300, &|bytes| guard::probe_sizes(bytes).is_ok());
+        torment(&config, &[], 300, &|bytes| Config::parse(bytes).is_ok())
+    });
+    assert!(peak < GIB, "{peak}");
+}
+
+#[test]
+fn a_million_structures_of_one_endless_name_are_refused_at_once() {
+    let count = 500_000_usize;
+    let mut bytes = vec![0x9f, 0xeb, 1, 0];
+    let types = u32::try_from(count * 12).unwrap();
+    let strings = vec![b'a'; 16 << 20];
+    for word in [24, 0, types, types, u32::try_from(strings.len()).unwrap()] {
+        bytes.extend(u32::to_le_bytes(word));
+    }
+    for _ in 0..count {
+        for word in [1_u32, 4 << 24, 8] {
+            bytes.extend(word.to_le_bytes());
+        }
+    }
+    bytes.extend(strings);
+    let (error, peak) = memory::peak(|| Btf::parse(&bytes).unwrap_err());
+    assert!(format!("{error:#}").contains("without an end"), "{error:#}");
+    assert!(peak < 64 << 20, "{peak}");
 }

@@ -278,6 +278,11 @@ fn an_image_is_taken_only_when_it_says_the_release_it_is_wanted_for() {
     symlink(stock.image(), &stale).unwrap();
     let error = format!("{:#}", locate::image(&host, None, &other).unwrap_err());
     assert!(error.contains(&format!("{}: is of kernel {release}", stale.display())), "{error}");
+    // Its build-id is that of an image of its own release, too.
+    let error = zfs_prefix::kernel::build_id(&host, Some(Path::new(&stock.image())), &other);
+    assert!(error.is_err());
+    let id = zfs_prefix::kernel::build_id(&host, None, release).unwrap();
+    assert_eq!(Some(id), stock.opened().build_id());
     let torn = dir.path().join("torn");
     fs::write(&torn, &fs::read(stock.image()).unwrap()[..0x208]).unwrap();
     for (case, path) in [("torn", "/torn"), ("missing", "/none"), ("directory", "/boot")] {

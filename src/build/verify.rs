@@ -47,7 +47,7 @@ impl Expected<'_> {
     /// those of the modules below /usr/lib/modules/RELEASE/kernel.
     ///
     /// # Errors
-    /// One of those modules cannot be read.
+    /// None of the first of those modules can be read; where some can, a warning names the others.
     pub fn of<'a>(host: &Host, release: &Release, symvers: &'a Symvers) -> Result<Expected<'a>> {
         let dir = host.path(format!("/usr/lib/modules/{release}/kernel"));
         let shipped = Shipped::below(&dir)?;
@@ -75,17 +75,25 @@ impl Shipped {
     fn below(dir: &Path) -> Result<Shipped> {
         let mut paths = Vec::new();
         first_modules(dir, Shipped::LOOKED_AT, &mut paths);
-        let mut shipped = Shipped::default();
+        let (mut shipped, mut unreadable) = (Shipped::default(), None);
         for path in paths {
-            let shown = || format!("{}", path.display());
-            let bytes = fs::read(&path).with_context(shown)?;
-            let bytes = decompress(&path, bytes).with_context(shown)?;
-            shipped.add(&Module::parse(&bytes).with_context(shown)?);
+            match read(&path) {
+                Ok(module) => shipped.add(&module),
+                Err(error) => {
+                    // One damaged file says nothing of the others.
+                    tracing::warn!("{error:#}; not compared with it");
+                    unreadable = unreadable.or(Some(error));
+                    continue;
+                }
+            }
             if shipped.this_module.is_some_and(|m| m.init.is_some() && m.exit.is_some()) {
                 break;
             }
         }
-        Ok(shipped)
+        match unreadable {
+            Some(error) if shipped.vermagic.is_none() => Err(error),
+            _ => Ok(shipped),
+        }
     }
 
     fn add(&mut self, module: &Module) {
@@ -97,6 +105,12 @@ impl Shipped {
         let (init, exit) = (ours.init.or(new.init), ours.exit.or(new.exit));
         self.this_module = Some(ThisModule { size: ours.size, init, exit });
     }
+}
+
+fn read(path: &Path) -> Result<Module> {
+    let shown = || format!("{}", path.display());
+    let bytes = fs::read(path).with_context(shown)?;
+    Module::parse(&decompress(path, bytes).with_context(shown)?).with_context(shown)
 }
 
 /// Checks modules (path for messages, bytes) against the kernel and against each other: vermagic,

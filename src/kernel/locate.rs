@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::config::{Config, MAX_CONFIG};
 use super::{Image, Release};
+use crate::compress::{Compression, Tail, unpack};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
@@ -60,7 +61,8 @@ impl serde::Serialize for Source {
 
 /// The image of kernel `release`: `configured` (kernel.image, its template filled in), or the first
 /// of /usr/lib/modules/RELEASE/vmlinuz, /boot/vmlinuz-RELEASE, /usr/boot/vmlinuz and
-/// /boot/flatcar/vmlinuz-{a,b} that is of this very release.
+/// /boot/flatcar/vmlinuz-{a,b} that is of this very release. An image without a boot header (arm64)
+/// at one of the first two places is taken by its name: each boot asks, and would have to unpack it.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`]: none is; each place with the reason.
@@ -76,8 +78,9 @@ pub fn image(host: &Host, configured: Option<&Path>, release: &Release) -> Resul
         ],
     };
     let (mut missing, mut wrong) = (Vec::new(), Vec::new());
-    for path in places.iter().map(|p| host.path(p)) {
-        match is_of(&path, release) {
+    for (index, path) in places.iter().map(|p| host.path(p)).enumerate() {
+        // The first two are named after the release.
+        match is_of(&path, release, configured.is_none() && index < 2) {
             Ok(()) => return Ok(path),
             Err(error) if is_missing(&error) => missing.push(path.display().to_string()),
             Err(error) => wrong.push(format!("; {}: {error:#}", path.display())),
@@ -144,7 +147,7 @@ fn find_config(
         }
     }
     let (nameless, beside) = (host.path("/usr/boot/config"), host.path("/usr/boot/vmlinuz"));
-    if nameless.exists() && is_of(&beside, release).is_ok() {
+    if nameless.exists() && is_of(&beside, release, false).is_ok() {
         return from_file(&nameless);
     }
     bail!(
@@ -157,8 +160,11 @@ fn from_file(path: &Path) -> Result<Located> {
     let shown = || format!("{}", path.display());
     let limit = u64::try_from(MAX_CONFIG)?;
     let text = roots_own(path, limit).with_context(shown)?;
-    let text =
-        if text.starts_with(&[0x1f, 0x8b]) { gunzip(&text).with_context(shown)? } else { text };
+    let text = if Compression::of(&text) == Some(Compression::Gzip) {
+        unpack(&text, Tail::Streams, MAX_CONFIG).with_context(shown)?
+    } else {
+        text
+    };
     let config = Config::parse(&text).with_context(shown)?;
     Ok(Located { text, config, source: Source::File(path.to_owned()) })
 }
@@ -179,7 +185,7 @@ fn open(path: &Path) -> Result<File> {
     ensure!(meta.is_file(), "not a regular file");
     let us = nix::unistd::geteuid().as_raw();
     ensure!(
-        [0, us].contains(&meta.uid()) && meta.mode() & 0o002 == 0,
+        [0, us].contains(&meta.uid()) && meta.mode() & 0o022 == 0,
         "belongs to uid {} with mode {:04o}: it has to be root's own, and writable by nobody else",
         meta.uid(),
         meta.mode() & 0o7777
@@ -187,26 +193,26 @@ fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn gunzip(bytes: &[u8]) -> Result<Vec<u8>> {
-    let limit = u64::try_from(MAX_CONFIG)?;
-    let mut text = Vec::new();
-    let mut reader = flate2::read::GzDecoder::new(bytes).take(limit + 1);
-    reader.read_to_end(&mut text).context("damaged gzip data")?;
-    ensure!(text.len() <= MAX_CONFIG, "larger than {MAX_CONFIG} bytes unpacked");
-    Ok(text)
-}
-
-/// Whether the file is an image of this release; the error says what it is instead.
-fn is_of(path: &Path, release: &Release) -> Result<()> {
+/// Whether the file is an image of this release; the error says what it is instead. One that is
+/// `named` after it is not unpacked to see that; its build-id is compared where it matters.
+fn is_of(path: &Path, release: &Release, named: bool) -> Result<()> {
     let mut header = Vec::new();
     open(path)?.take(HEADER).read_to_end(&mut header)?;
     // The header of a bzImage says it without anything being unpacked.
     let found = match boot_header_release(&header) {
         Some(found) => found,
+        None if named && looks_like_an_image(&header) => return Ok(()),
         None => Image::open(path)?.release().context("an image that does not say its release")?,
     };
     ensure!(found == release.as_str(), "is of kernel {found}");
     Ok(())
+}
+
+/// arm64 Image, EFI zboot image, or one of these compressed as a whole.
+fn looks_like_an_image(header: &[u8]) -> bool {
+    header.get(0x38..0x3c) == Some(b"ARM\x64")
+        || header.get(4..8) == Some(b"zimg")
+        || Compression::of(header).is_some()
 }
 
 /// The release in the header of an x86 bzImage: the first word of what `kernel_version` points to.

@@ -18,7 +18,7 @@ pub use btf::Btf;
 pub use compiler::compiler_mismatch;
 pub use config::Config;
 pub use facts::Facts;
-pub use image::{Format, Image, build_id, running_build_id, vmlinux};
+pub use image::{Format, Image, build_id, running_build_id};
 pub use notes::gnu_build_id;
 pub use release::Release;
 pub use supported::supported;

@@ -67,6 +67,8 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
                 exports.append(&mut all.with_context(|| table.to_owned())?);
             }
         }
+        let with = exports.iter().filter(|e: &&Export| e.crc.is_some()).count();
+        ensure!(with == 0 || with == exports.len(), "one table with CRCs, the other without");
         exports.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(exports)
     }

@@ -1,15 +1,14 @@
 //! The build-id of a kernel: what tells two kernels of one release apart.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::Image;
 use crate::exit::{Exit, WithExit};
-use crate::fail;
 use crate::host::Host;
-use crate::kernel::{Release, gnu_build_id};
+use crate::kernel::{Release, gnu_build_id, locate};
 
 /// The GNU build-id of the running kernel, from /sys/kernel/notes.
 ///
@@ -22,30 +21,17 @@ pub fn running_build_id(host: &Host) -> Result<String> {
 }
 
 /// The GNU build-id of kernel `release`: of the running kernel if it is that (and this is no
-/// container, whose kernel is somebody else's), else of its image: `image` if given, otherwise
-/// /usr/lib/modules/RELEASE/vmlinuz or /boot/vmlinuz-RELEASE.
+/// container, whose kernel is somebody else's), whatever image is configured; else of the image
+/// that [`locate::image`] finds.
 ///
 /// # Errors
-/// [`Exit::NoKernelSource`]: no image found, or no build-id in it.
+/// [`Exit::NoKernelSource`]: no image of this release found, or no build-id in it.
 pub fn build_id(host: &Host, image: Option<&Path>, release: &Release) -> Result<String> {
-    if image.is_none() && !host.container && *release == host.kernel_release {
+    if !host.container && *release == host.kernel_release {
         return running_build_id(host);
     }
-    let places: Vec<PathBuf> = match image {
-        Some(image) => vec![host.path(image)],
-        None => vec![
-            host.path(format!("/usr/lib/modules/{release}/vmlinuz")),
-            host.path(format!("/boot/vmlinuz-{release}")),
-        ],
-    };
-    let Some(path) = places.iter().find(|p| p.exists()) else {
-        fail!(
-            Exit::NoKernelSource,
-            "kernel {release}: no kernel image in {}; its build-id tells two kernels of one release apart: set kernel.image",
-            places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" or ")
-        );
-    };
-    of_file(path).with_context(|| format!("kernel {release}")).exit(Exit::NoKernelSource)
+    let path = locate::image(host, image, release)?;
+    of_file(&path).with_context(|| format!("kernel {release}")).exit(Exit::NoKernelSource)
 }
 
 fn of_file(path: &Path) -> Result<String> {

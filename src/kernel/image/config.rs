@@ -4,11 +4,10 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::compress::{Compression, Tail, unpack};
+use crate::kernel::config::MAX_CONFIG;
 
 const BEGIN: &[u8] = b"IKCFG_ST";
 const END: &[u8] = b"IKCFG_ED";
-/// The largest configurations have 300 KB.
-const MAX_CONFIG: usize = 16 << 20;
 
 /// The configuration; `None` when the kernel has none.
 pub(super) fn find(kernel: &[u8]) -> Result<Option<Vec<u8>>> {

@@ -10,6 +10,7 @@ mod raw;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -85,7 +86,8 @@ impl Image {
     /// it is named.
     pub fn open(path: &Path) -> Result<Image> {
         let read = || -> Result<Image> {
-            let file = File::open(path)?;
+            // A FIFO is not waited for.
+            let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
             let meta = file.metadata()?;
             ensure!(meta.is_file(), "not a regular file");
             let mut bytes = Vec::new();
@@ -237,20 +239,12 @@ impl Image {
 
 /// The banner that `bytes` begin with.
 fn banner(bytes: &[u8]) -> Option<&str> {
-    let line = &bytes[..bytes.iter().position(|&b| b == b'\n' || b == 0)?];
+    let line = &bytes[..memchr::memchr2(b'\n', 0, bytes)?];
     let line = std::str::from_utf8(line).ok().filter(|l| !l.contains(char::is_control))?;
     // The format strings of /proc/version look alike.
     let (release, rest) = line.get(BANNER.len()..)?.split_once(' ')?;
     let real = release.starts_with(|c: char| c.is_ascii_digit()) && rest.starts_with('(');
     (real && release.parse::<Release>().is_ok()).then_some(line)
-}
-
-/// The kernel in an image: [`Image::parse`] for who wants nothing else.
-///
-/// # Errors
-/// As [`Image::parse`].
-pub fn vmlinux(image: &[u8]) -> Result<Vec<u8>> {
-    Ok(Image::parse(image)?.kernel)
 }
 
 #[cfg(test)]

@@ -12,11 +12,15 @@ use super::{Symvers, add};
 use crate::compress::{Compression, Tail, unpack_into};
 use crate::module::{Export, SUFFIXES, read_tables};
 
-/// No module that comes with a kernel is larger, packed or unpacked; the largest have 30 MiB. Each
-/// thread has one of both in memory.
+/// No module that comes with a kernel is larger unpacked; the largest have 30 MiB. Each thread has
+/// one in memory, packed and unpacked, and what it was packed with: 256 MiB, 1 GiB for all.
 const MAX_MODULE: usize = 128 << 20;
+/// None is larger packed.
+const MAX_PACKED: usize = 64 << 20;
+/// Dictionaries and windows: xz's highest level. Kbuild's own have 2 MiB.
+const MAX_WINDOW: usize = 64 << 20;
 /// Threads at most, for the same reason.
-const MAX_JOBS: usize = 16;
+const MAX_JOBS: usize = 4;
 /// More files are no kernel's: distributions have 5,000.
 const MAX_FILES: usize = 100_000;
 /// Directories within each other; kernels have eight.
@@ -131,12 +135,17 @@ impl Work<'_> {
         plain: &mut Vec<u8>,
         part: &mut Part,
     ) -> Result<()> {
-        file.clear();
+        for buffer in [&mut *file, &mut *plain] {
+            buffer.clear();
+            // Not two of these for the sake of one module.
+            buffer.shrink_to(MAX_PACKED);
+        }
         File::open(&module.path)?.take(MAX_MODULE as u64 + 1).read_to_end(file)?;
         ensure!(file.len() <= MAX_MODULE, "larger than any module of a kernel");
         let bytes = match Compression::of(file) {
             Some(_) => {
-                unpack_into(plain, file, Tail::Streams, MAX_MODULE)?;
+                ensure!(file.len() <= MAX_PACKED, "larger than any packed module of a kernel");
+                unpack_into(plain, file, Tail::Streams, MAX_MODULE, MAX_WINDOW)?;
                 &plain[..]
             }
             None => &file[..],

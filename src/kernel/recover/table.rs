@@ -76,6 +76,10 @@ impl Tables<'_> {
     /// Tables that fit none of the layouts, or do not fit each other.
     pub(super) fn read(&self) -> Result<Vec<Export>> {
         let mut why = None;
+        let with = |crcs: bool| {
+            self.tables.iter().any(|t| !t.entries.bytes.is_empty() && t.crcs.is_empty() != crcs)
+        };
+        ensure!(!(with(true) && with(false)), "one export table with CRCs, the other without");
         for layout in Layout::ALL {
             match self.read_as(layout) {
                 Ok(exports) if exports.is_empty() => bail!("the export tables are empty"),
