@@ -326,7 +326,9 @@ fn damaged_btf_configurations_and_probes_are_errors_or_answers() {
     let module = fs::read(failover(&path.modules)).unwrap();
     let config = b"CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=\"c\"\nCONFIG_D=0x10\n".repeat(20);
     let (_, peak) = memory::peak(|| {
-        torment(&module, &[0..64], 300, &|bytes| guard::probe_sizes(bytes).is_ok());
+        torment(&module, &[0..64, 0..module.len()], 300, &|bytes| {
+            guard::probe_sizes(bytes).is_ok()
+        });
         torment(&config, &[], 300, &|bytes| Config::parse(bytes).is_ok())
     });
     assert!(peak < GIB, "{peak}");
@@ -350,4 +352,15 @@ fn a_million_structures_of_one_endless_name_are_refused_at_once() {
     let (error, peak) = memory::peak(|| Btf::parse(&bytes).unwrap_err());
     assert!(format!("{error:#}").contains("without an end"), "{error:#}");
     assert!(peak < 64 << 20, "{peak}");
+}
+
+#[test]
+fn a_table_without_crcs_beside_one_with_them_is_an_error() {
+    let mixed = aliases(1, 9)
+        + "\t.section __kcrctab,\"a\"\n\t.long 7\n\t.section __ksymtab_gpl,\"a\"\n\t.long 0, n - ., 0\n";
+    let module = read_tables(&assembled(&mixed, false)).unwrap_err();
+    let vmlinux = Image::parse(&assembled(&mixed, true)).unwrap().symvers().unwrap_err();
+    for error in [module, vmlinux] {
+        assert!(format!("{error:#}").contains("with CRCs, the other without"), "{error:#}");
+    }
 }

@@ -283,6 +283,20 @@ fn an_image_is_taken_only_when_it_says_the_release_it_is_wanted_for() {
     assert!(error.is_err());
     let id = zfs_prefix::kernel::build_id(&host, None, release).unwrap();
     assert_eq!(Some(id), stock.opened().build_id());
+    // Without a boot header the name is enough, and what is behind it is not unpacked.
+    let named: Release = "6.1.0-98-arm64".parse().unwrap();
+    let arm64 = dir.path().join(format!("boot/vmlinuz-{named}"));
+    let mut bytes = vec![0; 4096];
+    bytes[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    fs::write(&arm64, &bytes).unwrap();
+    assert_eq!(locate::image(&host, None, &named).unwrap(), arm64);
+    let configured = format!("/boot/vmlinuz-{named}");
+    let error = locate::image(&host, Some(Path::new(&configured)), &named).unwrap_err();
+    assert!(format!("{error:#}").contains("does not say its release"), "{error:#}");
+    let group = std::os::unix::fs::PermissionsExt::from_mode(0o664);
+    fs::set_permissions(&arm64, group).unwrap();
+    let error = format!("{:#}", locate::image(&host, None, &named).unwrap_err());
+    assert!(error.contains("writable by nobody else"), "{error}");
     let torn = dir.path().join("torn");
     fs::write(&torn, &fs::read(stock.image()).unwrap()[..0x208]).unwrap();
     for (case, path) in [("torn", "/torn"), ("missing", "/none"), ("directory", "/boot")] {
