@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 
 use super::binpkg::Binhost;
 use super::command::{Cancel, Run};
-use super::tree::Candidates;
+use super::tree::{self, Candidates};
 use crate::config::{Recipe, Settings, expand_release};
-use crate::exit::{Exit, WithExit};
+use crate::exit::{self, Exit, Failure, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::{Release, build_id};
@@ -51,7 +51,13 @@ impl Plan {
         cancel: &Cancel,
     ) -> Result<Plan> {
         let image = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
-        let build_id = build_id(host, image.as_deref(), release)?;
+        // Of a kernel that has neither image nor tree both are said.
+        let build_id = build_id(host, image.as_deref(), release).map_err(|error| {
+            match tree::why_none(host, settings, release) {
+                Some(why) => Failure::new(exit::of(&error), format!("{error:#}\n{why}")).into(),
+                None => error,
+            }
+        })?;
         let prefix = Prefix::open(&settings.prefix.path)?;
         let compiler = prefix.compiler(cancel)?;
         let mut inputs = Inputs::new();

@@ -275,36 +275,5 @@ fn unpacked() -> PathBuf {
 pub fn zfs() -> (PathBuf, (PathBuf, String)) {
     let root = Apt::open(apt::ROOT).unwrap();
     let version = root.version("zfsutils-linux").unwrap();
-    (root.orig("zfs-linux", &version).unwrap(), other(&root))
-}
-
-/// With lists of its own: the laboratory's have no source packages of that suite.
-fn other(apt: &Apt) -> (PathBuf, String) {
-    let _lock = cache::lock("apt-other").unwrap();
-    let dir = lab::dir().join("apt").join(format!("{OTHER}-sources"));
-    fs::create_dir_all(dir.join("lists/partial")).unwrap();
-    let list = fs::read_to_string(apt.sources()).unwrap();
-    let line = list.lines().find(|l| l.contains(&format!(" {} main", apt.suite))).unwrap();
-    let line = line.replacen("deb ", "deb-src ", 1);
-    let (before, _) = line.split_once(&format!(" {} main", apt.suite)).unwrap();
-    fs::write(dir.join("sources.list"), format!("{before} {OTHER} contrib\n")).unwrap();
-    let get = |args: &[&str]| {
-        let mut get = Command::new("apt-get");
-        get.current_dir(&dir).env("APT_CONFIG", apt.config());
-        get.arg("-o").arg(format!("Dir::State::lists={}/lists", dir.display()));
-        get.arg("-o").arg(format!("Dir::Etc::SourceList={}/sources.list", dir.display()));
-        run(get.args(args)).unwrap()
-    };
-    let orig = || {
-        let names = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name());
-        let mut names = names.map(|n| n.into_string().unwrap());
-        let name = names.find(|n| n.ends_with(".orig.tar.gz"))?;
-        let version = name.strip_prefix("zfs-linux_")?.strip_suffix(".orig.tar.gz")?.to_owned();
-        Some((dir.join(name), version))
-    };
-    if orig().is_none() {
-        get(&["update"]);
-        get(&["source", "--download-only", "--only-source", "zfs-linux"]);
-    }
-    orig().unwrap_or_else(|| panic!("{}: no zfs-linux of {OTHER}", dir.display()))
+    (root.orig("zfs-linux", &version).unwrap(), lab::source::older_zfs(OTHER).unwrap())
 }
