@@ -30,8 +30,14 @@ pub(super) fn nothing_to_build(
 
 /// Why a build for this kernel would end without having used a prefix.
 fn why_not(host: &Host, settings: &Settings, layout: &Layout, release: &Release) -> Option<String> {
-    if let Some(why) = build::why_no_tree(host, settings, release) {
-        return Some(why);
+    let tree = build::tree_dir(host, settings, release);
+    if !tree.is_dir()
+        && let Some(why) = build::why_no_tree(host, settings, release)
+    {
+        let tree = tree.display();
+        return Some(format!(
+            "kernel {release} has no build tree in {tree}, and none is made: {why}"
+        ));
     }
     // `zfs-prefix build --force` builds all the same.
     if layout.force(release).exists() {
