@@ -177,8 +177,8 @@ impl Preparing<'_> {
         shipped: Option<Symvers>,
     ) -> Result<Tree> {
         let place = kernel.place(&self.work.top);
-        // The exports are those of vmlinux.o, which this makes. Linking vmlinux itself would want BTF, and thus debug
-        // information of everything. Before 5.17 kbuild knows only the whole.
+        // The exports are those of vmlinux.o, which this makes. Linking vmlinux itself would want BTF,
+        // and thus debug information of everything. Before 5.17 kbuild knows only the whole.
         let makefile = kernel.source.join("Makefile");
         let script = r#"grep -q '^vmlinux_o:' "$1" && echo yes || echo no"#;
         let known = self.prefix.run("bash", &place).args(["-c", script, "bash"]).arg(makefile);

@@ -7,6 +7,7 @@ mod made;
 mod probe;
 mod shipped;
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -67,6 +68,9 @@ struct Looking<'a> {
     settings: &'a Settings,
     release: &'a Release,
     found: &'a Found,
+    /// The source's identity, once it was asked for: all strategies have the same source, and that
+    /// of a directory is read off every file in it.
+    identity: OnceCell<String>,
 }
 
 /// Why a strategy is not taken.
@@ -96,13 +100,13 @@ impl Candidates {
         common: &Inputs,
     ) -> Result<Candidates> {
         let found = Found::of(host, settings, release);
-        let look = Looking { host, settings, release, found: &found };
+        let look = Looking { host, settings, release, found: &found, identity: OnceCell::new() };
         let (mut possible, mut refused) = (Vec::new(), Vec::new());
         for &strategy in &settings.kernel.tree {
             match look.way(strategy) {
                 Ok(way) => {
                     let mut inputs = common.clone();
-                    way.add_to(&mut inputs, strategy);
+                    look.add(&way, strategy, &mut inputs);
                     let key = inputs.key();
                     possible.push(Candidate { strategy, inputs, key, way });
                 }
@@ -132,14 +136,35 @@ impl Looking<'_> {
         let source = || KernelSource::of(self.host, self.settings, self.release);
         if strategy == Strategy::Shipped {
             let dir = tree_dir(self.host, self.settings, self.release);
-            return match (Tree::open(&dir, self.release), source()) {
-                (Ok(tree), _) => Ok(Way::There(Box::new(tree))),
-                (Err(_), Ok(Some(source))) if source.is_package() => Ok(Way::Packaged(source)),
-                // What is wrong with the source is said where it is needed.
-                (Err(error), _) => Err(error),
+            return match Tree::open(&dir, self.release) {
+                Ok(tree) => Ok(Way::There(Box::new(tree))),
+                Err(error) => match source() {
+                    Ok(Some(source)) if source.is_package() => Ok(Way::Packaged(source)),
+                    // What is wrong with the source is said where it is needed.
+                    _ => Err(error),
+                },
             };
         }
         Ingredients::find(self, strategy, source()?).map(|i| Way::Made(Box::new(i)))
+    }
+
+    /// What of `way` a key is made of.
+    fn add(&self, way: &Way, strategy: Strategy, inputs: &mut Inputs) {
+        let identity = |source: &KernelSource| self.identity.get_or_init(|| source.identity());
+        match way {
+            Way::There(tree) => {
+                inputs.add("kernel-config", Digest::of(&tree.config).as_str());
+                inputs.add("module-symvers", Digest::of(tree.symvers_text.as_bytes()).as_str());
+            }
+            Way::Packaged(source) => inputs.add("kernel-source", identity(source)),
+            Way::Made(from) => {
+                inputs.add("kernel-tree", strategy.name());
+                inputs.add("kernel-source", identity(&from.source));
+                // The image's exports are those of its build-id, which is an input already.
+                inputs
+                    .add("kernel-config", Digest::of(from.canonical_config().as_bytes()).as_str());
+            }
+        }
     }
 }
 
@@ -155,25 +180,6 @@ pub fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf 
     match &settings.kernel.build_dir {
         Some(template) => host.path(expand_release(template, release)),
         None => host.path(format!("/usr/lib/modules/{release}/build")),
-    }
-}
-
-impl Way {
-    fn add_to(&self, inputs: &mut Inputs, strategy: Strategy) {
-        match self {
-            Way::There(tree) => {
-                inputs.add("kernel-config", Digest::of(&tree.config).as_str());
-                inputs.add("module-symvers", Digest::of(tree.symvers_text.as_bytes()).as_str());
-            }
-            Way::Packaged(source) => inputs.add("kernel-source", source.identity()),
-            Way::Made(from) => {
-                inputs.add("kernel-tree", strategy.name());
-                inputs.add("kernel-source", from.source.identity());
-                // The image's exports are those of its build-id, which is an input already.
-                inputs
-                    .add("kernel-config", Digest::of(from.canonical_config().as_bytes()).as_str());
-            }
-        }
     }
 }
 
