@@ -8,7 +8,7 @@ RELEASE := target/release
 STAGE := $(CURDIR)/target/stage
 UNITS := $(filter-out %.preset,$(wildcard units/*.service units/*.slice units/*.timer units/*.path units/*.target))
 
-.PHONY: help setup build install stage demo prefix lint check check-all bench
+.PHONY: help setup build install install-openzfs stage demo prefix lint check check-all bench
 help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
@@ -17,6 +17,7 @@ help:
 	@echo 'make bench      times of generator, symvers, audit, loader and builder; asserts nothing (root, 20 minutes)'
 	@echo 'make prefix     a self-contained prefix, its archive and manifest, in target/prefix (Debian 12)'
 	@echo 'make install DESTDIR=…'
+	@echo 'make install-openzfs DESTDIR=… COMMANDS=/opt/bin    OpenZFS units and commands where the OS has none'
 
 setup:
 	packaging/setup-debian
@@ -41,6 +42,12 @@ install: build
 	cp -r --no-preserve=ownership -T packaging/overlay '$(DESTDIR)/usr/share/zfs-prefix/overlay'
 	install -D -m 0644 -t '$(DESTDIR)/usr/share/doc/zfs-prefix' packaging/config.toml.example
 	for page in packaging/man/*.[1-8]; do install -D -m 0644 -t "$(DESTDIR)/usr/share/man/man$${page##*.}" "$$page" || exit; done
+
+# OpenZFS's units, udev rules, preset and commands for a system that has none of them; all lead through
+# /run/zfs-prefix/active to what is published with the loaded modules. COMMANDS: a directory in PATH.
+COMMANDS ?= /usr/sbin
+install-openzfs:
+	packaging/install-openzfs '$(DESTDIR)' '$(COMMANDS)'
 
 # What the laboratory's machines get.
 stage:

@@ -167,6 +167,69 @@ fn var_on_a_pool_is_a_cycle_unless_the_generator_masks_the_drop_in() {
     }
 }
 
+/// The userland that our copies of OpenZFS's units call.
+const USERLAND: &str = "run/zfs-prefix/active/userland";
+
+/// The same machine without OpenZFS's package: with our units of the same names, enabled by their
+/// preset, and the programs they start.
+fn machine_without_openzfs() -> tempfile::TempDir {
+    let dir = machine();
+    let root = dir.path().join("root");
+    fs::remove_dir_all(root.join("etc/systemd/system")).unwrap();
+    let units = root.join("usr/lib/systemd/system");
+    for name in entries(&units).iter().filter(|n| n.starts_with("zfs") && !n.ends_with(".d")) {
+        if !unit_names().contains(name) {
+            fs::remove_file(units.join(name)).unwrap();
+        }
+    }
+    for program in ["sbin/mount.zfs", "lib/systemd/system-generators/zfs-mount-generator"] {
+        fs::remove_file(root.join("usr").join(program)).unwrap();
+    }
+    let install = source().join("packaging/install-openzfs");
+    let output = Command::new(install).arg(&root).arg("/opt/bin").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    for program in ["sbin/zpool", "sbin/zfs", "sbin/zed", "bin/zvol_wait"] {
+        copy(Path::new("/bin/true"), &root.join(USERLAND).join(program));
+    }
+    let names = entries(&source().join("units/openzfs"));
+    let ours: Vec<_> =
+        names.into_iter().filter(|n| n.ends_with(".service") || n.ends_with(".target")).collect();
+    systemctl(&root, "preset", &ours);
+    dir
+}
+
+#[test]
+fn where_the_system_has_none_our_openzfs_units_have_no_cycle_and_no_complaint() {
+    for (name, cmdline, var) in [
+        ("late", "quiet", None),
+        ("block", "zfs_prefix.when_missing=block", None),
+        ("block, /var of its own", "zfs_prefix.when_missing=block", Some(VAR_OF_ITS_OWN)),
+    ] {
+        let dir = machine_without_openzfs();
+        let root = dir.path().join("root");
+        if let Some(unit) = var {
+            mount_var(&root, unit);
+        }
+        generate(&root, cmdline);
+        let enabled =
+            root.join("etc/systemd/system/zfs-import.target.wants/zfs-import-cache.service");
+        assert!(enabled.is_symlink(), "{name}: the preset enabled nothing");
+        assert_eq!(verify(&root, &[&BOOT[..], &OTHERS].concat()), "", "{name}");
+    }
+}
+
+#[test]
+fn openzfs_units_are_not_put_beside_those_that_are_there() {
+    let dir = machine();
+    let root = dir.path().join("root");
+    let install = source().join("packaging/install-openzfs");
+    let output = Command::new(install).arg(&root).arg("/opt/bin").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("zfs-import-cache.service is there"), "{said}");
+    assert!(!root.join("opt/bin").exists(), "something was installed all the same");
+}
+
 /// (who wants, what is wanted) of the `[Install]` sections.
 fn installed_wants() -> BTreeSet<(String, String)> {
     let mut wants = BTreeSet::new();

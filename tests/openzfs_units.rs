@@ -1,0 +1,155 @@
+//! Our copies of OpenZFS's units, for systems that have none: the same as those in the tarball of the
+//! version that is built; and the whole set of units on a newer systemd than this machine's.
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+
+#[path = "lab/mod.rs"]
+mod lab;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use lab::apt::{self, Apt};
+use lab::disk::State;
+use lab::nspawn::Machine;
+use lab::tool::run;
+
+/// The userland that our copies call.
+const USERLAND: &str = "/run/zfs-prefix/active/userland";
+
+/// A section and a setting of a unit file, lists of units one by one; nothing that only people read.
+fn settings(unit: &str) -> BTreeSet<(String, String)> {
+    let mut section = String::new();
+    let mut found = BTreeSet::new();
+    for line in unit.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        let Some((key, value)) = line.split_once('=') else {
+            line.clone_into(&mut section);
+            continue;
+        };
+        match key {
+            "Description" | "Documentation" => {}
+            "After" | "Before" | "Wants" | "Requires" | "PartOf" | "WantedBy" | "Conflicts" => {
+                let units = value.split_whitespace().map(|unit| format!("{key}={unit}"));
+                found.extend(units.map(|one| (section.clone(), one)));
+            }
+            _ => drop(found.insert((section.clone(), line.to_owned()))),
+        }
+    }
+    found
+}
+
+/// Where the release has its units, with what configure puts into them.
+fn upstream() -> (tempfile::TempDir, impl Fn(&str) -> String) {
+    let apt = Apt::open(apt::ROOT).unwrap();
+    let tarball = apt.orig("zfs-linux", &apt.version("zfsutils-linux").unwrap()).unwrap();
+    let dir = tempfile::tempdir_in(lab::dir()).unwrap();
+    let mut tar = Command::new("tar");
+    tar.arg("-xf").arg(tarball).arg("-C").arg(dir.path());
+    tar.args(["--strip-components=1", "--wildcards", "*/etc/systemd/system/*"]);
+    run(&mut tar).unwrap();
+    let units = dir.path().join("etc/systemd/system");
+    let read = move |name: &str| {
+        let plain = fs::read_to_string(units.join(name));
+        let text = plain.or_else(|_| fs::read_to_string(units.join(format!("{name}.in"))));
+        [("sbindir", "sbin"), ("bindir", "bin")]
+            .iter()
+            .fold(text.unwrap_or_else(|e| panic!("{name}: {e}")), |text, (from, to)| {
+                text.replace(&format!("@{from}@"), &format!("{USERLAND}/{to}"))
+            })
+            .replace("@sysconfdir@", "/etc")
+            .replace("@initconfdir@", "/etc/default")
+    };
+    (dir, read)
+}
+
+#[test]
+fn they_do_what_those_of_the_release_do() {
+    let (_dir, theirs) = upstream();
+    let dir = lab::repo().join("units/openzfs");
+    let mut compared = 0;
+    for entry in fs::read_dir(&dir).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let ours = fs::read_to_string(dir.join(&name)).unwrap();
+        if name == "50-zfs.preset" {
+            let lines = |text: &str| -> BTreeSet<String> {
+                text.lines().filter(|l| !l.starts_with('#')).map(str::to_owned).collect()
+            };
+            assert_eq!(lines(&ours), lines(&theirs(&name)));
+        }
+        if !name.ends_with(".service") && !name.ends_with(".target") {
+            continue;
+        }
+        compared += 1;
+        let (ours, theirs) = (settings(&ours), settings(&theirs(&name)));
+        // An initrd's.
+        let initrd = ("[Unit]".to_owned(), "Before=dracut-mount.service".to_owned());
+        let missing: Vec<_> = theirs.difference(&ours).filter(|s| **s != initrd).collect();
+        assert_eq!(missing, Vec::<&(String, String)>::new(), "{name}");
+        let ours_alone: Vec<_> = ours
+            .difference(&theirs)
+            .filter(|(_, line)| {
+                !line.starts_with("TimeoutStartSec=") && !line.starts_with("Environment=")
+            })
+            .collect();
+        assert_eq!(ours_alone, Vec::<&(String, String)>::new(), "{name}");
+    }
+    assert_eq!(compared, 9);
+}
+
+/// /usr of an operating system that has nothing of OpenZFS, with our copies of its units instead.
+const OURS: &str = "cp -a /usr/lib/systemd/system /run/units && cd /run/units && \
+    rm $(ls -d zfs* | grep -v -e zfs-load. -e zfs-build -e zfs-prefix -e zfs-pools -e zfs-import-expected) && \
+    cp /opt/openzfs/usr/lib/systemd/system/* . && mount --bind /run/units /usr/lib/systemd/system && \
+    rm -rf /etc/systemd/system/zfs*.wants && \
+    mkdir -p /run/zfs-prefix/active && cp -a /opt/openzfs/userland /run/zfs-prefix/active && \
+    systemctl preset $(cd /opt/openzfs/usr/lib/systemd/system && ls)";
+
+#[test]
+fn the_whole_set_has_no_cycle_on_a_newer_systemd() {
+    let stage = std::env::var_os("ZFS_PREFIX_STAGE");
+    let stage = PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"));
+    let root = lab::root::root().unwrap();
+    let work = tempfile::tempdir_in(lab::dir()).unwrap();
+    let state = State::fresh(&root, &work.path().join("state")).unwrap();
+    let install = lab::repo().join("packaging/install-openzfs");
+    let into = state.path("/opt/openzfs");
+    run(Command::new(install).arg(&into).arg("/opt/bin")).unwrap();
+    for program in ["sbin/zpool", "sbin/zfs", "sbin/zed", "bin/zvol_wait"] {
+        let path = into.join("userland").join(program);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(Path::new("/bin/true"), path).unwrap();
+    }
+    state.write("/etc/zfs-prefix/config.toml", "[boot]\nwhen-missing = \"never\"\n").unwrap();
+    let minute = Duration::from_secs(60);
+    let machine = Machine::boot("units", &root, &state, Some(&stage), minute).unwrap();
+    let check = |line: &str| machine.check(line).unwrap().trim().to_owned();
+    let version: u32 =
+        check("systemctl --version | sed -n '1s/^systemd \\([0-9]*\\).*/\\1/p'").parse().unwrap();
+    assert!(version >= 254, "{version} is no newer one");
+    for set in ["the package's", "ours"] {
+        if set == "ours" {
+            check(OURS);
+        }
+        for when in ["late", "block", "never"] {
+            let config = format!("[boot]\nenabled = true\nwhen-missing = \"{when}\"\n");
+            state.write("/etc/zfs-prefix/config.toml", &config).unwrap();
+            check("systemctl daemon-reload");
+            let before = check("systemctl show -p Before --value zfs-load.service");
+            assert!(before.contains("zfs-import-cache.service"), "{set}, {when}: {before}");
+            let wants = check("systemctl show -p Wants --value zfs-load.service multi-user.target");
+            let wanted = |unit| wants.split_whitespace().any(|w| w == unit);
+            assert_eq!(
+                wanted("zfs-build-early.service"),
+                when == "block",
+                "{set}, {when}: {wants}"
+            );
+            assert_eq!(wanted("zfs-build.service"), when != "never", "{set}, {when}: {wants}");
+            let said = machine
+                .exec("SYSTEMD_LOG_LEVEL=info systemd-analyze --man=no verify multi-user.target zfs-load.service zfs-mount.service 2>&1 | grep -i -e cycle -e zfs")
+                .unwrap();
+            assert_eq!(said.output.trim(), "", "{set}, {when}");
+        }
+    }
+}
