@@ -8,6 +8,7 @@ mod lab;
 mod native;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -191,19 +192,38 @@ fn a_kernel_devel_package_is_a_shipped_tree_and_programs_that_cannot_run_are_com
     assert!(anew.contains("are compiled anew: modpost: "), "{anew}");
 }
 
+/// What an earlier run has compiled need not be compiled again, however that one ended.
+struct Compiled {
+    kept: PathBuf,
+    used: PathBuf,
+}
+
+impl Compiled {
+    fn of(lab: &Native) -> Compiled {
+        let used = lab.state.path(&format!("{EPREFIX}/var/cache/ccache"));
+        let kept = lab::dir().join("ccache");
+        if kept.exists() {
+            run(Command::new("cp").args(["-a", "-T"]).arg(&kept).arg(&used)).unwrap();
+        }
+        Compiled { kept, used }
+    }
+}
+
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        let kept = run(Command::new("cp").args(["-a", "-T"]).arg(&self.used).arg(&self.kept));
+        kept.map(drop).unwrap_or_else(|e| eprintln!("{e:#}"));
+    }
+}
+
 #[test]
 #[ignore = "builds a whole kernel: make check-all"]
 fn the_full_strategy_yields_the_module_symvers_that_is_recovered_from_the_image() {
     let lab = machine("tree-full");
     lab.configure("[kernel]\ntree = [\"full\"]\n");
-    // What an earlier run of this has compiled need not be compiled again.
-    let (kept, used) =
-        (lab::dir().join("ccache"), lab.state.path(&format!("{EPREFIX}/var/cache/ccache")));
-    if kept.exists() {
-        run(Command::new("cp").args(["-a", "-T"]).arg(&kept).arg(&used)).unwrap();
-    }
+    let compiled = Compiled::of(&lab);
     lab.start_until_within("configuring", Duration::from_secs(4 * 3600));
-    run(Command::new("cp").args(["-a", "-T"]).arg(&used).arg(&kept)).unwrap();
+    drop(compiled);
     let built = lab::source::lines(&lab.tree().join("Module.symvers")).unwrap();
     for list in ["modules.order", "modules.builtin"] {
         assert!(lab.tree().join(list).exists(), "{list}");
