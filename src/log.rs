@@ -72,12 +72,12 @@ pub fn init(identifier: &str, journal: bool) {
         .init();
 }
 
-/// Of what libraries have to say only warnings are for an operator.
+/// What zbus has to say of itself is nothing for an operator: its errors are told where they count.
 fn ours() -> tracing_subscriber::filter::Targets {
     use tracing_subscriber::filter::LevelFilter;
     tracing_subscriber::filter::Targets::new()
         .with_default(LevelFilter::TRACE)
-        .with_target("zbus", LevelFilter::WARN)
+        .with_target("zbus", LevelFilter::OFF)
 }
 
 /// The service that systemd started, from `/proc/PID/cgroup` (cgroups(7)): version 2, or the

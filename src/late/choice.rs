@@ -55,8 +55,8 @@ pub(super) fn in_order(mut units: Vec<Unit>) -> Vec<Unit> {
 }
 
 /// What has to be done before `unit` and is not: what it pulls in and is ordered after.
-pub(super) fn before(unit: &Unit) -> impl Iterator<Item = &String> {
-    unit.wants.iter().filter(|name| unit.after.contains(name))
+pub(super) fn before(unit: &Unit) -> Vec<String> {
+    unit.wants.iter().filter(|name| unit.after.contains(name)).cloned().collect()
 }
 
 #[cfg(test)]

@@ -27,9 +27,6 @@ const POOLS: &str = "zfs-pools.service";
 /// Each only if the boot would have started it; a condition decides between the first two.
 const IMPORT: [&str; 3] =
     ["zfs-import-cache.service", "zfs-import-scan.service", "zfs-import-expected.service"];
-/// Done, or not for us, when the mounts have their turn.
-const EARLIER: [&str; 4] =
-    [LOAD, "zfs-load-module.service", "zfs-import.target", "systemd-udev-settle.service"];
 /// How long all of it may take: less than TimeoutStartSec= of the unit, so that it is said what
 /// was not done.
 const LIMIT: Duration = Duration::from_secs(14 * 60);
@@ -83,14 +80,10 @@ pub fn load_and_import(host: &Host) -> Result<u8> {
     Ok(summary(&late, absent).code())
 }
 
-/// An active zfs-load.service is one whose module was taken out again: only that is restarted.
+/// Whatever the boot wanted. An active unit without a module is one whose module was taken out again.
 fn load(late: &mut Late<'_>) -> Result<()> {
     let loaded = late.host.path("/sys/module/zfs").exists();
-    let step = match loaded {
-        true => late.bring_up(LOAD, STEP_LIMIT),
-        false => late.bring_up_always(LOAD, STEP_LIMIT),
-    };
-    if step == Step::Failed {
+    if late.bring_up_always(LOAD, !loaded, STEP_LIMIT) == Step::Failed {
         fail!(Exit::Other, "{LOAD} failed: nothing is imported; journalctl -eu {LOAD}");
     }
     Ok(())

@@ -32,11 +32,7 @@ pub(super) fn mount(late: &mut Late<'_>) {
         }
     };
     // Keys may be loaded by these; what they unlock is mounted, too.
-    for needed in before(&unit) {
-        if !super::EARLIER.contains(&needed.as_str()) {
-            late.bring_up(needed, LIMIT);
-        }
-    }
+    late.bring_up_all(&before(&unit), LIMIT);
     if !late.may_go_on(MOUNT) {
         late.taken(MOUNT);
         return;
@@ -50,7 +46,11 @@ pub(super) fn mount(late: &mut Late<'_>) {
         datasets::decide(&all, &datasets::mounts(&info), look)
     });
     match decision {
-        Ok(decision) if decision.refused.is_empty() && unit.active != "active" => {
+        // Active, it does nothing more for what was imported since.
+        Ok(decision)
+            if decision.refused.is_empty()
+                && (unit.active != "active" || decision.mount.is_empty()) =>
+        {
             late.bring_up(MOUNT, LIMIT);
         }
         Ok(decision) => {
@@ -89,7 +89,7 @@ fn listed(late: &Late<'_>) -> Result<Vec<Dataset>> {
             "{}: {}: {}",
             list.shown(),
             crate::build::command::describe(ended.status),
-            ended.tail.back().map_or("", String::as_str)
+            Vec::from(ended.tail).join(" / ")
         )),
     }
 }

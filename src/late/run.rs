@@ -121,10 +121,14 @@ impl<'a> Late<'a> {
         }
     }
 
-    /// Starts `unit` whether the boot would have or not; restarts one that is active.
-    pub(super) fn bring_up_always(&mut self, unit: &str, limit: Duration) -> Step {
+    /// Starts `unit` whether the boot would have or not; `anew`: one that is active is restarted.
+    pub(super) fn bring_up_always(&mut self, unit: &str, anew: bool, limit: Duration) -> Step {
         self.tried.insert(unit.to_owned());
         match self.ask(unit) {
+            Ok(state) if state.active == "active" && !anew => {
+                self.say(unit, "is active already");
+                Step::Already
+            }
             Ok(state) => self.job(&state, limit, state.active == "active"),
             Err(e) => self.failed(unit, &e.to_string()),
         }
@@ -209,27 +213,33 @@ impl<'a> Late<'a> {
             return;
         }
         let Ok(Some(state)) = self.look_at(target) else { return };
-        let rest: Vec<&String> =
-            state.wants.iter().filter(|name| !self.tried.contains(*name)).collect();
-        let mut units = Vec::new();
-        for name in rest {
-            match self.ask(name) {
-                // Wanted by a target of this boot; what is not installed is not worth a line.
-                Ok(unit) if unit.load == "not-found" || unit.active == "active" => {}
-                Ok(unit) => units.push(unit),
-                Err(e) => {
-                    self.failed(name, &e.to_string());
-                }
-            }
-        }
-        for unit in in_order(units) {
-            self.bring_up(&unit.name, limit);
-        }
+        self.bring_up_all(&state.wants, limit);
         match state.active.as_str() {
             "active" => self.say(target, "is active already"),
             _ => {
                 self.job(&state, limit, false);
             }
+        }
+    }
+
+    /// Starts those of `units` that do not run and have not had their turn, in their order. What is
+    /// not installed, or is there, is not worth a line.
+    pub(super) fn bring_up_all(&mut self, units: &[String], limit: Duration) {
+        let mut idle = Vec::new();
+        for name in units {
+            if self.tried.contains(name) {
+                continue;
+            }
+            match self.ask(name) {
+                Ok(unit) if unit.load == "not-found" || unit.active == "active" => {}
+                Ok(unit) => idle.push(unit),
+                Err(e) => {
+                    self.failed(name, &e.to_string());
+                }
+            }
+        }
+        for unit in in_order(idle) {
+            self.bring_up(&unit.name, limit);
         }
     }
 
