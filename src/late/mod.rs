@@ -30,6 +30,8 @@ const IMPORT: [&str; 3] =
 /// How long all of it may take: less than TimeoutStartSec= of the unit, so that it is said what
 /// was not done.
 const LIMIT: Duration = Duration::from_secs(14 * 60);
+/// More than TimeoutStartSec= of zfs-load.service.
+const LOAD_LIMIT: Duration = Duration::from_secs(6 * 60);
 /// How long one import may take: the log of a large pool is replayed, and disks may be slow.
 const IMPORT_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long anything else may.
@@ -83,7 +85,7 @@ pub fn load_and_import(host: &Host) -> Result<u8> {
 /// Whatever the boot wanted. An active unit without a module is one whose module was taken out again.
 fn load(late: &mut Late<'_>) -> Result<()> {
     let loaded = late.host.path("/sys/module/zfs").exists();
-    if late.bring_up_always(LOAD, !loaded, STEP_LIMIT) == Step::Failed {
+    if late.bring_up_always(LOAD, !loaded, LOAD_LIMIT) == Step::Failed {
         fail!(Exit::Other, "{LOAD} failed: nothing is imported; journalctl -eu {LOAD}");
     }
     Ok(())

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tracing::error;
 
 use super::choice::before;
-use super::datasets::{self, Dataset, Refused, Why};
+use super::datasets::{self, Dataset, Decision, Refused, Why};
 use super::look;
 use super::run::Late;
 use crate::build::command::{Cancel, Run};
@@ -24,12 +24,9 @@ const ONE: Duration = Duration::from_secs(60);
 
 /// Mounts what `zfs mount -a` would mount and nothing is in the way of.
 pub(super) fn mount(late: &mut Late<'_>) {
-    let unit = match late.ask(MOUNT) {
-        Ok(unit) => unit,
-        Err(e) => {
-            late.failed(MOUNT, &e.to_string());
-            return;
-        }
+    let Ok(Some(unit)) = late.look_at(MOUNT) else {
+        late.taken(MOUNT);
+        return;
     };
     // Keys may be loaded by these; what they unlock is mounted, too.
     late.bring_up_all(&before(&unit), LIMIT);
@@ -37,15 +34,7 @@ pub(super) fn mount(late: &mut Late<'_>) {
         late.taken(MOUNT);
         return;
     }
-    let decision = listed(late).map(|all| {
-        let info = std::fs::read(late.host.path("/proc/self/mountinfo")).unwrap_or_default();
-        let root = late.host.path("/");
-        let look = |path: &Path, ways: &look::Ways| {
-            look::look(&root.join(path.strip_prefix("/").unwrap_or(path)), ways)
-        };
-        datasets::decide(&all, &datasets::mounts(&info), look)
-    });
-    match decision {
+    match decided(late) {
         // Active, it does nothing more for what was imported since.
         Ok(decision)
             if decision.refused.is_empty()
@@ -65,9 +54,18 @@ pub(super) fn mount(late: &mut Late<'_>) {
         Err(e) => {
             late.taken(MOUNT);
             hold_back(late, &[]);
-            late.failed(MOUNT, &format!("not started, for where datasets go is not known: {e:#}"));
+            let why = format!("not started, for it is not known what it would cover: {e:#}");
+            late.failed(MOUNT, &why);
         }
     }
+}
+
+fn decided(late: &Late<'_>) -> Result<Decision> {
+    let all = listed(late)?;
+    let path = late.host.path("/proc/self/mountinfo");
+    let info = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    let look = |path: &Path, ways: &look::Ways| look::look(&late.host.path(path), ways);
+    Ok(datasets::decide(&all, &datasets::mounts(&info), look))
 }
 
 fn listed(late: &Late<'_>) -> Result<Vec<Dataset>> {
@@ -116,6 +114,7 @@ fn hold_back(late: &mut Late<'_>, refused: &[Refused]) {
         // Not our drop-in, or an old one.
         _ => late.kept_off = Some(MOUNT),
     }
+    late.say(MOUNT, &format!("held back; when it is decided: rm {mark}; systemctl start {MOUNT}"));
 }
 
 /// `zfs share -a` mounts what it shares.
@@ -164,8 +163,9 @@ fn refuse(late: &mut Late<'_>, refused: &Refused) {
     let (name, at) = (&refused.dataset.name, refused.dataset.mountpoint.display());
     let message = match &refused.why {
         Why::NotEmpty(content) => format!(
-            "{name} is not mounted: {at} has {content} in it, written while the pool was not there; the dataset would \
-             hide them. Look (ls -lA '{at}'); to keep them, move them away first; then: zfs mount {name}"
+            "{name} is not mounted: {at} has {content} in it, written while the pool was not there, \
+             and would be hidden. Look (ls -lA '{at}'), move away what is to be kept; then: zfs \
+             mount {name}"
         ),
         Why::Unreadable(e) => format!(
             "{name} is not mounted: {at} cannot be looked into ({e}). Look; then: zfs mount {name}"
@@ -177,8 +177,8 @@ fn refuse(late: &mut Late<'_>, refused: &Refused) {
             mount.display()
         ),
         Why::Below(above) => format!(
-            "{name} is not mounted: {at} is below the mount point of {above}, which is not mounted. After \
-             that one: zfs mount {name}"
+            "{name} is not mounted: {at} is below the mount point of {above}, which is not mounted. \
+             After that one: zfs mount {name}"
         ),
     };
     error!(

@@ -145,10 +145,7 @@ impl<'a> Late<'a> {
     }
 
     /// `unit`, if it is for us to start; said otherwise.
-    fn look_at(&mut self, unit: &str) -> Result<Option<Unit>, Step> {
-        if !self.may_go_on(unit) {
-            return Err(Step::Failed);
-        }
+    pub(super) fn look_at(&mut self, unit: &str) -> Result<Option<Unit>, Step> {
         let looked = self.ask(unit).and_then(|state| {
             let wanted = state.is_up() || is_wanted(&state, |name| self.ask(name))?;
             Ok((left_alone(&state, wanted), state))
@@ -163,19 +160,20 @@ impl<'a> Late<'a> {
                 let why = format!("its file cannot be used ({})", state.load);
                 Err(self.failed(unit, &format!("{why}: systemctl status {unit}")))
             }
-            Ok((None, state)) => match self
-                .kept_off
-                .filter(|off| state.wants.iter().any(|w| w == off))
-            {
-                Some(off) => Err(self.failed(unit, &format!("not started: it would start {off}"))),
-                None => Ok(Some(state)),
-            },
+            Ok((None, state)) => Ok(Some(state)),
         }
     }
 
     /// Starts or restarts, waits, and says how it ended.
     fn job(&mut self, state: &Unit, limit: Duration, restart: bool) -> Step {
-        let (unit, limit) = (state.name.as_str(), self.left(limit));
+        let unit = state.name.as_str();
+        if !self.may_go_on(unit) {
+            return Step::Failed;
+        }
+        if let Some(off) = self.kept_off.filter(|off| state.wants.iter().any(|w| w == off)) {
+            return self.failed(unit, &format!("not started: it would start {off}"));
+        }
+        let limit = self.left(limit);
         let begun = Instant::now();
         let ended = match restart {
             true => self.manager.restart(unit, limit),
