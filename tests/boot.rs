@@ -270,6 +270,7 @@ rm /etc/systemd/system/zfs-load.service && systemctl daemon-reload
 mkdir -p /tank/data /srv/web/logs && echo site > /srv/web/index && echo log > /srv/web/logs/today
 touch /run/zfs-prefix/published
 probe late systemctl start zfs-load-late.service
+journalctl --sync
 probe journal journalctl -b -q -o json -u zfs-load-late.service
 probe mounted zfs list -H -o name,mounted -t filesystem
 probe index cat /srv/web/index

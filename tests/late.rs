@@ -23,7 +23,7 @@ const NO_UNITS: &str = "cp -a /usr/lib/systemd/system /run/units && cd /run/unit
 
 /// What is prepared, the exit status of the command, what it says, and what the two targets are
 /// afterwards.
-const CASES: [(&str, &str, i32, &[&str], &str); 6] = [
+const CASES: [(&str, &str, i32, &[&str], &str); 7] = [
     ("not loaded", "true", 0, &["loaded nothing"], "inactive inactive"),
     // The units are OpenZFS's own; that their programs find no ZFS in this kernel is reported.
     (
@@ -42,8 +42,20 @@ const CASES: [(&str, &str, i32, &[&str], &str); 6] = [
         "active active",
     ),
     (
+        "without the condition on zfs-mount.service",
+        "cd /etc/systemd/system && mkdir -p zfs-mount.service.d && \
+         ln -s /dev/null zfs-mount.service.d/50-zfs-prefix.conf",
+        1,
+        &[
+            "zfs-share.service: not started: it would start zfs-mount.service\n",
+            "zfs.target: not started: it would start zfs-mount.service\n",
+        ],
+        "active inactive",
+    ),
+    (
         "active targets are not started anew, what they want is",
-        "systemctl start zfs.target zfs-import.target",
+        "rm -r /etc/systemd/system/zfs-mount.service.d && systemctl daemon-reload && \
+         systemctl start zfs.target zfs-import.target",
         1,
         &["zfs-import.target: is active already\n", "zfs.target: is active already\n"],
         "active active",

@@ -44,6 +44,8 @@ const STEP_LIMIT: Duration = Duration::from_secs(3 * 60);
 /// # Errors
 /// There is no systemd to ask, or the modules could not be loaded.
 pub fn load_and_import(host: &Host) -> Result<u8> {
+    // Before the mark goes: where nobody can be asked, a later start of the unit tries again.
+    let mut late = Late::new(host, LIMIT).context("nothing is loaded or imported")?;
     let layout = Layout::new(&host.root);
     for mark in [layout.published(), layout.mounts_refused(), layout.shares_refused()] {
         match std::fs::remove_file(&mark) {
@@ -53,7 +55,6 @@ pub fn load_and_import(host: &Host) -> Result<u8> {
             _ => {}
         }
     }
-    let mut late = Late::new(host, LIMIT)?;
     load(&mut late)?;
     if !host.path("/sys/module/zfs").exists() {
         info!("{LOAD} loaded nothing (journalctl -eu {LOAD}): nothing is imported");

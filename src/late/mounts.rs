@@ -110,11 +110,13 @@ fn hold_back(late: &mut Late<'_>, refused: &[Refused]) {
     }
     let mark = Layout::new(Path::new("/")).mounts_refused().display().to_string();
     match late.ask(MOUNT) {
-        Ok(unit) if unit.load == "not-found" || unit.absent_paths.contains(&mark) => {}
+        Ok(unit) if unit.absent_paths.contains(&mark) && late.kept_off.is_none() => {
+            let how = format!("rm {mark}; systemctl start {MOUNT}");
+            late.say(MOUNT, &format!("held back; when it is decided: {how}"));
+        }
         // Not our drop-in, or an old one.
         _ => late.kept_off = Some(MOUNT),
     }
-    late.say(MOUNT, &format!("held back; when it is decided: rm {mark}; systemctl start {MOUNT}"));
 }
 
 /// `zfs share -a` mounts what it shares.
