@@ -35,7 +35,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Dataset>> {
     for line in text.lines() {
         let columns: Vec<&str> = line.split('\t').collect();
         let [name, mountpoint, canmount, mounted, key, zoned, nfs, smb] = columns[..] else {
-            bail!("zfs list: {} columns instead of {}: {line:?}", columns.len(), COLUMNS.len());
+            bail!("zfs list: not the columns {COLUMNS}: {line:?}");
         };
         // "legacy", "none", or "-" where the property does not apply.
         if !mountpoint.starts_with('/') {
