@@ -13,10 +13,15 @@ pub mod exit;
 mod fetch;
 pub mod host;
 pub mod kernel;
+#[cfg(not(target_env = "musl"))]
+pub mod late;
 pub mod load;
 pub mod log;
+#[cfg(not(target_env = "musl"))]
+pub mod manager;
 pub mod module;
 pub mod prefix;
 pub mod source;
 pub mod store;
 pub mod unit;
+pub mod zfs;

@@ -32,6 +32,16 @@ pub mod id {
     pub const PROVISIONED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b30";
     /// A prefix could not be provisioned.
     pub const PROVISION_FAILED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b31";
+    /// A step of the late way ended well, or there was nothing to do.
+    pub const LATE_STEP: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b50";
+    /// A step of the late way failed.
+    pub const LATE_STEP_FAILED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b51";
+    /// A dataset was not mounted over what somebody had written.
+    pub const MOUNT_REFUSED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b52";
+    /// The late way is at its end, and all is well.
+    pub const LATE_DONE: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b53";
+    /// The late way is at its end, and something failed.
+    pub const LATE_INCOMPLETE: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b54";
     /// A configuration file was set aside, or a key is unknown.
     pub const CONFIG: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b20";
 }
@@ -46,7 +56,7 @@ pub fn init(identifier: &str, journal: bool) {
         let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let unit = unit_of(&cgroup).map(|unit| ("OBJECT_SYSTEMD_UNIT", unit));
         let layer = layer.with_custom_fields(unit);
-        tracing_subscriber::registry().with(layer).init();
+        tracing_subscriber::registry().with(ours()).with(layer).init();
         return;
     }
     let plain = tracing_subscriber::fmt::layer()
@@ -57,8 +67,17 @@ pub fn init(identifier: &str, journal: bool) {
         .with_ansi(false);
     tracing_subscriber::registry()
         .with(tracing_subscriber::filter::LevelFilter::INFO)
+        .with(ours())
         .with(plain)
         .init();
+}
+
+/// What zbus has to say of itself is nothing for an operator: its errors are told where they count.
+fn ours() -> tracing_subscriber::filter::Targets {
+    use tracing_subscriber::filter::LevelFilter;
+    tracing_subscriber::filter::Targets::new()
+        .with_default(LevelFilter::TRACE)
+        .with_target("zbus", LevelFilter::OFF)
 }
 
 /// The service that systemd started, from `/proc/PID/cgroup` (cgroups(7)): version 2, or the

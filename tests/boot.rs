@@ -230,6 +230,113 @@ probe why journalctl -b -q -o json -t zfs-build -u zfs-build-early.service
     seen.said(id::LOADED, &scene.root.release);
 }
 
+/// Reads what is on the pool: nothing without it.
+const READS: &str = "[Unit]\nRequiresMountsFor=/tank/data\n\
+    [Service]\nType=oneshot\nRemainAfterExit=yes\n\
+    ExecStart=/bin/sh -c 'cat /tank/data/file > /run/read'\n[Install]\nWantedBy=multi-user.target\n";
+/// As operators write it for datasets whose key is in a file.
+const KEYS: &str = "[Unit]\nDefaultDependencies=no\nAfter=zfs-import.target\nBefore=zfs-mount.service\n\
+    ConditionPathIsDirectory=/sys/module/zfs\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+    ExecStart=/usr/sbin/zfs load-key -a\n[Install]\nWantedBy=zfs-mount.service\n";
+
+#[test]
+fn modules_that_come_late_bring_all_that_the_boot_skipped_and_cover_nothing() {
+    let scene = Scene::get();
+    let state = scene.state();
+    let config = "[boot]\nrestart-after-import = [\"reads.service\"]\n";
+    state.write("/etc/zfs-prefix/config.toml", config).unwrap();
+    for (unit, text, by) in
+        [("reads", READS, "multi-user.target"), ("keys", KEYS, "zfs-mount.service")]
+    {
+        state.write(&format!("/etc/systemd/system/{unit}.service"), text).unwrap();
+        let wants = state.path(&format!("/etc/systemd/system/{by}.wants"));
+        fs::create_dir_all(&wants).unwrap();
+        symlink(format!("../{unit}.service"), wants.join(format!("{unit}.service"))).unwrap();
+    }
+    state.write("/etc/key", [7; 32]).unwrap();
+    // The first boot makes what the second one needs, and has its modules hidden from it.
+    let make = "
+probe make sh -ec 'zfs create tank/data && echo read > /tank/data/file
+    zfs create -o encryption=on -o keyformat=raw -o keylocation=file:///etc/key tank/secret
+    echo told > /tank/secret/file
+    zfs create -o mountpoint=/srv/web tank/web && zfs create tank/web/below
+    zfs create -V 16M tank/volume'
+ln -s /dev/null /etc/systemd/system/zfs-load.service
+sync
+";
+    let late = "
+probe before systemctl is-active zfs-mount zfs-import-cache reads
+rm /etc/systemd/system/zfs-load.service && systemctl daemon-reload
+mkdir -p /tank/data /srv/web/logs && echo site > /srv/web/index && echo log > /srv/web/logs/today
+touch /run/zfs-prefix/published
+probe late systemctl start zfs-load-late.service
+journalctl --sync
+probe journal journalctl -b -q -o json -u zfs-load-late.service
+probe mounted zfs list -H -o name,mounted -t filesystem
+probe index cat /srv/web/index
+probe read cat /run/read /tank/secret/file
+probe units systemctl is-active zfs-import-cache keys zfs-volumes.target zfs-share zfs-zed reads
+probe volume test -b /dev/zvol/tank/volume
+probe held sh -c 'systemctl start zfs-mount.service; systemctl is-active zfs-mount; cat /run/zfs-prefix/mounts-refused'
+rm -r /srv/web/index /srv/web/logs /run/zfs-prefix/mounts-refused
+probe decided systemctl start zfs-mount.service
+probe all zfs list -H -o mounted -t filesystem
+probe again zfs-prefix load --import
+";
+    let seen = scene.boots("comes-late", &state, NEVER, &[make, late]);
+    assert_eq!(seen[0].status("make"), 0, "{}", seen[0].output("make"));
+    let seen = &seen[1];
+    assert_eq!(seen.output("before"), "inactive\ninactive\nfailed", "before the modules");
+    let journal = seen.journal("journal");
+    let said = |id: &str| -> Vec<&str> {
+        let entries = journal.iter().filter(|entry| entry["MESSAGE_ID"] == id);
+        entries.map(|entry| entry["MESSAGE"].as_str().unwrap()).collect()
+    };
+    assert_ne!(seen.status("late"), 0, "{journal:#?}");
+    let refused = said(id::MOUNT_REFUSED);
+    assert_eq!(refused.len(), 2, "{refused:#?}");
+    contains_all(
+        refused[0],
+        &["tank/web is not", "/srv/web has 2 files in it", "zfs mount tank/web"],
+    );
+    contains_all(
+        refused[1],
+        &["tank/web/below is not mounted", "below the mount point of tank/web"],
+    );
+    assert_eq!(said(id::LATE_STEP_FAILED), [""; 0]);
+    let steps = said(id::LATE_STEP).join("\n");
+    for step in [
+        "zfs-load.service: started in",
+        "udev: rules read",
+        "zfs-import-cache.service: started in",
+        "keys.service: started in",
+        "zfs mount tank: mounted at /tank\n",
+        "zfs mount tank/data: mounted at /tank/data\n",
+        "zfs-volume-wait.service: started in",
+        "zfs-zed.service: started in",
+        "reads.service: started in",
+    ] {
+        assert!(steps.contains(step), "no {step:?} in {steps}");
+    }
+    let last = said(id::LATE_INCOMPLETE);
+    contains_all(last[0], &["2 failed: tank/web not mounted (2 files in it); tank/web/below not"]);
+    assert_eq!(
+        seen.output("mounted"),
+        "tank\tyes\ntank/data\tyes\ntank/secret\tyes\ntank/web\tno\ntank/web/below\tno"
+    );
+    assert_eq!(seen.output("index"), "site", "what was written was covered");
+    assert_eq!(seen.output("read"), "read\ntold");
+    assert_eq!(seen.output("units"), "active\n".repeat(6).trim_end());
+    assert_eq!(seen.status("volume"), 0, "the volume has no device node");
+    contains_all(&seen.output("held"), &["inactive\n", "tank/web\t/srv/web\t2 files in it\n"]);
+    assert_eq!((seen.status("decided"), &*seen.output("all")), (0, "yes\n".repeat(5).trim_end()));
+    assert_eq!(seen.status("again"), 0, "{}", seen.output("again"));
+    for unit in ["zfs-import-cache.service", "zfs-mount.service", "zfs-zed.service"] {
+        contains_all(&seen.output("again"), &[&format!("{unit}: is active already\n")]);
+    }
+    contains_all(&seen.output("again"), &["reads.service: restarted in", "started reads.service"]);
+}
+
 /// The network of the machine: the host's loopback, and nothing behind it.
 const NETWORK: &str = "[Match]\nType=ether\n\
     [Network]\nAddress=10.0.2.15/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n";

@@ -1,6 +1,5 @@
 //! What the admin command `zfs-prefix` does.
 
-mod import;
 mod kernel;
 mod list;
 mod prefix;
@@ -120,7 +119,10 @@ fn run(host: &Host, command: Command) -> Result<u8> {
             systemctl::build(kernel_release.as_ref())
         }
         Command::Load { import: false } => systemctl::load(host),
-        Command::Load { import: true } => import::load_and_import(host),
+        #[cfg(not(target_env = "musl"))]
+        Command::Load { import: true } => crate::late::load_and_import(host),
+        #[cfg(target_env = "musl")]
+        Command::Load { import: true } => crate::fail!(Exit::Other, "built without D-Bus"),
         Command::Kernel(command) => kernel::run(host, command),
         Command::Prefix(command) => prefix::run(host, command),
         Command::Symvers(args) => symvers::run(&args),

@@ -12,7 +12,7 @@ use super::settings::{
     Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source, Strategy,
     WhenMissing, Zfs,
 };
-use super::{origin, value};
+use super::{origin, units, value};
 
 /// What one file or the command line says.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub(super) struct Fragment {
     pub(super) enabled: Option<Enabled>,
     pub(super) when_missing: Option<WhenMissing>,
     timeout: Option<Duration>,
+    restart_after_import: Option<Vec<String>>,
+    require_pools_for: Option<Vec<String>>,
     build_dir: Option<String>,
     image: Option<String>,
     tree: Option<Vec<Strategy>>,
@@ -78,6 +80,8 @@ const KEYS: &[Key] = &[
     key!("boot.enabled", enabled, value::enabled),
     key!("boot.when-missing", when_missing, value::when_missing),
     key!("boot.timeout", timeout, value::timeout),
+    key!("boot.restart-after-import", restart_after_import, units::names),
+    key!("boot.require-pools-for", require_pools_for, units::names),
     key!("kernel.build-dir", build_dir, value::template),
     key!("kernel.image", image, value::template),
     key!("kernel.tree", tree, place::strategies),
@@ -162,6 +166,8 @@ impl Fragment {
         take(&mut self.enabled, later.enabled);
         take(&mut self.when_missing, later.when_missing);
         take(&mut self.timeout, later.timeout);
+        take(&mut self.restart_after_import, later.restart_after_import);
+        take(&mut self.require_pools_for, later.require_pools_for);
         take(&mut self.build_dir, later.build_dir);
         take(&mut self.image, later.image);
         take(&mut self.tree, later.tree);
@@ -200,6 +206,8 @@ impl Fragment {
                 enabled: self.enabled.unwrap_or(d.boot.enabled),
                 when_missing: self.when_missing.unwrap_or(d.boot.when_missing),
                 timeout: self.timeout.unwrap_or(d.boot.timeout),
+                restart_after_import: self.restart_after_import.unwrap_or_default(),
+                require_pools_for: self.require_pools_for.unwrap_or_default(),
             },
             kernel: Kernel {
                 build_dir: self.build_dir,

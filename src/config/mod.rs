@@ -12,6 +12,7 @@ mod note;
 mod origin;
 mod place;
 mod settings;
+mod units;
 mod value;
 
 use std::collections::BTreeMap;

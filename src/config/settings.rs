@@ -61,6 +61,10 @@ pub struct Boot {
     pub when_missing: WhenMissing,
     /// How long a blocking build may take; 1 s to 24 h.
     pub timeout: Duration,
+    /// Units that are restarted after a late import.
+    pub restart_after_import: Vec<String>,
+    /// Units that start only after their pools are there, and not without.
+    pub require_pools_for: Vec<String>,
 }
 
 /// An element of `kernel.tree`: a way to come by a build tree.
@@ -237,6 +241,8 @@ impl Default for Boot {
             enabled: Enabled::Auto,
             when_missing: WhenMissing::Late,
             timeout: Duration::from_secs(30 * 60),
+            restart_after_import: Vec::new(),
+            require_pools_for: Vec::new(),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn list<T>(
 }
 
 /// The same where the strings stay what they are.
-fn strings(
+pub(super) fn strings(
     value: &Value<'_>,
     expected: &str,
     accept: impl Fn(&str) -> bool,

@@ -82,6 +82,18 @@ impl Layout {
         self.run().join("published")
     }
 
+    /// `/run/zfs-prefix/mounts-refused`: the datasets that a late import left unmounted, one a line.
+    /// While it is there, zfs-mount.service is skipped by its condition.
+    pub fn mounts_refused(&self) -> PathBuf {
+        self.run().join("mounts-refused")
+    }
+
+    /// `/run/zfs-prefix/shares-refused`: some of these are shared, which would mount them. While it
+    /// is there, zfs-share.service is skipped.
+    pub fn shares_refused(&self) -> PathBuf {
+        self.run().join("shares-refused")
+    }
+
     /// `/run/zfs-prefix/active`, a symlink to the tree whose modules are loaded.
     pub fn active(&self) -> PathBuf {
         self.run().join("active")

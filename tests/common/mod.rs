@@ -18,8 +18,13 @@ pub fn install_units(root: &Path, directory: &str) {
     for name in unit_names() {
         copy(&source().join("units").join(&name), &into.join(&name));
     }
-    let masked = "zfs-load.service.d/10-var.conf";
-    copy(&source().join("units").join(masked), &into.join(masked));
+    for drop_in in [
+        "zfs-load.service.d/10-var.conf",
+        "zfs-mount.service.d/50-zfs-prefix.conf",
+        "zfs-share.service.d/50-zfs-prefix.conf",
+    ] {
+        copy(&source().join("units").join(drop_in), &into.join(drop_in));
+    }
     let dormant = "zfs-load-module.service.d/50-zfs-prefix.conf";
     let into = root.join("usr/lib/zfs-prefix/dropins");
     copy(&source().join("units/dropins").join(dormant), &into.join(dormant));

@@ -91,6 +91,11 @@ impl Machine {
         Ok(code(self.command(line).status().context("starting nsenter")?))
     }
 
+    /// `path` of the machine, as the host reaches it while the machine runs.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.leader))
+    }
+
     /// The command that [`Machine::exec`] runs, for those who want its pipes.
     pub fn command(&self, line: &str) -> Command {
         let mut c = Command::new("nsenter");

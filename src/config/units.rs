@@ -1,0 +1,90 @@
+//! Names of units (systemd.unit(5)), as operators list them.
+
+use super::note::Bad;
+use super::value::{Value, strings};
+
+/// Types that run something, or make it available; the rest (targets, slices, devices) is the
+/// boot's own structure.
+const TYPES: [&str; 5] = ["service", "socket", "timer", "path", "mount"];
+/// Units of OpenZFS and of this package: they are what the listed ones wait for.
+const OURS: [&str; 9] = [
+    "zfs-load",
+    "zfs-build",
+    "zfs-prefix",
+    "zfs-import",
+    "zfs-mount",
+    "zfs-pools",
+    "zfs-share",
+    "zfs-volume",
+    "zfs-zed",
+];
+/// UNIT_NAME_MAX
+const LONGEST: usize = 255;
+
+pub(super) fn names(value: &Value<'_>) -> Result<Vec<String>, Bad> {
+    let expected = "the name of a service, socket, timer, path or mount unit in full, as \
+                    \"docker.service\", and none of OpenZFS's or zfs-prefix's own";
+    strings(value, expected, is_name)
+}
+
+fn is_name(name: &str) -> bool {
+    let Some((stem, kind)) = name.rsplit_once('.') else { return false };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b":_.\\@-".contains(&b);
+    // A template (foo@.service) is nothing that runs. A leading dash would be an option, a leading
+    // dot a hidden file.
+    let usable = !stem.is_empty() && !stem.ends_with('@') && !stem.starts_with(['-', '.', '@']);
+    let own = |prefix: &str| {
+        let rest = stem.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '@']))
+    };
+    // The root file system and the like are mounted by other means: "-.mount".
+    TYPES.contains(&kind)
+        && usable
+        && name.len() <= LONGEST
+        && name.bytes().all(plain)
+        && !OURS.iter().any(|prefix| own(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_named_in_full_and_is_nobodys_who_makes_the_pools() {
+        for good in [
+            "docker.service",
+            "container@web.service",
+            "srv-my\\x2ddata.mount",
+            "backup.timer",
+            "zfs-exporter.service",
+            "a.b.path",
+        ] {
+            assert!(is_name(good), "{good:?} was refused");
+        }
+        for bad in [
+            "",
+            "docker",
+            ".service",
+            "-x.service",
+            "-.mount",
+            "../x.service",
+            "a/b.service",
+            "a b.service",
+            "x.service\n[Service]",
+            "x@.service",
+            "multi-user.target",
+            "system.slice",
+            "dev-sda.device",
+            "session-1.scope",
+            "zfs-mount.service",
+            "zfs-import-cache.service",
+            "zfs-load-late.service",
+            "zfs-build@6.1.0.service",
+            "é.service",
+            "x%n.service",
+        ] {
+            assert!(!is_name(bad), "{bad:?} was taken");
+        }
+        assert!(!is_name(&format!("{}.service", "a".repeat(250))));
+    }
+}

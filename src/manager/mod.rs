@@ -1,0 +1,208 @@
+//! systemd's manager, over D-Bus: units are started one by one, each job waited for.
+//!
+//! Source: org.freedesktop.systemd1(5), D-Bus specification ("Message Bus Messages"). The job of a
+//! StartUnit() is told by JobRemoved(), which is asked for before anything is started; so none is
+//! missed. A bus that closes, or a manager that is another one suddenly (daemon-reexec), is an error
+//! with a name, and no wait is without an end.
+
+mod error;
+mod listen;
+mod unit;
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use zbus::blocking::Connection;
+use zbus::blocking::connection::Builder;
+use zbus::zvariant::{DynamicType, OwnedObjectPath};
+
+pub use error::Error;
+use listen::Event;
+pub use unit::Unit;
+
+pub(crate) const SYSTEMD: &str = "org.freedesktop.systemd1";
+const PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+
+/// How long one call may take: PID 1 answers nothing while it reloads.
+const CALL: Duration = Duration::from_secs(60);
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(30);
+
+/// How a job ended: the last argument of JobRemoved().
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobResult {
+    /// Done; also where a condition of the unit was not met.
+    Done,
+    /// Another job took its place, or somebody cancelled it.
+    Canceled,
+    /// It took longer than the job may (JobTimeoutSec=).
+    Timeout,
+    /// The unit failed.
+    Failed,
+    /// A unit that it needs failed.
+    Dependency,
+    /// It did not apply to the unit's state.
+    Skipped,
+    /// A word that this program does not know: no success.
+    Other(String),
+}
+
+impl JobResult {
+    fn read(word: &str) -> JobResult {
+        match word {
+            "done" => JobResult::Done,
+            "canceled" => JobResult::Canceled,
+            "timeout" => JobResult::Timeout,
+            "failed" => JobResult::Failed,
+            "dependency" => JobResult::Dependency,
+            "skipped" => JobResult::Skipped,
+            other => JobResult::Other(other.to_owned()),
+        }
+    }
+}
+
+/// A connection to the manager, subscribed to its signals.
+pub struct Manager {
+    connection: Connection,
+    events: Receiver<Event>,
+    /// What ended it: whatever is asked of it later gets the same answer.
+    over: Option<Error>,
+}
+
+impl Manager {
+    /// The manager of this machine, on the bus at `address` (none: the system bus).
+    ///
+    /// # Errors
+    /// No bus, no manager on it, or no answer in time.
+    pub fn connect(address: Option<&str>) -> Result<Manager, Error> {
+        let address = address.map(str::to_owned);
+        let (sender, made) = std::sync::mpsc::channel();
+        // The handshake knows no timeout.
+        std::thread::spawn(move || sender.send(connection(address.as_deref())));
+        let connection = match made.recv_timeout(CONNECT) {
+            Ok(connection) => connection.map_err(|e| Error::NoBus(e.to_string()))?,
+            Err(_) => return Err(Error::NoBus(format!("no answer in {} s", CONNECT.as_secs()))),
+        };
+        let events = listen::listen(&connection)?;
+        let mut manager = Manager { connection, events, over: None };
+        manager.call::<(), ()>("Subscribe", &())?;
+        Ok(manager)
+    }
+
+    /// Starts `unit` and waits for its job, for at most `limit`.
+    ///
+    /// # Errors
+    /// The manager refused the job, or was lost; [`Error::NotInTime`]: the job goes on.
+    pub fn start(&mut self, unit: &str, limit: Duration) -> Result<JobResult, Error> {
+        self.job("StartUnit", unit, limit)
+    }
+
+    /// Restarts `unit`, or starts it where it does not run, and waits as [`Manager::start`] does.
+    ///
+    /// # Errors
+    /// As [`Manager::start`].
+    pub fn restart(&mut self, unit: &str, limit: Duration) -> Result<JobResult, Error> {
+        self.job("RestartUnit", unit, limit)
+    }
+
+    /// What the manager knows of `unit`, which is loaded for that.
+    ///
+    /// # Errors
+    /// It is no name of a unit, or the manager was lost.
+    pub fn unit(&mut self, unit: &str) -> Result<Unit, Error> {
+        let path: OwnedObjectPath = self.call("LoadUnit", &(unit,))?;
+        unit::read(self, unit, &path)
+    }
+
+    /// Has the manager keep `unit`, as long as this connection is there: it forgets what became of one
+    /// that nothing names once it is inactive again.
+    fn hold(&mut self, unit: &str) -> Result<(), Error> {
+        let path: OwnedObjectPath = self.call("LoadUnit", &(unit,))?;
+        match self.call_on::<(), ()>(&path, unit::INTERFACE, "Ref", &()) {
+            // Of one that cannot be loaded; starting it says why.
+            Err(Error::Refused { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn job(&mut self, method: &str, unit: &str, limit: Duration) -> Result<JobResult, Error> {
+        let deadline = Instant::now() + limit;
+        self.hold(unit)?;
+        // Those of jobs that nobody waits for any more.
+        while let Ok(event) = self.events.try_recv() {
+            if let Event::Over(error) = event {
+                return Err(self.lost(error));
+            }
+        }
+        let job: OwnedObjectPath = self.call(method, &(unit, "replace"))?;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(Event::Removed { job: removed, result }) if removed == job => {
+                    return Ok(JobResult::read(&result));
+                }
+                Ok(Event::Removed { .. }) => {}
+                Ok(Event::Over(error)) => return Err(self.lost(error)),
+                Err(RecvTimeoutError::Timeout) => return Err(Error::NotInTime(limit)),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.lost(Error::Closed)),
+            }
+        }
+    }
+
+    fn call<B, R>(&mut self, method: &str, body: &B) -> Result<R, Error>
+    where
+        B: serde::Serialize + DynamicType,
+        R: for<'d> zbus::zvariant::DynamicDeserialize<'d>,
+    {
+        self.call_on(PATH, MANAGER, method, body)
+    }
+
+    /// A call to an object of the manager.
+    fn call_on<B, R>(
+        &mut self,
+        path: &str,
+        interface: &str,
+        method: &str,
+        body: &B,
+    ) -> Result<R, Error>
+    where
+        B: serde::Serialize + DynamicType,
+        R: for<'d> zbus::zvariant::DynamicDeserialize<'d>,
+    {
+        if let Some(error) = &self.over {
+            return Err(error.clone());
+        }
+        let called =
+            self.connection.call_method(Some(SYSTEMD), path, Some(interface), method, body);
+        let read = called.and_then(|reply| reply.body().deserialize());
+        read.map_err(|e| match Error::of(&e, method) {
+            lost @ (Error::Closed | Error::Reexecuted) => self.lost(lost),
+            error => error,
+        })
+    }
+
+    fn lost(&mut self, error: Error) -> Error {
+        self.over.get_or_insert(error).clone()
+    }
+
+    /// Whether it was lost: another connection may find a manager again.
+    pub fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        // Ends the threads that listen on it. Whether the bus hears of it makes no difference.
+        let _ = self.connection.clone().close();
+    }
+}
+
+fn connection(address: Option<&str>) -> zbus::Result<Connection> {
+    let builder = match address {
+        Some(address) => Builder::address(address)?,
+        None => Builder::system()?,
+    };
+    builder.method_timeout(CALL).build()
+}

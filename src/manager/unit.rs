@@ -1,0 +1,143 @@
+//! What the manager knows of a unit, at one moment.
+
+use std::collections::HashMap;
+
+use zbus::zvariant::{OwnedObjectPath, OwnedValue};
+
+use super::{Error, Manager};
+
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+pub(super) const INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+
+/// Properties of a unit (org.freedesktop.systemd1(5), "Unit Objects").
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unit {
+    /// Its name, as it was asked for.
+    pub name: String,
+    /// LoadState: `loaded`, `not-found`, `masked`, `bad-setting`, `error`.
+    pub load: String,
+    /// ActiveState: `active`, `reloading`, `inactive`, `failed`, `activating`, `deactivating`.
+    pub active: String,
+    /// UnitFileState: `enabled`, `disabled`, `static`, `masked`, …; empty without a file.
+    pub file: String,
+    /// Result, of those types of units that have one: `success`, `exit-code`, `exec-condition`, ….
+    pub result: String,
+    /// ExecMainStatus, of services.
+    pub status: i32,
+    /// ConditionResult: the conditions were met when they were last looked at.
+    pub condition: bool,
+    /// The conditions that were not met then, as in a unit file.
+    pub unmet: Vec<String>,
+    /// What ConditionPathExists= asks to be absent.
+    pub absent_paths: Vec<String>,
+    /// A job for it is queued.
+    pub job: bool,
+    /// Wants=, Requires= and the like.
+    pub wants: Vec<String>,
+    /// WantedBy=, RequiredBy= and the like, wherever the link is.
+    pub wanted_by: Vec<String>,
+    /// After=
+    pub after: Vec<String>,
+}
+
+impl Unit {
+    /// It runs, or will in a moment.
+    pub fn is_up(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "activating" | "reloading")
+    }
+}
+
+type Properties = HashMap<String, OwnedValue>;
+
+/// Reads the object at `path`.
+pub(super) fn read(
+    manager: &mut Manager,
+    name: &str,
+    path: &OwnedObjectPath,
+) -> Result<Unit, Error> {
+    let mut all = |interface: &str| -> Result<Properties, Error> {
+        manager.call_on(path.as_str(), PROPERTIES, "GetAll", &(interface,))
+    };
+    let unit = all(INTERFACE)?;
+    let own = match type_interface(name) {
+        Some(interface) => all(interface)?,
+        None => Properties::new(),
+    };
+    let conditions = conditions(&unit);
+    Ok(Unit {
+        name: name.to_owned(),
+        load: text(&unit, "LoadState"),
+        active: text(&unit, "ActiveState"),
+        file: text(&unit, "UnitFileState"),
+        result: text(&own, "Result"),
+        status: own.get("ExecMainStatus").and_then(|v| i32::try_from(v).ok()).unwrap_or_default(),
+        condition: unit.get("ConditionResult").and_then(|v| bool::try_from(v).ok()) == Some(true),
+        unmet: conditions.iter().filter(|c| c.state < 0).map(Condition::shown).collect(),
+        absent_paths: conditions
+            .into_iter()
+            .filter(Condition::is_absence)
+            .map(|c| c.value)
+            .collect(),
+        job: unit.get("Job").is_some_and(has_job),
+        wants: lists(&unit, &["Wants", "Requires", "BindsTo", "Upholds"]),
+        wanted_by: lists(&unit, &["WantedBy", "RequiredBy", "BoundBy", "UpheldBy"]),
+        after: lists(&unit, &["After"]),
+    })
+}
+
+/// Of the types that have a result.
+fn type_interface(name: &str) -> Option<&'static str> {
+    match name.rsplit_once('.')?.1 {
+        "service" => Some("org.freedesktop.systemd1.Service"),
+        "mount" => Some("org.freedesktop.systemd1.Mount"),
+        "socket" => Some("org.freedesktop.systemd1.Socket"),
+        "timer" => Some("org.freedesktop.systemd1.Timer"),
+        "path" => Some("org.freedesktop.systemd1.Path"),
+        _ => None,
+    }
+}
+
+fn text(properties: &Properties, name: &str) -> String {
+    let value = properties.get(name).and_then(|v| <&str>::try_from(v).ok());
+    value.unwrap_or_default().to_owned()
+}
+
+fn lists(properties: &Properties, names: &[&str]) -> Vec<String> {
+    let values = names.iter().filter_map(|name| properties.get(*name)?.try_clone().ok());
+    values.filter_map(|value| Vec::<String>::try_from(value).ok()).flatten().collect()
+}
+
+/// (id, path), with id 0 where there is none.
+fn has_job(value: &OwnedValue) -> bool {
+    let job = value.try_clone().ok().and_then(|v| <(u32, OwnedObjectPath)>::try_from(v).ok());
+    job.is_some_and(|(id, _)| id != 0)
+}
+
+/// An element of Conditions.
+struct Condition {
+    kind: String,
+    trigger: bool,
+    negated: bool,
+    value: String,
+    state: i32,
+}
+
+impl Condition {
+    fn shown(&self) -> String {
+        let trigger = if self.trigger { "|" } else { "" };
+        let negated = if self.negated { "!" } else { "" };
+        format!("{}={trigger}{negated}{}", self.kind, self.value)
+    }
+
+    fn is_absence(&self) -> bool {
+        self.kind == "ConditionPathExists" && self.negated && !self.trigger
+    }
+}
+
+fn conditions(properties: &Properties) -> Vec<Condition> {
+    let value = properties.get("Conditions").and_then(|v| v.try_clone().ok());
+    let list = value.and_then(|v| Vec::<(String, bool, bool, String, i32)>::try_from(v).ok());
+    let read =
+        |(kind, trigger, negated, value, state)| Condition { kind, trigger, negated, value, state };
+    list.unwrap_or_default().into_iter().map(read).collect()
+}
