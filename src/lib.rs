@@ -20,3 +20,4 @@ pub mod prefix;
 pub mod source;
 pub mod store;
 pub mod unit;
+pub mod userland;

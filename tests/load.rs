@@ -97,6 +97,7 @@ impl Machine {
             vermagic: release(),
             key: KEY.to_owned(),
             zfs_version: "1".to_owned(),
+            userland_version: None,
             recipe: "make".to_owned(),
             created: 0,
             inputs: Default::default(),

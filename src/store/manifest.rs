@@ -25,6 +25,10 @@ pub struct Manifest {
     pub key: String,
     /// OpenZFS version, as `modinfo -F version zfs.ko` prints it.
     pub zfs_version: String,
+    /// OpenZFS version of the programs below `userland/`, written as `zfs_version`; none where the
+    /// tree has no such programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub userland_version: Option<String>,
     /// `portage` or `make`.
     pub recipe: String,
     /// When it was published, seconds since the epoch.
@@ -45,6 +49,9 @@ pub struct FileEntry {
     pub size: u64,
     /// BLAKE2b-512 in hexadecimal.
     pub blake2b: Digest,
+    /// Mode 0755; otherwise 0644.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
 }
 
 impl Manifest {
