@@ -80,8 +80,9 @@ fn copy_one(origin: &Origin<'_>, path: &Path, staging: &Staging) -> Result<bool>
     if mode & 0o7000 != 0 {
         fail!(Exit::Refused, "{}: mode {:04o} is never published", from.display(), mode & 0o7777);
     }
-    let elf = Elf::open(&file).with_context(|| format!("{}", from.display()))?;
     let mut bytes = read_all(&file, &from)?;
+    // Moves the place that is read from.
+    let elf = Elf::open(&file).with_context(|| format!("{}", from.display()))?;
     let executable = match &elf {
         Some(elf) if elf.kind == Kind::Library => {
             // Under its other names (libzfs.so, libzfs.so.6.0.0) no program asks for it.
@@ -192,7 +193,8 @@ mod tests {
         ];
         assert_eq!(modes(&staging), expected.map(|(path, mode)| (path.to_owned(), mode)));
         let staged = staging.dir().join("userland/lib/libc.so.6");
-        assert!(fs::symlink_metadata(staged).unwrap().is_file());
+        assert!(fs::symlink_metadata(&staged).unwrap().is_file());
+        assert!(fs::read(&staged).unwrap() == fs::read(libc).unwrap(), "the whole library");
     }
 
     #[test]
