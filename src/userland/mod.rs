@@ -11,7 +11,7 @@ pub mod version;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use verify::verify;
+pub use verify::verify;
 
 /// Where it is found when its modules are loaded, by every path that is compiled into it.
 pub const PLACE: &str = "/run/zfs-prefix/active/userland";

@@ -28,7 +28,7 @@ const MOST: usize = 20;
 ///
 /// # Errors
 /// [`Exit::Refused`], naming each file and what is wrong with it.
-pub(crate) fn verify(tree: &Path, owners: &[PathBuf], modules: &str) -> Result<String> {
+pub fn verify(tree: &Path, owners: &[PathBuf], modules: &str) -> Result<String> {
     let dir = tree.join(DIR);
     let mut problems = Vec::new();
     let mut elves = BTreeMap::new();
