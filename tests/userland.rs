@@ -63,11 +63,7 @@ fn programs_are_built_where_the_system_has_none_and_root_runs_no_file_of_the_pre
         "neither another owner nor another mode"
     );
 
-    // As the loader does, which cannot load into the host's kernel.
-    let release = &lab.release;
-    lab.check(&format!(
-        "mkdir -p /run/zfs-prefix && ln -s \"$(readlink -f /var/lib/zfs-prefix/current/{release})\" /run/zfs-prefix/active"
-    ));
+    activate(&lab);
     assert_runs_without_the_prefix(&lab);
     assert_changed_trees_are_refused(&tree, &manifest.zfs_version);
 
@@ -79,6 +75,31 @@ fn programs_are_built_where_the_system_has_none_and_root_runs_no_file_of_the_pre
     let list = lab.exec("zfs-prefix list");
     assert_eq!(list.status, 15, "{}", list.output);
     assert!(list.output.contains("zpool: has mode 0644, published was 0755"), "{}", list.output);
+}
+
+#[test]
+#[ignore = "compiles OpenZFS's modules and its programs once more: make check-all"]
+fn the_make_recipe_publishes_programs_that_are_as_good_although_the_system_has_some() {
+    let lab = Native::boot("userland-make");
+    let distfile = lab.check(&format!("ls {EPREFIX}/var/cache/distfiles/zfs-linux_*.orig.tar.gz"));
+    let text = format!(
+        "[build]\nrecipe = \"make\"\n[zfs]\nsource = \"{distfile}\"\nuserland = \"prefix\"\n"
+    );
+    lab.state.write("/etc/zfs-prefix/config.toml", text).unwrap();
+    let (status, journal) = lab.build();
+    assert_eq!(status, "0", "{journal}");
+    let (_, manifest) = published(&lab);
+    assert_eq!(manifest.userland_version.as_ref(), Some(&manifest.zfs_version));
+    activate(&lab);
+    assert_runs_without_the_prefix(&lab);
+}
+
+/// As the loader does, which cannot load into the host's kernel.
+fn activate(lab: &Native) {
+    let current = format!("/var/lib/zfs-prefix/current/{}", lab.release);
+    lab.check(&format!(
+        "mkdir -p /run/zfs-prefix && ln -s \"$(readlink -f {current})\" /run/zfs-prefix/active"
+    ));
 }
 
 /// Each program finds all its libraries among what was published, and zpool says its version with
