@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::version::{HostZpool, agree, of_host};
+use super::version::{HostZpool, Version, agree, of_host};
 use crate::config::Userland;
 use crate::exit::Exit;
 use crate::fail;
@@ -27,7 +27,9 @@ impl Choice {
             (Userland::Prefix, _) => "prefix".to_owned(),
             (configured, None) => format!("{}, the system has none", configured.name()),
             (configured, Some(zpool)) => {
-                let version = zpool.version.as_deref().unwrap_or("of unknown version");
+                // Another package of the same version changes nothing.
+                let version = zpool.version.as_deref().and_then(Version::parse);
+                let version = version.map_or("of unknown version".to_owned(), |v| v.to_string());
                 format!("{}, the system's is {version}", configured.name())
             }
         }

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::host::Host;
 use crate::prefix::audit::elf::Elf;
+use crate::store::Layout;
 
 /// As ZFS_META_ALIAS begins (config/zfs-meta.m4), which libzfs has in it and `zfs version` prints.
 const ALIAS: &[u8] = b"\0zfs-";
@@ -75,9 +76,15 @@ pub fn in_bytes(bytes: &[u8]) -> Option<&str> {
     })
 }
 
-/// The system's own zpool; none where it has none.
+/// The system's own zpool; none where it has none. A link to the published one, for people's PATH,
+/// is not its own.
 pub fn of_host(host: &Host) -> Option<HostZpool> {
-    let program = PROGRAMS.iter().map(|path| host.path(path)).find(|path| path.exists())?;
+    let layout = Layout::new(&host.root);
+    let ours = [layout.state(), layout.run()].map(|dir| dir.canonicalize().unwrap_or(dir));
+    let own = |path: &PathBuf| {
+        path.canonicalize().is_ok_and(|path| !ours.iter().any(|dir| path.starts_with(dir)))
+    };
+    let program = PROGRAMS.iter().map(|path| host.path(path)).find(own)?;
     let version = version_of(host, &program).unwrap_or_else(|error| {
         tracing::warn!("the version of {} is not known: {error:#}", program.display());
         None
@@ -133,6 +140,39 @@ mod tests {
         }
         for text in ["", "zfs-", "2", "2.x", "kmod-%s", "2.3.2.4.5"] {
             assert_eq!(Version::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_link_to_what_is_published_is_not_the_systems_own_zpool() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host {
+            root: dir.path().to_owned(),
+            kernel_release: "6.1.0-1-test".parse().unwrap(),
+            cmdline: String::new(),
+            container: false,
+            in_initrd: false,
+        };
+        let tree = Layout::new(&host.root).tree(&host.kernel_release, "key");
+        let published = tree.join("userland/sbin/zpool");
+        for path in [&published, &host.path("/opt/zpool")] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "\0zfs-2.3.2-1\0").unwrap();
+        }
+        fs::create_dir_all(host.path("/run/zfs-prefix")).unwrap();
+        fs::create_dir_all(host.path("/usr/local/sbin")).unwrap();
+        std::os::unix::fs::symlink(&tree, host.path("/run/zfs-prefix/active")).unwrap();
+        let link = host.path("/usr/local/sbin/zpool");
+        for (target, expected) in [
+            (host.path("/run/zfs-prefix/active/userland/sbin/zpool"), None),
+            (published, None),
+            (host.path("/run/zfs-prefix/active/none"), None),
+            (host.path("/opt/zpool"), Some("2.3.2-1".to_owned())),
+        ] {
+            drop(fs::remove_file(&link));
+            std::os::unix::fs::symlink(&target, &link).unwrap();
+            let found = of_host(&host).and_then(|zpool| zpool.version);
+            assert_eq!(found, expected, "{}", target.display());
         }
     }
 
