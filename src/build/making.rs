@@ -1,6 +1,6 @@
 //! One build, from an empty work directory to a published tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -85,12 +85,7 @@ impl Build<'_> {
         let (modules, programs) = (&made.modules, made.programs.as_deref());
         let (candidate, prepared) = (attempt.candidate()?, attempt.prepared()?);
         let staging = Staging::new(&self.layout, &self.release)?;
-        let owners = [plan.prefix.path.clone(), work.top.clone()];
-        let owners: Vec<PathBuf> = owners
-            .iter()
-            .flat_map(|dir| [Some(dir.clone()), dir.canonicalize().ok()])
-            .flatten()
-            .collect();
+        let owners = attempt.owners();
         let harvested = self.staged(Stage::Harvest, |b| {
             if let Some(dir) = programs {
                 let origin = Origin { top: &work.top, dir: dir.to_owned(), owners: owners.clone() };
@@ -171,7 +166,7 @@ impl Build<'_> {
         };
         let meta = crate::source::meta(&plan.prefix, &path, self.cancel)?;
         self.check_supported(&meta)?;
-        let version = programs::version_of(&meta).unwrap_or_default();
+        let version = programs::version_of(&meta);
         Ok(Some(Tarball { path, repository, version }))
     }
 
@@ -186,7 +181,7 @@ impl Build<'_> {
         attempt.tarball = self.tarball(attempt.plan)?;
         let userland = &attempt.plan.userland;
         if self.settings.build.recipe == Recipe::Make {
-            let version = attempt.tarball.as_ref().map(|tarball| tarball.version.as_str());
+            let version = attempt.tarball.as_ref().and_then(|tarball| tarball.version.as_deref());
             attempt.programs = userland.wanted(version)?.then(|| programs::PROGRAMS.to_owned());
             return Ok(None);
         }
@@ -212,7 +207,7 @@ impl Build<'_> {
             }
         }
         self.job(attempt, place.clone()).fetch()?;
-        let mut version = attempt.tarball.as_ref().map(|tarball| tarball.version.clone());
+        let mut version = attempt.tarball.as_ref().and_then(|tarball| tarball.version.clone());
         // That of zfs.source was looked at already.
         if attempt.tarball.is_none()
             && let Some(tarball) = self.job(attempt, place.clone()).distfile()?
@@ -306,6 +301,14 @@ impl<'p> Attempt<'p> {
 
     fn prepared(&self) -> Result<&Prepared> {
         self.tree.as_ref().map(|(_, prepared)| prepared).context(NO_TREE)
+    }
+
+    /// The directories of the prefix's owner, by every name they have.
+    fn owners(&self) -> Vec<PathBuf> {
+        let named = [&self.plan.prefix.path, &self.work.top];
+        let real = named.iter().filter_map(|dir| dir.canonicalize().ok());
+        let all: BTreeSet<PathBuf> = named.into_iter().cloned().chain(real).collect();
+        all.into_iter().collect()
     }
 
     /// For the manifest: the inputs, and for which plan they were taken.

@@ -47,7 +47,7 @@ pub struct Tarball {
     /// For the recipe `portage`: the repository that has an ebuild for it.
     pub repository: Option<Repository>,
     /// Its version, as its META says it.
-    pub version: String,
+    pub version: Option<String>,
 }
 
 impl Tarball {
