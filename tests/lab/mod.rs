@@ -16,6 +16,7 @@ pub mod nspawn;
 pub mod prefix;
 pub mod published;
 pub mod root;
+pub mod rpm;
 pub mod serve;
 pub mod source;
 pub mod tool;

@@ -1,9 +1,11 @@
 //! kernel-devel packages, made by rpmbuild and signed by rpmsign.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::lab::rpm::kernel_devel;
 use super::lab::tool::run;
 use super::server::{Certificate, Manner, Server};
 use super::world::World;
@@ -13,21 +15,12 @@ const RELEASE: &str = "6.12.4-200.fc41.x86_64";
 /// kernel-devel of this release, with the files that make a build tree.
 fn package(world: &World, release: &str) -> PathBuf {
     let top = world.share.join(format!("rpm-{release}"));
-    fs::create_dir_all(&top).unwrap();
-    let spec = format!(
-        "Name: kernel-devel\nVersion: 6.12.4\nRelease: 200.fc41\nSummary: x\nLicense: GPLv2\n\
-         BuildArch: x86_64\nAutoReqProv: no\n%description\nx\n%install\n\
-         d=%{{buildroot}}/usr/src/kernels/{release}\nmkdir -p $d/include/config\n\
-         echo symvers > $d/Module.symvers\necho CONFIG_X=y > $d/include/config/auto.conf\n\
-         ln -s ../$(basename $d)/Module.symvers $d/link\n%files\n/usr/src/kernels/{release}\n"
-    );
-    fs::write(top.join("x.spec"), spec).unwrap();
-    run(Command::new("rpmbuild")
-        .args(["-bb", "--target", "x86_64", "--define"])
-        .arg(format!("_topdir {}", top.display()))
-        .arg(top.join("x.spec")))
-    .unwrap();
-    top.join("RPMS/x86_64/kernel-devel-6.12.4-200.fc41.x86_64.rpm")
+    let tree = top.join("tree");
+    fs::create_dir_all(tree.join("include/config")).unwrap();
+    fs::write(tree.join("Module.symvers"), "symvers\n").unwrap();
+    fs::write(tree.join("include/config/auto.conf"), "CONFIG_X=y\n").unwrap();
+    symlink(format!("../{release}/Module.symvers"), tree.join("link")).unwrap();
+    kernel_devel(&tree, release, &top).unwrap()
 }
 
 fn sign(world: &World, name: &str, rpm: &Path) {
