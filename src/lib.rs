@@ -24,4 +24,5 @@ pub mod prefix;
 pub mod source;
 pub mod store;
 pub mod unit;
+pub mod userland;
 pub mod zfs;

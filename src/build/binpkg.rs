@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::command::Run;
 use super::output::reason_of;
+use super::programs;
 use super::recipe::{ANSWER, Job};
 use super::steps::failed;
 use crate::config::{Settings, fill_release};
@@ -20,6 +21,7 @@ use crate::host::Host;
 use crate::kernel::Release;
 use crate::prefix::portage::package_of;
 use crate::store::Digest;
+use crate::userland::choice::Choice;
 
 /// Marks of Portage (gpkg.py, BinpkgVerifier.py) for a package that is not what was signed.
 const REFUSED: [&str; 4] = [
@@ -112,6 +114,8 @@ pub struct Package {
     /// The atoms, with the versions that would be compiled.
     atoms: Vec<String>,
     verify: &'static str,
+    /// The one of OpenZFS's programs, if they are wanted.
+    pub programs: Option<String>,
 }
 
 impl Job<'_> {
@@ -122,10 +126,16 @@ impl Job<'_> {
     /// [`Exit::Refused`]: a package is there, and its signature or its digest is not right, or
     /// Portage cannot take it for another reason than those known to be harmless.
     /// [`Exit::PrefixIncomplete`]: no gpg.
-    pub fn fetch_package(&mut self, binhost: &Binhost) -> Result<Option<Package>> {
+    pub fn fetch_package(
+        &mut self,
+        binhost: &Binhost,
+        userland: &Choice,
+    ) -> Result<Option<Package>> {
         let verify = self.verify_command(&binhost.key)?;
-        let atoms = self.exact_atoms()?;
-        let package = Package { url: binhost.url.clone(), atoms, verify };
+        let mut atoms = self.exact_atoms()?;
+        let programs = programs::wanted(userland, &atoms)?;
+        atoms.extend(programs.clone());
+        let package = Package { url: binhost.url.clone(), atoms, verify, programs };
         let run = self
             .emerge_package(&package)
             .args(["--fetchonly", "--getbinpkg"])
@@ -366,7 +376,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_a_binhost_that_has_nothing() {
-        let package = Package { url: "file:///srv".into(), atoms: vec![], verify: "" };
+        let package =
+            Package { url: "file:///srv".into(), atoms: vec![], verify: "", programs: None };
         for (said, refused, missing) in [
             (
                 " * Binary package is not usable (verification failed):\n *  Summary:\n \

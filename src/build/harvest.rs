@@ -14,8 +14,8 @@ use crate::fail;
 use crate::kernel::Release;
 use crate::store::Staging;
 
-/// No kernel module is larger (zfs.ko with debug information has 94 MB).
-const MAX_MODULE: u64 = 512 * 1024 * 1024;
+/// Nothing that is published is larger (zfs.ko with debug information has 94 MB).
+const MAX_FILE: u64 = 512 * 1024 * 1024;
 /// Deeper than any module directory.
 const MAX_DEPTH: usize = 12;
 
@@ -108,23 +108,62 @@ pub fn copy(
         .collect()
 }
 
-/// Reads a plain file below `top` without following any link: not the last component, and none of
-/// the directories on the way, which belong to somebody else (openat2(2), RESOLVE_NO_SYMLINKS).
+/// Reads a plain file below `top` without following any link, as [`open_plain`] does.
 pub(super) fn read_plain(top: &Path, path: &Path) -> Result<Vec<u8>> {
+    read_all(&open_plain(top, path)?, path)
+}
+
+/// Opens a plain file below `top` without following any link: not the last component, and none of
+/// the directories on the way, which belong to somebody else (openat2(2), RESOLVE_NO_SYMLINKS).
+///
+/// # Errors
+/// A link is on the way; or it is no regular file, has other names too, or is very large.
+pub(crate) fn open_plain(top: &Path, path: &Path) -> Result<File> {
+    let relative = path.strip_prefix(top).with_context(|| format!("{}", path.display()))?;
+    let dir = File::open(top).with_context(|| format!("{}", top.display()))?;
+    open_at(&dir, relative, ResolveFlag::RESOLVE_NO_SYMLINKS, path)
+}
+
+/// Opens what the links at `path` lead to, which has to be below `inside`, itself below `top` by
+/// way of no link: the kernel refuses every other place (openat2(2), RESOLVE_BENEATH).
+///
+/// # Errors
+/// As [`open_plain`]; or a link leads out of `inside`.
+pub(crate) fn open_linked(top: &Path, inside: &Path, path: &Path) -> Result<File> {
     let shown = || format!("{}", path.display());
-    let relative = path.strip_prefix(top).with_context(shown)?;
+    let directory = inside.strip_prefix(top).with_context(shown)?;
+    let relative = path.strip_prefix(inside).with_context(shown)?;
     let dir = File::open(top).with_context(|| format!("{}", top.display()))?;
     let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH);
-    let file = File::from(openat2(&dir, relative, how).with_context(shown)?);
+    let dir = File::from(openat2(&dir, directory, how).with_context(shown)?);
+    open_at(&dir, relative, ResolveFlag::RESOLVE_NO_MAGICLINKS, path)
+}
+
+fn open_at(dir: &File, relative: &Path, links: ResolveFlag, path: &Path) -> Result<File> {
+    let shown = || format!("{}", path.display());
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(links | ResolveFlag::RESOLVE_BENEATH);
+    let file = File::from(openat2(dir, relative, how).with_context(shown)?);
     let meta = file.metadata().with_context(shown)?;
-    if !meta.is_file() || meta.nlink() != 1 || meta.len() > MAX_MODULE {
-        bail!("{}: not a plain file of at most {MAX_MODULE} bytes with one name", path.display());
+    if !meta.is_file() || meta.nlink() != 1 || meta.len() > MAX_FILE {
+        bail!("{}: not a plain file of at most {MAX_FILE} bytes with one name", path.display());
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0) + 1);
-    file.take(MAX_MODULE + 1).read_to_end(&mut bytes).with_context(shown)?;
-    if bytes.len() as u64 > MAX_MODULE {
+    Ok(file)
+}
+
+/// All of what one of these opened.
+///
+/// # Errors
+/// It grew meanwhile, or cannot be read.
+pub(crate) fn read_all(file: &File, path: &Path) -> Result<Vec<u8>> {
+    let shown = || format!("{}", path.display());
+    let size = file.metadata().with_context(shown)?.len().min(MAX_FILE);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).with_context(shown)?;
+    if bytes.len() as u64 > MAX_FILE {
         bail!("{}: grew while it was read", path.display());
     }
     Ok(bytes)

@@ -1,6 +1,6 @@
 //! One build, from an empty work directory to a published tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -14,13 +14,14 @@ use super::stage::Stage;
 use super::steps::Steps;
 use super::tree::{Candidate, Prepared, Preparing};
 use super::workdir::WorkDir;
-use super::{Build, Expected, depmod, harvest, jobs, made_from, network, recipe, verify};
+use super::{Build, Expected, depmod, harvest, jobs, made_from, network, programs, recipe, verify};
 use crate::config::Recipe;
 use crate::kernel::{compiler_mismatch, supported};
 use crate::module::refusal::Policy;
 use crate::prefix::enter::Place;
 use crate::source::{Obtain, ZfsSource};
 use crate::store::{self, Digest, MANIFEST_VERSION, Manifest, Staging};
+use crate::userland::{self, harvest::Origin};
 
 /// In a manifest: the key of the plan that the tree was built for.
 pub(super) const PLAN: &str = "plan";
@@ -33,15 +34,25 @@ struct Attempt<'p> {
     plan: &'p Plan,
     work: WorkDir,
     tarball: Option<Tarball>,
+    /// The package of OpenZFS's programs, if they are built or merged too.
+    programs: Option<String>,
     /// The way to the tree that was taken, and the tree.
     tree: Option<(&'p Candidate, Prepared)>,
+}
+
+/// What a recipe left, still its owner's files.
+struct Made {
+    /// The modules.
+    modules: Vec<PathBuf>,
+    /// The directory with OpenZFS's programs, bound.
+    programs: Option<PathBuf>,
 }
 
 impl Build<'_> {
     /// Builds and publishes. Returns the published tree.
     pub(super) fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
         let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
-        let mut attempt = Attempt { plan, work, tarball: None, tree: None };
+        let mut attempt = Attempt { plan, work, tarball: None, programs: None, tree: None };
         let package = self.keyed(&plan.key(), |b| {
             // First what is small, and may say that this kernel is not supported at all.
             let package = b.staged(Stage::Fetch, |b| b.fetch(&mut attempt))?;
@@ -50,11 +61,11 @@ impl Build<'_> {
         })?;
         let key = attempt.candidate()?.key.clone();
         self.keyed(&key, |b| {
-            let (made_by, modules) = b.staged(Stage::Build, |b| match package {
+            let (made_by, made) = b.staged(Stage::Build, |b| match package {
                 Some(package) => Ok(("binary package", b.merge(&attempt, &package)?)),
                 None => Ok((b.settings.build.recipe.name(), b.compile(&attempt)?)),
             })?;
-            let tree = b.publish(&attempt, made_by, &modules)?;
+            let tree = b.publish(&attempt, made_by, &made)?;
             b.settle(plan, &tree)?;
             // Only disk space is at stake: the next build removes it too.
             attempt.work.remove().unwrap_or_else(|e| warn!("{e:#}"));
@@ -69,20 +80,31 @@ impl Build<'_> {
         work(self)
     }
 
-    fn publish(&mut self, attempt: &Attempt, by: &str, modules: &[PathBuf]) -> Result<PathBuf> {
+    fn publish(&mut self, attempt: &Attempt, by: &str, made: &Made) -> Result<PathBuf> {
         let Attempt { plan, work, .. } = attempt;
+        let (modules, programs) = (&made.modules, made.programs.as_deref());
         let (candidate, prepared) = (attempt.candidate()?, attempt.prepared()?);
         let staging = Staging::new(&self.layout, &self.release)?;
-        let harvested = self
-            .staged(Stage::Harvest, |b| harvest::copy(&work.top, modules, &staging, &b.release))?;
+        let owners = attempt.owners();
+        let harvested = self.staged(Stage::Harvest, |b| {
+            if let Some(dir) = programs {
+                let origin = Origin { top: &work.top, dir: dir.to_owned(), owners: owners.clone() };
+                info!("{} files of OpenZFS's programs", origin.copy(&staging)?);
+            }
+            harvest::copy(&work.top, modules, &staging, &b.release)
+        })?;
         self.staged(Stage::Depmod, |b| {
             depmod::run(&b.host.root, &staging, &b.release, prepared, b.cancel)
         })?;
-        let verified = self.staged(Stage::Verify, |b| {
+        let (verified, userland_version) = self.staged(Stage::Verify, |b| {
             let expected = Expected::of(b.host, &b.release, &prepared.tree.symvers)?;
             let files: Vec<(&Path, &[u8])> =
                 harvested.iter().map(|h| (h.path.as_path(), h.bytes.as_slice())).collect();
-            verify(&files, &expected)
+            let verified = verify(&files, &expected)?;
+            let modules = &verified.zfs_version;
+            let programs =
+                programs.map(|_| userland::verify(staging.dir(), &owners, modules)).transpose()?;
+            Ok((verified, programs))
         })?;
         self.staged(Stage::Publish, |b| {
             let manifest = Manifest {
@@ -92,6 +114,7 @@ impl Build<'_> {
                 vermagic: verified.vermagic,
                 key: candidate.key.clone(),
                 zfs_version: verified.zfs_version,
+                userland_version,
                 recipe: by.to_owned(),
                 created: store::unix_now(),
                 inputs: attempt.inputs()?,
@@ -141,8 +164,10 @@ impl Build<'_> {
             Recipe::Portage => Some(source.repository(&path, &mut with)?),
             Recipe::Make => None,
         };
-        self.check_supported(&crate::source::meta(&plan.prefix, &path, self.cancel)?)?;
-        Ok(Some(Tarball { path, repository }))
+        let meta = crate::source::meta(&plan.prefix, &path, self.cancel)?;
+        self.check_supported(&meta)?;
+        let version = programs::version_of(&meta);
+        Ok(Some(Tarball { path, repository, version }))
     }
 
     fn check_supported(&self, meta: &str) -> Result<()> {
@@ -154,7 +179,10 @@ impl Build<'_> {
     /// no network, but may have the sources, or a binhost on its disks.
     fn fetch(&mut self, attempt: &mut Attempt) -> Result<Option<Package>> {
         attempt.tarball = self.tarball(attempt.plan)?;
+        let userland = &attempt.plan.userland;
         if self.settings.build.recipe == Recipe::Make {
+            let version = attempt.tarball.as_ref().and_then(|tarball| tarball.version.as_deref());
+            attempt.programs = userland.wanted(version)?.then(|| programs::PROGRAMS.to_owned());
             return Ok(None);
         }
         let network = !self.options.early;
@@ -171,41 +199,52 @@ impl Build<'_> {
                 if remote {
                     network::wait_for_network(self.cancel);
                 }
-                let package = self.job(attempt, place.clone()).fetch_package(binhost)?;
-                if package.is_some() {
-                    return Ok(package);
+                let package = self.job(attempt, place.clone()).fetch_package(binhost, userland)?;
+                if let Some(package) = package {
+                    attempt.programs.clone_from(&package.programs);
+                    return Ok(Some(package));
                 }
             }
         }
         self.job(attempt, place.clone()).fetch()?;
+        let mut version = attempt.tarball.as_ref().and_then(|tarball| tarball.version.clone());
         // That of zfs.source was looked at already.
         if attempt.tarball.is_none()
-            && let Some(tarball) = self.job(attempt, place).distfile()?
+            && let Some(tarball) = self.job(attempt, place.clone()).distfile()?
         {
             match crate::source::meta(&attempt.plan.prefix, &tarball, self.cancel) {
-                Ok(meta) => self.check_supported(&meta)?,
+                Ok(meta) => {
+                    self.check_supported(&meta)?;
+                    version = programs::version_of(&meta);
+                }
                 // Another ebuild than ours, perhaps; configure looks at it too.
                 Err(error) => info!("whether this kernel is supported is not known yet: {error:#}"),
             }
+        }
+        if attempt.plan.userland.wanted(version.as_deref())? {
+            let atoms = self.job(attempt, place.clone()).exact_atoms()?;
+            attempt.programs = programs::wanted(&attempt.plan.userland, &atoms)?;
+            self.job(attempt, place).fetch()?;
         }
         Ok(None)
     }
 
     /// Merges a binary package; returns the modules it left, still their owner's files. They are
     /// not stripped: that would cut off their signatures.
-    fn merge(&mut self, attempt: &Attempt, package: &Package) -> Result<Vec<PathBuf>> {
+    fn merge(&mut self, attempt: &Attempt, package: &Package) -> Result<Made> {
         let mut readable: Vec<_> = attempt.plan.binhost.iter().flat_map(Binhost::files).collect();
         readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
         let top = &attempt.work.top;
         let place = Place { work: Some(top.clone()), readable, ..Place::default() };
-        let installed = self.job(attempt, place).merge_package(package)?;
+        let installed = self.job(attempt, place.clone()).merge_package(package)?;
         let modules = harvest::find(&installed, &self.release)?;
         made_from::check(top, &modules, &attempt.made_from()?, package.url())?;
-        Ok(modules)
+        let programs = self.job(attempt, place).bind(&installed)?;
+        Ok(Made { modules, programs })
     }
 
     /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
-    fn compile(&mut self, attempt: &Attempt) -> Result<Vec<PathBuf>> {
+    fn compile(&mut self, attempt: &Attempt) -> Result<Made> {
         let running = self.release == self.host.kernel_release && !self.host.container;
         let demand = running.then(|| Policy::read(self.host).demands_signatures()).flatten();
         if let Some(why) = demand {
@@ -226,11 +265,12 @@ impl Build<'_> {
         };
         let modules = harvest::find(&installed, &release)?;
         recipe::strip(&job, &modules)?;
+        let programs = job.bind(&installed)?;
         // An estimate for the next build's STATUS; it may be lost.
         if let Ok(json) = serde_json::to_vec(&job.steps.progress.counts()) {
             store::write_atomic(&counts, &json).unwrap_or_else(|e| warn!("{e:#}"));
         }
-        Ok(modules)
+        Ok(Made { modules, programs })
     }
 
     fn job<'b>(&'b mut self, attempt: &'b Attempt, place: Place) -> recipe::Job<'b> {
@@ -239,6 +279,7 @@ impl Build<'_> {
             tree: attempt.tree.as_ref().map(|(_, prepared)| &prepared.tree),
             settings: self.settings,
             tarball: attempt.tarball.as_ref(),
+            programs: attempt.programs.as_deref(),
             work: &attempt.work,
             place,
             jobs: self.jobs(),
@@ -260,6 +301,14 @@ impl<'p> Attempt<'p> {
 
     fn prepared(&self) -> Result<&Prepared> {
         self.tree.as_ref().map(|(_, prepared)| prepared).context(NO_TREE)
+    }
+
+    /// The directories of the prefix's owner, by every name they have.
+    fn owners(&self) -> Vec<PathBuf> {
+        let named = [&self.plan.prefix.path, &self.work.top];
+        let real = named.iter().filter_map(|dir| dir.canonicalize().ok());
+        let all: BTreeSet<PathBuf> = named.into_iter().cloned().chain(real).collect();
+        all.into_iter().collect()
     }
 
     /// For the manifest: the inputs, and for which plan they were taken.

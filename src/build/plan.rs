@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::binpkg::Binhost;
 use super::command::{Cancel, Run};
+use super::programs::PROGRAMS;
 use super::tree::{self, Candidates};
 use crate::config::{Recipe, Settings, expand_release};
 use crate::exit::{self, Exit, Failure, WithExit};
@@ -19,9 +20,10 @@ use crate::kernel::{Release, build_id};
 use crate::prefix::Prefix;
 use crate::source::ZfsSource;
 use crate::store::{Digest, Inputs};
+use crate::userland::choice::Choice;
 
 /// Raised when what a recipe does changes in a way its other inputs do not show.
-const RECIPE_VERSION: &str = "4";
+const RECIPE_VERSION: &str = "5";
 
 /// A build, planned.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Plan {
     pub compiler: String,
     /// Where a binary package may be had; only with the recipe `portage`.
     pub binhost: Option<Binhost>,
+    /// Whose programs are to be used with the modules.
+    pub userland: Choice,
 }
 
 impl Plan {
@@ -65,7 +69,9 @@ impl Plan {
         inputs.add("kernel-build-id", &*build_id);
         inputs.add("compiler", &*compiler);
         inputs.add("recipe-version", RECIPE_VERSION);
-        recipe_inputs(settings, &prefix, exe, cancel, &mut inputs)?;
+        let userland = Choice::of(host, settings.zfs.userland);
+        inputs.add("userland", userland.identity());
+        recipe_inputs(settings, &userland, &prefix, exe, cancel, &mut inputs)?;
         let binhost = match settings.build.recipe {
             Recipe::Portage => Binhost::of(host, settings, release)?,
             Recipe::Make => None,
@@ -75,7 +81,7 @@ impl Plan {
             inputs.add("binhost-key", binhost.key_digest.as_str());
         }
         let trees = Candidates::of(host, settings, release, &inputs)?;
-        Ok(Plan { build_id, trees, prefix, compiler, binhost })
+        Ok(Plan { build_id, trees, prefix, compiler, binhost, userland })
     }
 
     /// Stands for this plan in a failure record: other inputs are tried at once, also when only a
@@ -93,6 +99,7 @@ impl Plan {
 
 fn recipe_inputs(
     settings: &Settings,
+    userland: &Choice,
     prefix: &Prefix,
     exe: &Path,
     cancel: &Cancel,
@@ -106,6 +113,7 @@ fn recipe_inputs(
             let eprefix = prefix.path.to_string_lossy();
             let mut args = vec!["--packages", &eprefix];
             args.extend(atoms.iter().map(String::as_str));
+            args.extend(userland.needs_prefix().then_some(PROGRAMS));
             inputs.add("packages", digest(&args)?);
             inputs.add("atoms", atoms.join(" "));
         }

@@ -46,6 +46,8 @@ pub struct Tarball {
     pub path: PathBuf,
     /// For the recipe `portage`: the repository that has an ebuild for it.
     pub repository: Option<Repository>,
+    /// Its version, as its META says it.
+    pub version: Option<String>,
 }
 
 impl Tarball {
@@ -66,6 +68,8 @@ pub struct Job<'a> {
     pub settings: &'a Settings,
     /// The OpenZFS tarball of zfs.source.
     pub tarball: Option<&'a Tarball>,
+    /// The package of OpenZFS's programs, where they are built too.
+    pub programs: Option<&'a str>,
     /// Where it works.
     pub work: &'a WorkDir,
     /// What its programs have of the machine.
@@ -85,7 +89,7 @@ impl Job<'_> {
     /// [`Exit::Network`]: something could not be fetched. [`Exit::PrefixIncomplete`]: it cannot be
     /// fetched at all, the prefix has to bring it. [`Interrupted`].
     pub fn fetch(&mut self) -> Result<()> {
-        let run = self.emerge().arg("--fetchonly").args(super::atoms(self.settings));
+        let run = self.emerge().arg("--fetchonly").args(self.atoms());
         self.step(&run, fetch_reason_of)
     }
 
@@ -118,11 +122,17 @@ impl Job<'_> {
     /// # Errors
     /// [`Exit::BuildFailed`] and its finer kinds, with the failing lines; [`Interrupted`].
     pub fn portage(&mut self) -> Result<PathBuf> {
-        let atoms = super::atoms(self.settings);
+        let atoms = self.atoms();
         let run = self.emerge().args(&atoms);
         self.steps.progress.compiling(&atoms.join(" "), self.expected);
         self.step(&run, reason_of)?;
         Ok(self.installed())
+    }
+
+    /// What is emerged.
+    fn atoms(&self) -> Vec<String> {
+        let programs = self.programs.map(str::to_owned);
+        super::atoms(self.settings).into_iter().chain(programs).collect()
     }
 
     /// Where emerge installs: EROOT, which is EPREFIX below ROOT.
@@ -201,6 +211,11 @@ impl Job<'_> {
         self.steps.progress.compiling(&source.to_string_lossy(), self.expected);
         for step in &steps {
             self.step(step, reason_of)?;
+        }
+        if self.programs.is_some() {
+            for step in &self.make_programs(source) {
+                self.step(step, reason_of)?;
+            }
         }
         Ok(self.work.root.clone())
     }

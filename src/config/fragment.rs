@@ -10,7 +10,7 @@ use super::note::{Bad, Problem};
 use super::place::{self, Pinned};
 use super::settings::{
     Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source, Strategy,
-    WhenMissing, Zfs,
+    Userland, WhenMissing, Zfs,
 };
 use super::{origin, units, value};
 
@@ -50,6 +50,7 @@ pub(super) struct Fragment {
     version: Option<String>,
     linux_experimental: Option<bool>,
     configure: Option<Vec<String>>,
+    userland: Option<Userland>,
 }
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -110,6 +111,7 @@ const KEYS: &[Key] = &[
     key!("zfs.version", version, value::version),
     key!("zfs.linux-experimental", linux_experimental, value::boolean),
     key!("zfs.configure", configure, value::configure_arguments),
+    key!("zfs.userland", userland, value::userland),
 ];
 
 /// The names of all keys, as in `boot.when-missing`.
@@ -196,6 +198,7 @@ impl Fragment {
         take(&mut self.version, later.version);
         take(&mut self.linux_experimental, later.linux_experimental);
         take(&mut self.configure, later.configure);
+        take(&mut self.userland, later.userland);
     }
 
     /// Fills the gaps with the defaults.
@@ -246,6 +249,7 @@ impl Fragment {
                 version: self.version,
                 linux_experimental: self.linux_experimental.unwrap_or(d.zfs.linux_experimental),
                 configure: self.configure.unwrap_or_default(),
+                userland: self.userland.unwrap_or_default(),
             },
         }
     }

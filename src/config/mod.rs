@@ -24,7 +24,7 @@ pub use origin::{parse_sha256, parse_source};
 pub use place::{Pinned, Place, is_tarball};
 pub use settings::{
     Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source, Strategy,
-    WhenMissing, Zfs, expand_release, fill_release, without_query,
+    Userland, WhenMissing, Zfs, expand_release, fill_release, without_query,
 };
 
 use crate::host::Host;

@@ -52,6 +52,29 @@ impl Recipe {
     }
 }
 
+/// `zfs.userland`: whose zpool, zfs, … fit the modules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Userland {
+    /// The system's, if it has one of the modules' version; otherwise the prefix's.
+    #[default]
+    Auto,
+    /// Built in the prefix and published with the modules.
+    Prefix,
+    /// The system's own.
+    Host,
+}
+
+impl Userland {
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Userland::Auto => "auto",
+            Userland::Prefix => "prefix",
+            Userland::Host => "host",
+        }
+    }
+}
+
 /// `[boot]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boot {
@@ -216,6 +239,8 @@ pub struct Zfs {
     pub linux_experimental: bool,
     /// Arguments of configure for the recipe `make`.
     pub configure: Vec<String>,
+    /// Whose programs are used with the modules.
+    pub userland: Userland,
 }
 
 /// The validated configuration; keys and defaults are documented in zfs-prefix.toml(5).

@@ -148,12 +148,12 @@ fn every_bad_value_of_a_file_is_named_at_once() {
                 prefix.user = \"root\"\nkernel.tree = [\"full\", \"full\"]\nkernel.config = \"/$x\"\n\
                 kernel.source = \"http://x/y.tar\"\nkernel.patches = [\"x\"]\n\
                 kernel.source-key = \"x\"\nkernel.allow-unsigned = 1\nzfs.source-key = 1\n\
-                zfs.linux-experimental = \"x\"\n";
+                zfs.linux-experimental = \"x\"\nzfs.userland = \"none\"\n";
     let l = loaded(&[("/etc/zfs-prefix/config.toml", text)], "");
     let named: Vec<_> = l.notes.iter().filter_map(|n| n.line).collect();
     let mut sorted = named.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, (1..=23).collect::<Vec<_>>(), "{:?}", lines(&l));
+    assert_eq!(sorted, (1..=24).collect::<Vec<_>>(), "{:?}", lines(&l));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::atom;
 use super::note::Bad;
-use super::settings::{Enabled, RELEASE, Recipe, WhenMissing};
+use super::settings::{Enabled, RELEASE, Recipe, Userland, WhenMissing};
 
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
@@ -83,6 +83,13 @@ pub(super) fn recipe(value: &Value<'_>) -> Result<Recipe, Bad> {
         "portage" => Some(Recipe::Portage),
         "make" => Some(Recipe::Make),
         _ => None,
+    })
+}
+
+pub(super) fn userland(value: &Value<'_>) -> Result<Userland, Bad> {
+    let words = [Userland::Auto, Userland::Prefix, Userland::Host];
+    text(value, "\"auto\", \"prefix\" or \"host\"", |word| {
+        words.into_iter().find(|userland| userland.name() == word)
     })
 }
 

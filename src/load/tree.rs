@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::kernel::{Release, gnu_build_id};
 use crate::module::{Found, Info, decompress, name_of_path, read_info, read_info_of_file};
 use crate::store::{FileEntry, Layout, Manifest, file_digest, key_of_link, trust};
+use crate::userland::version::{self, HostZpool};
 
 /// No manifest is larger: 100 bytes a file, some thousand files of userland.
 const MANIFEST_MOST: u64 = 16 << 20;
@@ -62,6 +63,7 @@ impl Tree {
             );
         }
         same_kernel(host, &manifest)?;
+        same_version(host, &manifest)?;
         Ok(Tree { dir, release, owner, manifest, trusted: RefCell::default() })
     }
 
@@ -190,6 +192,28 @@ fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Programs of one version with modules of another: what they tell each other may mean something
+/// else. Those that were published with the modules are used, otherwise the system's.
+fn same_version(host: &Host, manifest: &Manifest) -> Result<()> {
+    let (modules, release) = (&manifest.zfs_version, &manifest.kernel_release);
+    let (whose, programs) = match &manifest.userland_version {
+        Some(version) => ("the programs published with them".to_owned(), version.clone()),
+        None => match version::of_host(host) {
+            Some(HostZpool { program, version: Some(version) }) => {
+                (format!("the system's own {}", program.display()), version)
+            }
+            _ => return Ok(()),
+        },
+    };
+    if !version::agree(&programs, modules) {
+        fail!(
+            Exit::Refused,
+            "the ZFS modules published for kernel {release} are of version {modules}, {whose} of version {programs}; nothing was loaded; build anew: systemctl start zfs-build (zfs.userland says whose programs are used)"
+        );
+    }
+    Ok(())
 }
 
 /// Two kernels of one release can differ; their build-ids do.

@@ -15,12 +15,14 @@ use crate::fail;
 use crate::prefix::enter::Place;
 use crate::store::{Digest, file_digest, make_dirs, sync_dir};
 
-/// The ebuild that other versions get too. Portage takes name and version from the file's name.
-const EBUILD: &str = include_str!("../../packaging/overlay/sys-fs/zfs-kmod/zfs-kmod-2.3.2.ebuild");
+/// The ebuilds that other versions get too. Portage takes name and version from the file's name.
+const EBUILDS: [(&str, &str); 2] = [
+    ("zfs-kmod", include_str!("../../packaging/overlay/sys-fs/zfs-kmod/zfs-kmod-2.3.2.ebuild")),
+    ("zfs", include_str!("../../packaging/overlay/sys-fs/zfs/zfs-2.3.2.ebuild")),
+];
 const LAYOUT: &str = include_str!("../../packaging/overlay/metadata/layout.conf");
 /// Its name, as Portage shows it.
 const NAME: &str = "zfs-prefix-source";
-const PACKAGE: &str = "sys-fs/zfs-kmod";
 
 /// What Portage has to be told.
 #[derive(Clone, Debug)]
@@ -41,10 +43,11 @@ pub(super) fn make(
 ) -> Result<Repository> {
     let top = zfs::top(with, tarball)?;
     let file = format!("zfs-source-{version}{}", suffix(pinned));
-    let ebuild = ebuild(&file, &top)?;
+    let ebuilds = EBUILDS.iter().map(|(name, text)| Ok((*name, ebuild(text, &file, &top)?)));
+    let ebuilds: Vec<(&str, String)> = ebuilds.collect::<Result<_>>()?;
     let manifest = manifest(&file, tarball)?;
     let layout = layout();
-    let all = [version, &ebuild, &manifest, &layout].join("\n");
+    let all = [version, &ebuilds[0].1, &ebuilds[1].1, &manifest, &layout].join("\n");
     let parent = with.dir("repositories")?;
     let dir = parent.join(&Digest::of(all.as_bytes()).as_str()[..32]);
     if !dir.is_dir() {
@@ -56,10 +59,13 @@ pub(super) fn make(
             ("profiles/repo_name", &*format!("{NAME}\n")),
             ("profiles/categories", "sys-fs\n"),
             ("profiles/eapi", "8\n"),
-            (&*format!("{PACKAGE}/Manifest"), &*manifest),
-            (&*format!("{PACKAGE}/zfs-kmod-{version}.ebuild"), &*ebuild),
         ] {
             write(&new.join(path), text)?;
+        }
+        for (name, ebuild) in &ebuilds {
+            let package = new.join("sys-fs").join(name);
+            write(&package.join("Manifest"), &manifest)?;
+            write(&package.join(format!("{name}-{version}.ebuild")), ebuild)?;
         }
         make_dirs(&new.join("distfiles"))?;
         fs::hard_link(tarball, new.join("distfiles").join(&file))
@@ -98,9 +104,9 @@ fn configured(with: &Obtain<'_>) -> Result<String> {
 }
 
 /// Our ebuild for a tarball of this name, with everything in `top`.
-fn ebuild(file: &str, top: &str) -> Result<String> {
+fn ebuild(text: &str, file: &str, top: &str) -> Result<String> {
     let mut found = 0;
-    let lines = EBUILD.lines().map(|line| match line.split_once('=') {
+    let lines = text.lines().map(|line| match line.split_once('=') {
         Some(("SRC_URI", _)) => {
             found += 1;
             format!("SRC_URI=\"{file}\"\n")
@@ -163,11 +169,14 @@ mod tests {
 
     #[test]
     fn the_ebuild_of_another_version_differs_in_its_tarball_only() {
-        let text = ebuild("zfs-source-2.4.3.tar.xz", "zfs-2.4.3").unwrap();
-        let differ: Vec<_> = text.lines().zip(EBUILD.lines()).filter(|(a, b)| a != b).collect();
-        let new: Vec<_> = differ.iter().map(|(new, _)| *new).collect();
-        assert_eq!(new, ["SRC_URI=\"zfs-source-2.4.3.tar.xz\"", "S=\"${WORKDIR}/zfs-2.4.3\""]);
-        assert_eq!(text.lines().count(), EBUILD.lines().count());
+        for (name, original) in EBUILDS {
+            let text = ebuild(original, "zfs-source-2.4.3.tar.xz", "zfs-2.4.3").unwrap();
+            let differ: Vec<_> =
+                text.lines().zip(original.lines()).filter(|(a, b)| a != b).collect();
+            let new: Vec<_> = differ.iter().map(|(new, _)| *new).collect();
+            assert_eq!(new, ["SRC_URI=\"zfs-source-2.4.3.tar.xz\"", "S=\"${WORKDIR}/zfs-2.4.3\""]);
+            assert_eq!(text.lines().count(), original.lines().count(), "{name}");
+        }
         assert!(layout().contains(&format!("\nrepo-name = {NAME}\nmasters =\n")), "{}", layout());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -74,6 +74,16 @@ pub fn check_tree(dir: &Path) -> Result<Manifest> {
             bail!("{}/{}: is missing", dir.display(), want.path);
         }
         let found = entry(dir, &want.path)?;
+        if (found.size, &found.blake2b) == (want.size, &want.blake2b) && found != *want {
+            let mode = |entry: &FileEntry| if entry.executable { "0755" } else { "0644" };
+            bail!(
+                "{}/{}: has mode {}, published was {}",
+                dir.display(),
+                want.path,
+                mode(&found),
+                mode(want)
+            );
+        }
         if found != *want {
             bail!(
                 "{}/{}: is not what was published: {} bytes with digest {:.16}…, published were {} bytes with {:.16}…",
@@ -105,13 +115,15 @@ pub fn entries(dir: &Path) -> Result<Vec<FileEntry>> {
 
 fn entry(dir: &Path, relative: &str) -> Result<FileEntry> {
     let path = dir.join(relative);
-    let (blake2b, size) = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&path)
-        .and_then(file_digest)
-        .with_context(|| format!("{}", path.display()))?;
-    Ok(FileEntry { path: relative.to_owned(), size, blake2b })
+    let shown = || format!("{}", path.display());
+    let open = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+    let file = open.with_context(shown)?;
+    let mode = file.metadata().with_context(shown)?.mode();
+    if mode & 0o7000 != 0 {
+        bail!("{}: has mode {:04o}: nothing like it was published", path.display(), mode & 0o7777);
+    }
+    let (blake2b, size) = file_digest(file).with_context(shown)?;
+    Ok(FileEntry { path: relative.to_owned(), size, blake2b, executable: mode & 0o111 != 0 })
 }
 
 /// All files below `dir`, relative; anything that is neither directory nor regular file is an

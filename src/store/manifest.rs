@@ -25,6 +25,10 @@ pub struct Manifest {
     pub key: String,
     /// OpenZFS version, as `modinfo -F version zfs.ko` prints it.
     pub zfs_version: String,
+    /// OpenZFS version of the programs below `userland/`, written as `zfs_version`; none where the
+    /// tree has no such programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub userland_version: Option<String>,
     /// `portage` or `make`.
     pub recipe: String,
     /// When it was published, seconds since the epoch.
@@ -45,6 +49,9 @@ pub struct FileEntry {
     pub size: u64,
     /// BLAKE2b-512 in hexadecimal.
     pub blake2b: Digest,
+    /// Mode 0755; otherwise 0644.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
 }
 
 impl Manifest {
@@ -70,5 +77,24 @@ impl Manifest {
     /// The entry of `path`, a path relative to the tree.
     pub fn file(&self, path: &str) -> Option<&FileEntry> {
         self.files.binary_search_by(|f| f.path.as_str().cmp(path)).ok().map(|i| &self.files[i])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_from_before_programs_were_published_is_read_and_written_as_it_was() {
+        let digest = "0".repeat(128);
+        let old = format!(
+            r#"{{"version":1,"kernel-release":"6.1.0-1-test","kernel-build-id":"ab","vermagic":"6.1.0 ","key":"k","zfs-version":"2.3.2-1","recipe":"make","created":1,"inputs":{{}},"files":[{{"path":"lib/modules/zfs.ko","size":1,"blake2b":"{digest}"}}]}}"#
+        );
+        let manifest = Manifest::parse(old.as_bytes()).unwrap();
+        assert_eq!(manifest.userland_version, None);
+        assert!(!manifest.files[0].executable);
+        assert_eq!(serde_json::to_string(&manifest).unwrap(), old);
+        let newer = old.replace("\"version\":1", "\"version\":2");
+        assert!(Manifest::parse(newer.as_bytes()).is_err(), "a format that is not known");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -114,12 +114,27 @@ impl Staging {
     /// # Errors
     /// It exists already or cannot be made.
     pub fn create(&self, relative: &Path) -> Result<File> {
+        self.create_with(relative, 0o644)
+    }
+
+    /// The same for a program: mode 0755, whatever the umask is.
+    ///
+    /// # Errors
+    /// As [`Staging::create`].
+    pub fn create_program(&self, relative: &Path) -> Result<File> {
+        let file = self.create_with(relative, 0o755)?;
+        file.set_permissions(fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("{}", self.dir.join(relative).display()))?;
+        Ok(file)
+    }
+
+    fn create_with(&self, relative: &Path, mode: u32) -> Result<File> {
         let path = self.dir.join(relative);
         make_dirs(path.parent().unwrap_or(&self.dir))?;
         fs::OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(0o644)
+            .mode(mode)
             .open(&path)
             .with_context(|| format!("{}: cannot create the file", path.display()))
     }

@@ -212,6 +212,7 @@ fn machine(root: &Root, at: &Path) -> Result<()> {
         vermagic: String::new(),
         key: inputs.key(),
         zfs_version: "unknown".into(),
+        userland_version: None,
         recipe: "portage".into(),
         created: unix_now(),
         inputs: inputs.map().clone(),

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,12 @@ use lab::root::Root;
 
 /// Builds use all cores: one after the other.
 static ONE: Mutex<()> = Mutex::new(());
+
+/// What `make stage` made.
+pub fn stage() -> PathBuf {
+    let stage = std::env::var_os("ZFS_PREFIX_STAGE");
+    PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"))
+}
 
 /// A machine of its own for one test.
 pub struct Native {
@@ -32,15 +38,18 @@ impl Native {
     }
 
     pub fn prepared(name: &str, prepare: impl FnOnce(&State)) -> Native {
+        Native::staged(name, &stage(), prepare)
+    }
+
+    /// The same with other files over the root image's /usr than those of the stage.
+    pub fn staged(name: &str, stage: &Path, prepare: impl FnOnce(&State)) -> Native {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let stage = std::env::var_os("ZFS_PREFIX_STAGE");
-        let stage = PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"));
         let root: Root = lab::root::root().unwrap();
         let work = tempfile::tempdir_in(lab::dir()).unwrap();
         let state = State::fresh(&root, &work.path().join("state")).unwrap();
         prepare(&state);
         let minute = Duration::from_secs(60);
-        let machine = Machine::boot(name, &root, &state, Some(&stage), minute).unwrap();
+        let machine = Machine::boot(name, &root, &state, Some(stage), minute).unwrap();
         Native { machine, state, release: root.release, _work: work, _one: one }
     }
 

@@ -51,6 +51,7 @@ pub fn publish(root: &Root, state: &State) -> Result<Published> {
         vermagic: zfs.vermagic().context("zfs.ko has no vermagic")?.to_string(),
         key: inputs.key(),
         zfs_version: zfs.version().context("zfs.ko has no version")?.to_owned(),
+        userland_version: None,
         recipe: "portage".into(),
         created: unix_now(),
         inputs: inputs.map().clone(),

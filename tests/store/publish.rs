@@ -38,6 +38,7 @@ fn publish() -> Result<()> {
         vermagic: "6.1.0 SMP".into(),
         key: key.clone(),
         zfs_version: content.clone(),
+        userland_version: None,
         recipe: "make".into(),
         created: unix_now(),
         inputs: BTreeMap::new(),

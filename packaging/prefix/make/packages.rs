@@ -13,6 +13,7 @@ use super::tool::{output, run};
 const WANTED: &str = "gcc gcc-12 cpp binutils libc6 libc6-dev libc-bin linux-libc-dev make \
     bash dash coreutils debianutils sed grep gawk findutils diffutils patch tar cpio gzip bzip2 xz-utils zstd \
     bc bison flex m4 perl python3 kmod libelf-dev libssl-dev zlib1g-dev dwarves pkgconf ccache \
+    libblkid-dev libtirpc-dev libudev-dev uuid-dev \
     patchelf util-linux hostname openssl ca-certificates wget git libarchive-tools gpg gpgv gpg-agent gpgconf";
 
 /// What they depend on and a prefix has no use for: its owner is not root, nothing in it is

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -49,9 +50,28 @@ pub(crate) struct Elf {
     pub needed: Vec<PathBuf>,
     /// DT_SONAME.
     pub soname: Option<PathBuf>,
+    /// What else ld.so maps because of it: DT_AUDIT, DT_DEPAUDIT, DT_AUXILIARY, DT_FILTER.
+    pub besides: Vec<PathBuf>,
 }
 
+/// Tags whose strings name files for [`Elf::besides`].
+const BESIDES: [elf::DynamicTag; 4] =
+    [elf::DT_AUDIT, elf::DT_DEPAUDIT, elf::DT_AUXILIARY, elf::DT_FILTER];
+
 impl Elf {
+    /// Reads `file` from its beginning; none when it is no ELF file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub(crate) fn open(file: &File) -> Result<Option<Elf>> {
+        let mut head = [0; 64];
+        let read = file.read_at(&mut head, 0).context("reading")?;
+        match head[..read].starts_with(b"\x7fELF") {
+            true => Elf::read(&head[..read], file).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Reads an ELF file that begins with `head`.
     ///
     /// # Errors
@@ -64,6 +84,7 @@ impl Elf {
             runpath: vec![],
             needed: vec![],
             soname: None,
+            besides: vec![],
         };
         // e_ident: class, byte order (elf(5)); both machines have one of each.
         if head.get(4..6) != Some(&[2, 1]) {
@@ -134,13 +155,17 @@ impl Segments<'_> {
         let flags = value(elf::DT_FLAGS_1).unwrap_or(0);
         let table = value(elf::DT_STRTAB);
         for &(tag, offset) in &entries {
-            if ![elf::DT_NEEDED, elf::DT_SONAME, elf::DT_RPATH, elf::DT_RUNPATH].contains(&tag) {
+            let besides = BESIDES.contains(&tag);
+            let named = [elf::DT_NEEDED, elf::DT_SONAME, elf::DT_RPATH, elf::DT_RUNPATH];
+            if !besides && !named.contains(&tag) {
                 continue;
             }
             let text = self.string(table.context("no DT_STRTAB")?, offset)?;
             let split = || text.split(|byte| *byte == b':').map(path);
             ensure!(into.needed.len() < MAX_ENTRIES, "too many needed libraries");
+            ensure!(into.besides.len() < MAX_ENTRIES, "too many filters");
             match tag {
+                _ if besides => into.besides.push(path(text)),
                 elf::DT_NEEDED => into.needed.push(path(text)),
                 elf::DT_SONAME => into.soname = Some(path(text)),
                 elf::DT_RPATH => into.rpath = split().collect(),

@@ -1,6 +1,6 @@
 //! `zfs-prefix prefix audit`: does a prefix owe the host nothing?
 
-mod elf;
+pub(crate) mod elf;
 mod files;
 mod findings;
 pub(super) mod libraries;

@@ -1,0 +1,74 @@
+//! Which of the files that OpenZFS installs are published: what a machine runs or reads.
+
+use std::path::{Component, Path};
+
+/// The directories that are looked at; include and src are for compilers.
+const TOP: [&str; 5] = ["bin", "sbin", "lib", "libexec", "share"];
+/// Not published: files for compilers, for OpenZFS's own test suite, and for programs that make an
+/// initrd, which look for them in their own directories.
+const LEFT_OUT: [&str; 14] = [
+    "bin/raidz_test",
+    "sbin/ztest",
+    "lib/pkgconfig",
+    "lib/dracut",
+    "lib/modules-load.d",
+    "share/doc",
+    "share/initramfs-tools",
+    "share/etc/sudoers.d",
+    "share/zfs/common.sh",
+    "share/zfs/runfiles",
+    "share/zfs/test-runner",
+    "share/zfs/zfs-tests",
+    "share/man/man1/raidz_test.1",
+    "share/man/man1/ztest.1",
+];
+/// Scripts beside them, for those who work on OpenZFS itself.
+const SCRIPTS_OF: &str = "share/zfs";
+
+/// Whether a file or directory at `path`, relative to the userland, is published. A directory that
+/// is not takes all in it along.
+pub(crate) fn wanted(path: &Path) -> bool {
+    let Some(Component::Normal(top)) = path.components().next() else { return false };
+    let ends = |end: &str| path.extension().is_some_and(|extension| extension == end);
+    let script = ends("sh") && path.parent() == Some(Path::new(SCRIPTS_OF));
+    let out = script || LEFT_OUT.iter().any(|out| path == Path::new(out));
+    let for_compilers = ends("la") || ends("a");
+    TOP.iter().any(|dir| top == *dir) && !out && !for_compilers
+}
+
+/// Whether an absolute link at `path` to `target` may be left out. There are such in the defaults
+/// for /etc (zedlets that are enabled), and units that are masked.
+pub(crate) fn may_be_left_out(path: &Path, target: &Path) -> bool {
+    path.starts_with("share/etc") || target == Path::new("/dev/null")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_run_or_read_is_published_and_what_is_for_compilers_and_tests_is_not() {
+        for (path, expected) in [
+            ("sbin/zpool", true),
+            ("lib/libzfs.so.6", true),
+            ("lib/udev/rules.d/60-zvol.rules", true),
+            ("libexec/zfs/zed.d/all-syslog.sh", true),
+            ("share/zfs/compatibility.d/grub2", true),
+            ("share/man/man8/zpool.8", true),
+            ("share/etc/zfs/zed.d/zed.rc", true),
+            ("share/zfs/zfs.sh", false),
+            ("share/zfs/zfs-tests", false),
+            ("include", false),
+            ("lib/libzfs.la", false),
+            ("sbin/ztest", false),
+            ("../x", false),
+            ("/etc", false),
+        ] {
+            assert_eq!(wanted(Path::new(path)), expected, "{path}");
+        }
+        let out = |path: &str, to: &str| may_be_left_out(Path::new(path), Path::new(to));
+        assert!(out("share/etc/zfs/zed.d/all-syslog.sh", "/run/x"));
+        assert!(out("lib/systemd/system/zfs-import.service", "/dev/null"));
+        assert!(!out("sbin/zpool", "/home/core/zpool"));
+    }
+}
