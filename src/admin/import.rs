@@ -17,6 +17,8 @@ const LOAD: &str = "zfs-load.service";
 /// since the boot, and not after the units that import. Starting an active target starts the units
 /// it wants that are not active, and waits for those ordered before it: whatever is enabled.
 const TARGETS: [&str; 2] = ["zfs-import.target", "zfs.target"];
+/// In the boot it failed where pools are expected: no module.
+const POOLS: &str = "zfs-pools.service";
 /// How long all of it may take: less than TimeoutStartSec= of the unit, so that it is said what
 /// was not done.
 const LIMIT: Duration = Duration::from_secs(14 * 60);
@@ -45,6 +47,10 @@ pub fn load_and_import(host: &Host) -> Result<u8> {
             Some(why) => info!("{target} is {why}: not started"),
             None => start(target, &cancel)?,
         }
+    }
+    // It says itself what is the matter, and is the unit that is alerted on.
+    if let Err(error) = start(POOLS, &cancel) {
+        info!("{error:#}");
     }
     Ok(Exit::Done.code())
 }

@@ -3,6 +3,7 @@
 mod import;
 mod kernel;
 mod list;
+mod pools;
 mod prefix;
 mod provision;
 mod status;
@@ -58,6 +59,8 @@ enum Command {
     /// What can be learnt of a kernel
     #[command(subcommand)]
     Kernel(kernel::Command),
+    /// The pools that are expected or imported, and why one is not as it should be
+    Pools(pools::Args),
     /// The toolchain prefix
     #[command(subcommand)]
     Prefix(prefix::Command),
@@ -122,6 +125,7 @@ fn run(host: &Host, command: Command) -> Result<u8> {
         Command::Load { import: false } => systemctl::load(host),
         Command::Load { import: true } => import::load_and_import(host),
         Command::Kernel(command) => kernel::run(host, command),
+        Command::Pools(args) => pools::run(host, &args),
         Command::Prefix(command) => prefix::run(host, command),
         Command::Symvers(args) => symvers::run(&args),
     }
