@@ -25,13 +25,17 @@ fn kept(host: &Host) -> PathBuf {
     Layout::new(&host.root).state().join("missing-pools")
 }
 
-/// Notes what the cache file names; called before the first import of a boot. A note that is there
-/// already is older, and stays.
+/// Notes what the cache file names; called before the module is loaded, and so before any import. A
+/// note that is there already is older, and stays.
 ///
 /// # Errors
 /// It cannot be written: the boot goes on all the same.
 pub fn note(host: &Host) -> Result<()> {
     let path = noted(host);
+    if super::loaded(host) {
+        // Too late: what is exported from now on is gone because somebody wanted it so.
+        return Ok(());
+    }
     let CacheFile::Pools(names) = CacheFile::read(&host.path(CACHE)) else { return Ok(()) };
     if names.is_empty() || path.exists() {
         return Ok(());
@@ -115,6 +119,11 @@ mod tests {
         let cache = host.path(CACHE);
         std::fs::create_dir_all(cache.parent().unwrap()).unwrap();
         std::fs::write(&cache, FOUR).unwrap();
+        let module = host.path("/sys/module/zfs");
+        std::fs::create_dir_all(&module).unwrap();
+        note(&host).unwrap();
+        assert_eq!(names(&missing(&host)), [""; 0], "not once the module is loaded");
+        std::fs::remove_dir(&module).unwrap();
         note(&host).unwrap();
         // The import of tank rewrites the file.
         std::fs::write(&cache, ONE).unwrap();

@@ -88,7 +88,11 @@ fn nowhere(name: &str, by: By) -> Reason {
     let gone = match by {
         By::Configuration => "take it out of pools.expected".to_owned(),
         By::MountList => format!("remove its file in {}", super::expected::LISTS),
-        By::CacheFile | By::Missing => format!("zfs-prefix pools --forget {}", quoted(name)),
+        By::Missing => format!("zfs-prefix pools --forget {}", quoted(name)),
+        // Where another pool was imported since, it would not be in that file any more.
+        By::CacheFile => {
+            format!("rm {}; zfs-prefix pools --forget {}", super::expected::CACHE, quoted(name))
+        }
     };
     reason(
         "no device of this machine has a pool of that name",

@@ -86,8 +86,8 @@ fn each_reason_why_a_pool_is_absent_has_its_words_and_its_command() {
     let twice = recorded!("import-exported").to_owned() + recorded!("import-degraded");
     let two_of_a_name =
         "there are 2 pools of that name: 15692815698673546699 (ONLINE), 1569281569867354";
-    let forget = "attach its devices and import it: zpool import; if it is gone for good: zfs-prefix \
-                  pools --forget tank";
+    let forget = "attach its devices and import it: zpool import; if it is gone for good: rm \
+                  /etc/zfs/zpool.cache; zfs-prefix pools --forget tank";
     let none = &CacheFile::Missing;
     for (case, text, pool, cache, why, what) in [
         (
