@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -243,6 +243,33 @@ fn an_early_unit_pulls_in_no_mount_and_no_bus() {
             assert!(!line.contains("network") && !line.contains("dbus"), "{name}: {line}");
         }
     }
+}
+
+#[test]
+fn what_imports_pools_by_name_opens_nothing_below_var() {
+    let dir = scratch("by-name-");
+    let root = dir.path();
+    write(root, "proc/cmdline", "quiet\n");
+    write(root, "etc/zfs-prefix/config.toml", "pools.expected = [\"tank\"]\n");
+    fs::create_dir_all(root.join("sys/module/zfs")).unwrap();
+    // Not what zpool does is the question here, but what is opened on the way to it.
+    write(root, "usr/sbin/zpool", "#!/bin/sh\nexit 0\n");
+    fs::set_permissions(root.join("usr/sbin/zpool"), fs::Permissions::from_mode(0o755)).unwrap();
+    let trace = root.join("trace");
+    let output = Command::new("strace")
+        .args(["-f", "-e", "trace=%file", "-o"])
+        .arg(&trace)
+        .args([env!("CARGO_BIN_EXE_zfs-prefix"), "pools", "--import"])
+        .env("ZFS_PREFIX_ROOT", root)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "strace is needed: {output:?}");
+    let trace = fs::read_to_string(&trace).unwrap();
+    assert!(trace.contains("config.toml\"") && trace.contains("/usr/sbin/zpool\""), "{trace}");
+    let below = [format!("\"{}/var", root.display()), "\"/var".to_owned()];
+    let opened: Vec<_> =
+        trace.lines().filter(|l| below.iter().any(|b| l.contains(b.as_str()))).collect();
+    assert!(opened.is_empty(), "{opened:?}");
 }
 
 #[test]

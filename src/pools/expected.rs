@@ -81,7 +81,7 @@ impl Expected {
         let configured = self.pools.iter().any(|(_, by)| *by == By::Configuration);
         match &self.cache {
             CacheFile::Unusable(_) if !configured => Some(format!(
-                "{}: which pools are expected is not known. Import them by name (zpool import): that \
+                "which pools are expected is not known: {}. Import them by name (zpool import): that \
                  writes the file anew; or name them in pools.expected",
                 self.cache.describe()
             )),
