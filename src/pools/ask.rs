@@ -1,7 +1,7 @@
 //! The questions to zpool(8) and zfs(8). Each is bounded in time: on a pool whose disks do not
 //! answer these programs may hang in the kernel, where nothing can end them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::build::command::{Beyond, Cancel, Run, describe};
@@ -61,7 +61,7 @@ impl Programs {
     /// Why it is not known which they are.
     pub fn list(&mut self) -> Result<Vec<Listed>, String> {
         let args = ["list", "-H", "-p", "-o", "name,health,readonly"];
-        Ok(listed(&self.good(run(&self.zpool.clone(), &args), LIST_TIME)?))
+        Ok(listed(&self.good(run(&self.zpool, &args), LIST_TIME)?))
     }
 
     /// The text of `zpool status` about these pools.
@@ -69,7 +69,7 @@ impl Programs {
     /// # Errors
     /// Why there is none.
     pub fn status(&mut self, pools: &[&str]) -> Result<String, String> {
-        self.good(run(&self.zpool.clone(), &["status", "-P"]).args(pools), STATUS_TIME)
+        self.good(run(&self.zpool, &["status", "-P"]).args(pools), STATUS_TIME)
     }
 
     /// The text of `zpool import`: the pools that are on this machine's devices, not imported.
@@ -77,7 +77,7 @@ impl Programs {
     /// # Errors
     /// Why there is none.
     pub fn importable(&mut self) -> Result<String, String> {
-        let answer = self.ask(run(&self.zpool.clone(), &["import"]), SCAN_TIME)?;
+        let answer = self.ask(run(&self.zpool, &["import"]), SCAN_TIME)?;
         // Of OpenZFS before 2.3 the status is 1 where it found none.
         let found = answer.ended.is_ok() || answer.text.contains("no pools available to import");
         if found { Ok(answer.text) } else { Err(answer.failure("zpool import")) }
@@ -101,7 +101,7 @@ impl Programs {
     /// # Errors
     /// It hung, or could not be run.
     pub fn import(&mut self, pool: &str, time: Duration) -> Result<Answer, String> {
-        self.ask(run(&self.zpool.clone(), &["import", "-N", pool]), time)
+        self.ask(run(&self.zpool, &["import", "-N", pool]), time)
     }
 
     fn good(&mut self, run: Run, time: Duration) -> Result<String, String> {
@@ -166,7 +166,7 @@ impl Answer {
     }
 }
 
-fn run(program: &PathBuf, args: &[&str]) -> Run {
+fn run(program: &Path, args: &[&str]) -> Run {
     // Words are looked for in what they print: LC_ALL.
     let run = Run::new(program).env("LC_ALL", "C").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     run.args(args)
