@@ -182,7 +182,8 @@ impl Scene {
             keep_state: false,
             disks: vec![Disk { image: self.pool.clone(), serial: "pool".into(), keep: false }],
             script,
-            timeout: Duration::from_secs(300),
+            // Ten times what a quiet machine takes: others may work on this one.
+            timeout: Duration::from_secs(900),
             network: false,
             live: false,
         }
