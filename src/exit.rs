@@ -36,7 +36,7 @@ pub enum Exit {
     Locked = 18,
     /// Network error.
     Network = 19,
-    /// Modules loaded, but expected pools are absent.
+    /// Expected pools are absent, degraded, read-only or locked.
     PoolsAbsent = 20,
     /// Not tried: backing off after an earlier failure.
     BackingOff = 21,

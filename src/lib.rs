@@ -20,6 +20,7 @@ pub mod log;
 #[cfg(not(target_env = "musl"))]
 pub mod manager;
 pub mod module;
+pub mod pools;
 pub mod prefix;
 pub mod source;
 pub mod store;

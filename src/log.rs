@@ -42,6 +42,22 @@ pub mod id {
     pub const LATE_DONE: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b53";
     /// The late way is at its end, and something failed.
     pub const LATE_INCOMPLETE: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b54";
+    /// An expected pool is not imported.
+    pub const POOL_ABSENT: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b60";
+    /// An expected pool is degraded, faulted, suspended or read-only.
+    pub const POOL_IMPAIRED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b61";
+    /// An expected pool has encrypted datasets whose key is not loaded.
+    pub const POOL_LOCKED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b62";
+    /// How an expected pool is could not be found out.
+    pub const POOL_UNKNOWN: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b63";
+    /// Which pools are expected is not known: the cache file is of no use.
+    pub const POOLS_NOT_KNOWN: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b64";
+    /// The expected pools are as they have to be, or none is expected.
+    pub const POOLS_SOUND: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b65";
+    /// A pool was imported by its name.
+    pub const POOL_IMPORTED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b66";
+    /// A pool could not be imported by its name.
+    pub const POOL_NOT_IMPORTED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b67";
     /// A configuration file was set aside, or a key is unknown.
     pub const CONFIG: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b20";
 }

@@ -5,6 +5,8 @@
 
 #[path = "lab/mod.rs"]
 mod lab;
+#[path = "boot/pools.rs"]
+mod pools;
 #[path = "boot/scene.rs"]
 mod scene;
 
@@ -29,6 +31,7 @@ probe arc cat /sys/module/zfs/parameters/zfs_arc_max
 probe txg cat /sys/module/zfs/parameters/zfs_txg_timeout
 probe system systemctl is-system-running
 probe status zfs-prefix status --json
+probe pools-said journalctl -b -q -o cat -u zfs-pools.service -t zfs-prefix
 ";
     let cmdline = format!("{NEVER} zfs.zfs_txg_timeout=7");
     for seen in scene.boots("published", &state, &cmdline, &[script, script]) {
@@ -49,6 +52,7 @@ probe status zfs-prefix status --json
         assert_eq!(status["loaded"]["tree"], shown(&scene.tree.path()), "{status:#}");
         assert_eq!(status["published"]["key"], scene.tree.key, "{status:#}");
         assert_eq!(status["pools"][0]["health"], "ONLINE", "{status:#}");
+        assert_eq!(seen.output("pools-said"), "pools: tank ONLINE");
     }
 }
 
@@ -68,6 +72,8 @@ probe mount systemctl start zfs-mount.service
 probe load-late systemctl show zfs-load.service -p ActiveState,Result
 probe pool-late zpool list -H -o name,health
 probe file-late cat /tank/file
+probe pools-early journalctl -b -q -o json -u zfs-pools.service -t zfs-prefix
+probe pools systemctl restart zfs-pools.service
 "
     );
     let seen = scene.boot("nothing", &state, NEVER, &script);
@@ -83,6 +89,12 @@ probe file-late cat /tank/file
     assert_eq!(seen.status("mount"), 0, "{}", seen.output("mount"));
     assert_eq!(seen.output("pool-late"), "tank\tONLINE");
     assert_eq!(seen.output("file-late"), scene::FILE);
+    let early = seen.journal("pools-early");
+    assert_eq!(early.len(), 1, "{early:#?}");
+    assert_eq!(early[0]["MESSAGE_ID"], id::POOL_ABSENT, "{early:#?}");
+    let message = early[0]["MESSAGE"].as_str().unwrap();
+    contains_all(message, &["pool tank ABSENT", "module is not loaded", "zfs-prefix status"]);
+    assert_eq!(seen.status("pools"), 0, "{}", seen.output("pools"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -78,7 +78,9 @@ fn generate(root: &Path, cmdline: &str) {
 /// What is started at boot with OpenZFS enabled.
 const BOOT: [&str; 2] = ["multi-user.target", "zfs-load.service"];
 /// Units of ours that are started later, or only with "block".
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 10] = [
+    "zfs-pools.service",
+    "zfs-import-expected.service",
     "zfs-prefix-provision.service",
     "zfs-load-late.service",
     "zfs-build.service",
@@ -87,6 +89,15 @@ const OTHERS: [&str; 8] = [
     "zfs-build.slice",
     "zfs-build-retry.timer",
     "zfs-build-retry@6.1.0-56-cloud-amd64.timer",
+];
+
+/// What is enabled by hand where there is no generator.
+const ENABLED: [&str; 5] = [
+    "zfs-load.service",
+    "zfs-build.service",
+    "zfs-build-early.service",
+    "zfs-pools.service",
+    "zfs-import-expected.service",
 ];
 
 /// What `systemd-analyze verify` says; all of it counts, for it exits with 0 in spite of a cycle.
@@ -115,16 +126,19 @@ fn mount_var(root: &Path, unit: &str) {
 
 #[test]
 fn the_boot_has_no_cycle_and_no_complaint_whatever_is_configured() {
-    for (name, cmdline, var) in [
-        ("late", "quiet", None),
-        ("block", "zfs_prefix.when_missing=block", None),
-        ("never", "zfs_prefix.when_missing=never", None),
-        ("off", "zfs_prefix=0", None),
-        ("late, /var of its own", "quiet", Some(VAR_OF_ITS_OWN)),
-        ("block, /var of its own", "zfs_prefix.when_missing=block", Some(VAR_OF_ITS_OWN)),
+    let (block, pools) = ("zfs_prefix.when_missing=block", "pools.expected = [\"tank\"]\n");
+    for (name, cmdline, var, configuration) in [
+        ("late", "quiet", None, ""),
+        ("late, pools expected", "quiet", None, pools),
+        ("block", block, None, ""),
+        ("never", "zfs_prefix.when_missing=never", None, ""),
+        ("off", "zfs_prefix=0", None, ""),
+        ("late, /var of its own", "quiet", Some(VAR_OF_ITS_OWN), ""),
+        ("block, /var of its own, pools expected", block, Some(VAR_OF_ITS_OWN), pools),
     ] {
         let dir = machine();
         let root = dir.path().join("root");
+        write(&root, "etc/zfs-prefix/config.toml", configuration);
         if let Some(unit) = var {
             mount_var(&root, unit);
         }
@@ -141,8 +155,7 @@ fn the_static_units_alone_have_no_cycle_either() {
         if let Some(unit) = var {
             mount_var(&root, unit);
         }
-        let units = ["zfs-load.service", "zfs-build.service", "zfs-build-early.service"];
-        systemctl(&root, "enable", &units.map(str::to_owned));
+        systemctl(&root, "enable", &ENABLED.map(str::to_owned));
         let dormant = "/usr/lib/zfs-prefix/dropins/zfs-load-module.service.d";
         symlink(dormant, root.join("etc/systemd/system/zfs-load-module.service.d")).unwrap();
         assert_eq!(verify(&root, &[&BOOT[..], &OTHERS].concat()), "", "{var:?}");
@@ -265,17 +278,18 @@ fn the_preset_enables_nothing() {
         &source().join("units").join(preset),
         &root.join("usr/lib/systemd/system-preset").join(preset),
     );
-    let ours = ["zfs-load.service", "zfs-build.service", "zfs-build-early.service"];
-    systemctl(&root, "preset", &ours.map(str::to_owned));
+    systemctl(&root, "preset", &ENABLED.map(str::to_owned));
     let etc = root.join("etc/systemd/system");
-    let linked = Command::new("find").arg(&etc).args(["-name", "zfs-build*"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&linked.stdout), "");
-    assert!(!etc.join("zfs-mount.service.wants/zfs-load.service").exists());
+    for name in ENABLED {
+        let linked = Command::new("find").arg(&etc).args(["-name", name]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&linked.stdout), "", "{name}");
+    }
 }
 
 #[test]
 fn an_early_unit_pulls_in_no_mount_and_no_bus() {
-    for name in ["zfs-load.service", "zfs-build-early.service"] {
+    let pools = ["zfs-pools.service", "zfs-import-expected.service"];
+    for name in ["zfs-load.service", "zfs-build-early.service"].into_iter().chain(pools) {
         let text = fs::read_to_string(source().join("units").join(name)).unwrap();
         assert!(text.contains("\nDefaultDependencies=no\n"), "{name}");
         let settings = text.lines().filter(|l| !l.starts_with('#'));
@@ -287,11 +301,38 @@ fn an_early_unit_pulls_in_no_mount_and_no_bus() {
                 .chain(&["TemporaryFileSystem", "Bind", "Root", "BusName", "Mount"])
                 .any(|start| key.starts_with(start));
             assert!(!forbidden, "{name}: {line} sets up a mount namespace, which needs mounts");
-            let var = name == "zfs-load.service" && key == "RequiresMountsFor";
+            let var = name != "zfs-build-early.service" && key == "RequiresMountsFor";
             assert!(!var, "{name}: {line} cannot be reset where /var is on a pool");
             assert!(!line.contains("network") && !line.contains("dbus"), "{name}: {line}");
         }
     }
+}
+
+#[test]
+fn what_imports_pools_by_name_opens_nothing_below_var() {
+    let dir = scratch("by-name-");
+    let root = dir.path();
+    write(root, "proc/cmdline", "quiet\n");
+    write(root, "etc/zfs-prefix/config.toml", "pools.expected = [\"tank\"]\n");
+    fs::create_dir_all(root.join("sys/module/zfs")).unwrap();
+    // Not what zpool does is the question here, but what is opened on the way to it.
+    write(root, "usr/sbin/zpool", "#!/bin/sh\nexit 0\n");
+    fs::set_permissions(root.join("usr/sbin/zpool"), fs::Permissions::from_mode(0o755)).unwrap();
+    let trace = root.join("trace");
+    let output = Command::new("strace")
+        .args(["-f", "-e", "trace=%file", "-o"])
+        .arg(&trace)
+        .args([env!("CARGO_BIN_EXE_zfs-prefix"), "pools", "--import"])
+        .env("ZFS_PREFIX_ROOT", root)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "strace is needed: {output:?}");
+    let trace = fs::read_to_string(&trace).unwrap();
+    assert!(trace.contains("config.toml\"") && trace.contains("/usr/sbin/zpool\""), "{trace}");
+    let below = [format!("\"{}/var", root.display()), "\"/var".to_owned()];
+    let opened: Vec<_> =
+        trace.lines().filter(|l| below.iter().any(|b| l.contains(b.as_str()))).collect();
+    assert!(opened.is_empty(), "{opened:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod kernel;
 mod list;
+mod pools;
 mod prefix;
 mod provision;
 mod status;
@@ -57,6 +58,8 @@ enum Command {
     /// What can be learnt of a kernel
     #[command(subcommand)]
     Kernel(kernel::Command),
+    /// The pools that are expected or imported, and why one is not as it should be
+    Pools(pools::Args),
     /// The toolchain prefix
     #[command(subcommand)]
     Prefix(prefix::Command),
@@ -124,6 +127,7 @@ fn run(host: &Host, command: Command) -> Result<u8> {
         #[cfg(target_env = "musl")]
         Command::Load { import: true } => crate::fail!(Exit::Other, "built without D-Bus"),
         Command::Kernel(command) => kernel::run(host, command),
+        Command::Pools(args) => pools::run(host, &args),
         Command::Prefix(command) => prefix::run(host, command),
         Command::Symvers(args) => symvers::run(&args),
     }

@@ -3,19 +3,15 @@
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::build::command::{Cancel, Run};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::host::Host;
 use crate::kernel::running_build_id;
+use crate::pools::{self, Report};
 use crate::store::{self, FailureRecord, Layout};
-
-/// How long zpool(8) may take: a hung pool must not hang this command.
-const ZPOOL_TIME: Duration = Duration::from_secs(10);
 
 /// The state of this machine; the JSON of `status --json`.
 #[derive(Debug, Serialize)]
@@ -30,9 +26,9 @@ pub struct Status {
     loaded: Option<Loaded>,
     last_failure: Option<FailureRecord>,
     failure_problem: Option<String>,
-    /// null: zpool is not installed, or zfs not loaded.
-    pools: Option<Vec<Pool>>,
-    pools_problem: Option<String>,
+    /// Those that are expected or imported, and what says which are expected.
+    #[serde(flatten)]
+    pools: Report,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,13 +49,6 @@ struct Loaded {
     tree: Option<PathBuf>,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Pool {
-    name: String,
-    health: String,
-}
-
 impl Status {
     /// Looks at the machine.
     pub fn of(host: &Host, settings: &Settings, layout: &Layout) -> Status {
@@ -72,22 +61,15 @@ impl Status {
             Ok(record) => (record, None),
             Err(error) => (None, Some(format!("{error:#}"))),
         };
-        let loaded = loaded(host, layout);
-        let (pools, pools_problem) = match loaded.as_ref().and_then(|_| zpool(host)) {
-            None => (None, None),
-            Some(Ok(pools)) => (Some(pools), None),
-            Some(Err(error)) => (None, Some(format!("{error:#}"))),
-        };
         Status {
             kernel_release: release.to_string(),
             inactive_because: settings.active(host).err().map(str::to_owned),
             published,
             published_problem,
-            loaded,
+            loaded: loaded(host, layout),
             last_failure,
             failure_problem,
-            pools,
-            pools_problem,
+            pools: pools::look(host, settings),
         }
     }
 
@@ -125,19 +107,6 @@ fn loaded(host: &Host, layout: &Layout) -> Option<Loaded> {
     })
 }
 
-/// The pools as zpool(8) lists them; `None` where there is no zpool.
-fn zpool(host: &Host) -> Option<anyhow::Result<Vec<Pool>>> {
-    let places = ["usr/sbin/zpool", "sbin/zpool", "usr/bin/zpool", "usr/local/sbin/zpool"];
-    let program = places.iter().map(|p| host.root.join(p)).find(|p| p.is_file())?;
-    let run = Run::new(program).args(["list", "-H", "-o", "name,health"]);
-    Some(run.output(&Cancel::after(ZPOOL_TIME)).map(|text| {
-        text.lines()
-            .filter_map(|line| line.split_once('\t'))
-            .map(|(name, health)| Pool { name: name.to_owned(), health: health.to_owned() })
-            .collect()
-    }))
-}
-
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "     kernel: {}", self.kernel_release)?;
@@ -171,10 +140,11 @@ impl fmt::Display for Status {
             (None, Some(problem)) => writeln!(f, "last failure: {problem}")?,
             (None, None) => {}
         }
-        for pool in self.pools.iter().flatten() {
-            writeln!(f, "       pool: {} {}", pool.name, pool.health)?;
+        let indent = "\n             ";
+        for pool in &self.pools.pools {
+            writeln!(f, "       pool: {}", pool.to_string().replace('\n', indent))?;
         }
-        match &self.pools_problem {
+        match &self.pools.expected_unknown {
             Some(problem) => writeln!(f, "      pools: {problem}"),
             None => Ok(()),
         }

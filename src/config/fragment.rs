@@ -9,10 +9,10 @@ use toml::de::{DeTable, DeValue};
 use super::note::{Bad, Problem};
 use super::place::{self, Pinned};
 use super::settings::{
-    Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source, Strategy,
-    Userland, WhenMissing, Zfs,
+    Boot, Build, Enabled, Kernel, Pools, Portage, Prefix, PublicKey, Recipe, Settings, Source,
+    Strategy, Userland, WhenMissing, Zfs,
 };
-use super::{origin, units, value};
+use super::{origin, pool, units, value};
 
 /// What one file or the command line says.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +51,8 @@ pub(super) struct Fragment {
     linux_experimental: Option<bool>,
     configure: Option<Vec<String>>,
     userland: Option<Userland>,
+    pools: Option<Vec<String>>,
+    import_timeout: Option<Duration>,
 }
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -112,6 +114,8 @@ const KEYS: &[Key] = &[
     key!("zfs.linux-experimental", linux_experimental, value::boolean),
     key!("zfs.configure", configure, value::configure_arguments),
     key!("zfs.userland", userland, value::userland),
+    key!("pools.expected", pools, pool::names),
+    key!("pools.import-timeout", import_timeout, pool::import_timeout),
 ];
 
 /// The names of all keys, as in `boot.when-missing`.
@@ -199,6 +203,8 @@ impl Fragment {
         take(&mut self.linux_experimental, later.linux_experimental);
         take(&mut self.configure, later.configure);
         take(&mut self.userland, later.userland);
+        take(&mut self.pools, later.pools);
+        take(&mut self.import_timeout, later.import_timeout);
     }
 
     /// Fills the gaps with the defaults.
@@ -250,6 +256,10 @@ impl Fragment {
                 linux_experimental: self.linux_experimental.unwrap_or(d.zfs.linux_experimental),
                 configure: self.configure.unwrap_or_default(),
                 userland: self.userland.unwrap_or_default(),
+            },
+            pools: Pools {
+                expected: self.pools.unwrap_or_default(),
+                import_timeout: self.import_timeout.unwrap_or(d.pools.import_timeout),
             },
         }
     }

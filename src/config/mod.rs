@@ -11,6 +11,7 @@ mod fragment;
 mod note;
 mod origin;
 mod place;
+mod pool;
 mod settings;
 mod units;
 mod value;
@@ -22,9 +23,10 @@ pub use fragment::keys;
 pub use note::{Note, Severity};
 pub use origin::{parse_sha256, parse_source};
 pub use place::{Pinned, Place, is_tarball};
+pub use pool::is_pool_name;
 pub use settings::{
-    Boot, Build, Enabled, Kernel, Portage, Prefix, PublicKey, Recipe, Settings, Source, Strategy,
-    Userland, WhenMissing, Zfs, expand_release, fill_release, without_query,
+    Boot, Build, Enabled, Kernel, Pools, Portage, Prefix, PublicKey, Recipe, Settings, Source,
+    Strategy, Userland, WhenMissing, Zfs, expand_release, fill_release, without_query,
 };
 
 use crate::host::Host;

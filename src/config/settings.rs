@@ -243,6 +243,15 @@ pub struct Zfs {
     pub userland: Userland,
 }
 
+/// `[pools]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pools {
+    /// The pools this machine has to have, each once; none: those it is known to have had.
+    pub expected: Vec<String>,
+    /// How long importing them by name may take, all together; 1 s to 1 h.
+    pub import_timeout: Duration,
+}
+
 /// The validated configuration; keys and defaults are documented in zfs-prefix.toml(5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -258,6 +267,8 @@ pub struct Settings {
     pub portage: Portage,
     /// `[zfs]`
     pub zfs: Zfs,
+    /// `[pools]`
+    pub pools: Pools,
 }
 
 impl Default for Boot {
@@ -309,6 +320,12 @@ impl Default for Build {
             backoff: Duration::from_secs(30 * 60),
             backoff_max: Duration::from_secs(24 * 60 * 60),
         }
+    }
+}
+
+impl Default for Pools {
+    fn default() -> Pools {
+        Pools { expected: Vec::new(), import_timeout: Duration::from_secs(5 * 60) }
     }
 }
 

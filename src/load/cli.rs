@@ -49,6 +49,9 @@ pub fn main(args: &[OsString], host: impl FnOnce() -> Result<Host>) -> Exit {
             return exit::of(&e);
         }
     };
+    if !check && let Err(e) = crate::pools::memory::note(&host) {
+        warn!(zfs_prefix_stage = "load", "the pools in zpool.cache could not be noted: {e:#}");
+    }
     let loader = Loader::zfs(&host);
     let result =
         if check { loader.check().map(|()| None) } else { loader.run(&mut Kernel).map(Some) };

@@ -27,6 +27,7 @@ const LOAD: &str = "zfs-load.service";
 const BUILD: &str = "zfs-build.service";
 const EARLY: &str = "zfs-build-early.service";
 const POOLS: &str = "zfs-pools.service";
+const EXPECTED: &str = "zfs-import-expected.service";
 const STORE: &str = "/var/lib/zfs-prefix";
 const MASKABLE: &str = "zfs-load.service.d/10-var.conf";
 const MODPROBE: &str = "zfs-load-module.service.d/50-zfs-prefix.conf";
@@ -100,11 +101,30 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
             None => plan.missing.push(BUILD),
         }
     }
+    expected_pools(host, settings, load_directory, &mut plan);
     for consumer in CONSUMERS {
         plan.want(consumer, LOAD, load_directory);
     }
     plan.summary = format!("{LOAD} before the pool import; {}", intention(when_missing));
     Ok(plan)
+}
+
+/// The check of every boot, and the import of what is expected by name.
+fn expected_pools(host: &Host, settings: &Settings, load_directory: &str, plan: &mut Plan) {
+    match directory_of(host, POOLS) {
+        Some(directory) => plan.want("multi-user.target", POOLS, directory),
+        None => plan.missing.push(POOLS),
+    }
+    if settings.pools.expected.is_empty() {
+        return;
+    }
+    match directory_of(host, EXPECTED) {
+        Some(directory) => {
+            plan.want(EXPECTED, LOAD, load_directory);
+            plan.want("zfs-import.target", EXPECTED, directory);
+        }
+        None => plan.missing.push(EXPECTED),
+    }
 }
 
 fn intention(when_missing: WhenMissing) -> &'static str {

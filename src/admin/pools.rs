@@ -1,0 +1,201 @@
+//! `zfs-prefix pools`: what is expected, what is there, and what is the matter; the check of
+//! zfs-pools.service and the import of zfs-import-expected.service.
+
+use anyhow::Result;
+use clap::Parser;
+use tracing::{error, info, warn};
+
+use super::print;
+use crate::config::{self, Loaded};
+use crate::exit::Exit;
+use crate::host::Host;
+use crate::log::id;
+use crate::pools::{self, Imported, Pool, Report, State, memory};
+
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// As JSON
+    #[arg(long, group = "what")]
+    json: bool,
+    /// Say in the journal how each expected pool is, and exit with 20 if one is not online and
+    /// writable (zfs-pools.service says this)
+    #[arg(long, group = "what")]
+    check: bool,
+    /// Import each pool of pools.expected that is not imported, by its name, never by force
+    /// (zfs-import-expected.service says this)
+    #[arg(long, group = "what")]
+    import: bool,
+    /// Expect a pool no longer that was in zpool.cache and is gone for good
+    #[arg(long, group = "what", value_name = "POOL")]
+    forget: Option<String>,
+}
+
+pub fn run(host: &Host, args: &Args) -> Result<u8> {
+    if let Some(name) = &args.forget {
+        return forget(host, name);
+    }
+    let loaded = config::load(host);
+    if !(args.check || args.import) {
+        for note in &loaded.notes {
+            eprintln!("zfs-prefix: {note}");
+        }
+    }
+    match args {
+        Args { check: true, .. } => Ok(check(host, &loaded).code()),
+        Args { import: true, .. } => Ok(import(host, &loaded).code()),
+        Args { json, .. } => {
+            let report = pools::look(host, &loaded.settings);
+            match json {
+                true => print(&serde_json::to_string_pretty(&report)?)?,
+                false => print(shown(&report).trim_end())?,
+            }
+            Ok(Exit::Done.code())
+        }
+    }
+}
+
+fn forget(host: &Host, name: &str) -> Result<u8> {
+    if memory::forget(host, name)? {
+        return Ok(Exit::Done.code());
+    }
+    eprintln!("zfs-prefix: no pool {name} is missed; nothing is forgotten");
+    Ok(Exit::Other.code())
+}
+
+fn shown(report: &Report) -> String {
+    let mut lines: Vec<String> =
+        report.pools.iter().map(|pool| pool.to_string().replace('\n', "\n    ")).collect();
+    if report.pools.iter().all(|pool| pool.expected.is_none()) {
+        lines.push(nothing_expected(report));
+    }
+    lines.join("\n")
+}
+
+fn nothing_expected(report: &Report) -> String {
+    match &report.expected_unknown {
+        Some(why) => why.clone(),
+        None => format!(
+            "no pool is expected: pools.expected is not set, and {}",
+            report.cache_file.describe()
+        ),
+    }
+}
+
+/// An entry for each pool that is not as it has to be, or one that says that all are.
+fn check(host: &Host, loaded: &Loaded) -> Exit {
+    let kernel = host.kernel_release.as_str();
+    let report = pools::look(host, &loaded.settings);
+    if report.known() {
+        let imported = |name: &str| {
+            report.pools.iter().any(|pool| pool.name == name && pool.state != State::Absent)
+        };
+        if let Err(e) = memory::keep(host, imported) {
+            warn!(zfs_prefix_stage = "pools", "which pools are missing could not be noted: {e:#}");
+        }
+    }
+    for pool in report.pools.iter().filter(|pool| pool.expected.is_some() && !pool.sound()) {
+        complain(pool, kernel);
+    }
+    if let Some(why) = &report.expected_unknown {
+        error!(
+            message_id = id::POOLS_NOT_KNOWN,
+            zfs_prefix_stage = "pools",
+            zfs_prefix_kernel = kernel,
+            "{why}"
+        );
+    }
+    if !report.sound() {
+        return Exit::PoolsAbsent;
+    }
+    info!(
+        message_id = id::POOLS_SOUND,
+        zfs_prefix_stage = "pools",
+        zfs_prefix_kernel = kernel,
+        "{}",
+        sound(&report)
+    );
+    Exit::Done
+}
+
+/// `pools: tank ONLINE`, and what nobody was asked to unlock yet.
+fn sound(report: &Report) -> String {
+    let one = |pool: &Pool| {
+        let note = pool.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        format!("{} {}{note}", pool.name, pool.word())
+    };
+    let expected = report.pools.iter().filter(|pool| pool.expected.is_some());
+    match expected.map(one).collect::<Vec<_>>() {
+        none if none.is_empty() => nothing_expected(report),
+        all => format!("pools: {}", all.join(", ")),
+    }
+}
+
+fn complain(pool: &Pool, kernel: &str) {
+    let message_id = match pool.state {
+        State::Absent => id::POOL_ABSENT,
+        State::Unknown => id::POOL_UNKNOWN,
+        State::Online => id::POOL_LOCKED,
+        _ => id::POOL_IMPAIRED,
+    };
+    let reason = pool.reason.as_deref().unwrap_or("the reason is not known");
+    let what = pool.what_to_do.as_ref().map(|what| format!(". To do: {what}")).unwrap_or_default();
+    error!(
+        message_id,
+        zfs_prefix_stage = "pools",
+        zfs_prefix_kernel = kernel,
+        zfs_prefix_pool = pool.name.as_str(),
+        "pool {} {}: {reason}{what}",
+        pool.name,
+        pool.word()
+    );
+}
+
+/// An entry for each pool that was not imported before.
+fn import(host: &Host, loaded: &Loaded) -> Exit {
+    let outcome = match pools::by_name(host, &loaded.settings) {
+        Ok(outcome) => outcome,
+        Err(why) => {
+            error!(
+                message_id = id::POOL_NOT_IMPORTED,
+                zfs_prefix_stage = "import",
+                "no pool is imported by name: {why}"
+            );
+            return Exit::PoolsAbsent;
+        }
+    };
+    if outcome.is_empty() {
+        info!(
+            zfs_prefix_stage = "import",
+            "no pool is imported by name: pools.expected is not set"
+        );
+    }
+    let mut exit = Exit::Done;
+    for (name, how) in &outcome {
+        let pool = name.as_str();
+        match how {
+            Imported::Before => {
+                info!(
+                    zfs_prefix_stage = "import",
+                    zfs_prefix_pool = pool,
+                    "{name} is imported already"
+                );
+            }
+            Imported::Now => info!(
+                message_id = id::POOL_IMPORTED,
+                zfs_prefix_stage = "import",
+                zfs_prefix_pool = pool,
+                "imported {name} by its name"
+            ),
+            Imported::Not(why) => {
+                exit = Exit::PoolsAbsent;
+                error!(
+                    message_id = id::POOL_NOT_IMPORTED,
+                    zfs_prefix_stage = "import",
+                    zfs_prefix_pool = pool,
+                    "{name} is not imported: {why}"
+                );
+            }
+        }
+    }
+    exit
+}

@@ -1,0 +1,221 @@
+//! Which pools this machine has to have: those that the configuration names, or else those that it
+//! is known to have had.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{memory, nvlist};
+use crate::config::{Settings, is_pool_name};
+use crate::host::Host;
+
+/// What OpenZFS remembers of the pools it imported.
+pub const CACHE: &str = "/etc/zfs/zpool.cache";
+/// The lists of zfs-mount-generator(8), a file for each pool.
+pub const LISTS: &str = "/etc/zfs/zfs-list.cache";
+/// Far above any real one: a pool of a thousand disks has less than 1 MiB.
+const LARGEST: u64 = 16 << 20;
+
+/// Who says that a pool is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// `pools.expected`
+    Configuration,
+    /// [`CACHE`]
+    CacheFile,
+    /// A file in [`LISTS`].
+    MountList,
+    /// It was in [`CACHE`], and has not been imported since.
+    Missing,
+}
+
+/// What there is at [`CACHE`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheFile {
+    /// Nothing: no pool was imported here yet, or the machine was set up anew.
+    Missing,
+    /// A file of no bytes.
+    Empty,
+    /// One that cannot be read, or is none; why.
+    Unusable(String),
+    /// The pools in it.
+    Pools(Vec<String>),
+}
+
+/// The pools that are expected.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// Name, and who says so; the configuration in its order, everything else in that of the names.
+    pub pools: Vec<(String, By)>,
+    /// The cache file, whoever says what is expected.
+    pub cache: CacheFile,
+}
+
+impl Expected {
+    /// Looks into the configuration and at the machine; never fails.
+    pub fn of(host: &Host, settings: &Settings) -> Expected {
+        let cache = CacheFile::read(&host.path(CACHE));
+        let configured = &settings.pools.expected;
+        if !configured.is_empty() {
+            let pools = configured.iter().map(|name| (name.clone(), By::Configuration));
+            return Expected { pools: pools.collect(), cache };
+        }
+        let mut pools = BTreeMap::new();
+        let missing = memory::missing(host).into_iter().map(|name| (name, By::Missing));
+        let listed = lists(&host.path(LISTS)).into_iter().map(|name| (name, By::MountList));
+        pools.extend(missing.chain(listed));
+        if let CacheFile::Pools(cached) = &cache {
+            pools.extend(cached.iter().map(|name| (name.clone(), By::CacheFile)));
+        }
+        Expected { pools: pools.into_iter().collect(), cache }
+    }
+
+    /// Why it is not known which pools are expected, and what to do; where nothing but an unusable
+    /// cache file could say.
+    pub fn unknown(&self) -> Option<String> {
+        let configured = self.pools.iter().any(|(_, by)| *by == By::Configuration);
+        match &self.cache {
+            CacheFile::Unusable(_) if !configured => Some(format!(
+                "which pools are expected is not known: {}. Import them by name (zpool import): that \
+                 writes the file anew; or name them in pools.expected",
+                self.cache.describe()
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl CacheFile {
+    /// Reads the file at `path`.
+    pub fn read(path: &Path) -> CacheFile {
+        let mut bytes = Vec::new();
+        // Not what a device or a FIFO at its place would say.
+        let file = match std::fs::symlink_metadata(path).map(|_| std::fs::metadata(path)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return CacheFile::Missing,
+            Ok(Ok(meta)) if meta.is_file() => File::open(path),
+            Ok(Ok(_)) => return CacheFile::Unusable("it is no regular file".to_owned()),
+            Err(e) | Ok(Err(e)) => Err(e),
+        };
+        if let Err(e) = file.and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)) {
+            return CacheFile::Unusable(format!("it cannot be read: {e}"));
+        }
+        match bytes.len() as u64 {
+            0 => CacheFile::Empty,
+            n if n > LARGEST => CacheFile::Unusable(format!("it has more than {LARGEST} bytes")),
+            n => match nvlist::pool_names(&bytes) {
+                Ok(names) => CacheFile::Pools(names),
+                Err(e) => CacheFile::Unusable(format!("it is damaged ({n} bytes; {e})")),
+            },
+        }
+    }
+
+    /// In words, and what follows from it.
+    pub fn describe(&self) -> String {
+        match self {
+            CacheFile::Missing => {
+                format!("there is no {CACHE}: no pool was imported here yet, or the file was lost")
+            }
+            CacheFile::Empty => format!(
+                "{CACHE} is empty: the last pool in it was exported, or writing it was interrupted; \
+                 zfs-import-cache.service skips itself"
+            ),
+            CacheFile::Unusable(why) => {
+                format!("{CACHE} is of no use: {why}; zfs-import-cache.service imports nothing")
+            }
+            CacheFile::Pools(names) if names.is_empty() => format!("{CACHE} names no pool"),
+            CacheFile::Pools(names) => format!("{CACHE} names {}", names.join(", ")),
+        }
+    }
+}
+
+/// The pools of the datasets in the files of `directory`; lines of `zfs list -H`, as zed keeps them.
+fn lists(directory: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        // zed's own temporary files, and what is no file.
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if hidden || !std::fs::metadata(entry.path()).is_ok_and(|m| m.is_file()) {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        let read = File::open(entry.path()).and_then(|f| f.take(LARGEST).read_to_end(&mut bytes));
+        if let Err(e) = read {
+            tracing::warn!("{}: {e}", entry.path().display());
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let datasets = text.lines().filter_map(|line| line.split_once('\t'));
+        let pools = datasets.filter_map(|(dataset, _)| dataset.split('/').next());
+        names.extend(pools.filter(|name| is_pool_name(name)).map(str::to_owned));
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::host;
+    use super::*;
+    use std::fs;
+
+    fn expected(host: &Host, configured: &[&str]) -> Expected {
+        let mut settings = Settings::default();
+        settings.pools.expected = configured.iter().map(|&n| n.to_owned()).collect();
+        Expected::of(host, &settings)
+    }
+
+    fn write(host: &Host, path: &str, bytes: impl AsRef<[u8]>) {
+        let path = host.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn the_configuration_decides_and_without_it_what_the_machine_remembers() {
+        let (_root, host) = host();
+        write(&host, CACHE, include_bytes!("../../tests/pools/zpool.cache-one"));
+        write(&host, &format!("{LISTS}/data"), "data\t/data\ton\ndata/x\t/x\ton\nno line\n");
+        write(&host, &format!("{LISTS}/empty"), "");
+        write(&host, &format!("{LISTS}/.tmp"), "other\t/o\ton\n");
+        write(&host, &format!("{LISTS}/bad"), "../x\t/o\ton\n-f\t/o\ton\n\t\n");
+        let known = expected(&host, &[]);
+        let (data, tank) = ("data".to_owned(), "tank".to_owned());
+        assert_eq!(known.pools, [(data, By::MountList), (tank, By::CacheFile)]);
+        let named = expected(&host, &["z", "a"]);
+        let names: Vec<_> = named.pools.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["z", "a"], "in the order of the configuration, and nothing else");
+    }
+
+    #[test]
+    fn no_cache_file_an_empty_one_and_a_damaged_one_are_three_different_things() {
+        let (_root, host) = host();
+        let path = host.path(CACHE);
+        let good = include_bytes!("../../tests/pools/zpool.cache-one");
+        assert_eq!(CacheFile::read(&path), CacheFile::Missing);
+        let mut said = vec![CacheFile::read(&path).describe()];
+        assert_eq!(expected(&host, &[]).unknown(), None);
+        write(&host, CACHE, "");
+        assert_eq!(CacheFile::read(&path), CacheFile::Empty);
+        assert_eq!(expected(&host, &[]).unknown(), None);
+        said.push(CacheFile::read(&path).describe());
+        write(&host, CACHE, &good[..good.len() / 2]);
+        said.push(CacheFile::read(&path).describe());
+        for (text, words) in said.iter().zip(["there is no", "is empty", "is damaged"]) {
+            assert!(text.contains(CACHE) && text.contains(words), "{text}");
+        }
+        let unknown = expected(&host, &[]).unknown().unwrap();
+        assert!(unknown.contains("is damaged") && unknown.contains("pools.expected"), "{unknown}");
+        assert_eq!(expected(&host, &["tank"]).unknown(), None, "it is known who is expected");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(CacheFile::read(&path), CacheFile::Unusable(_)));
+        fs::remove_dir(&path).unwrap();
+        std::os::unix::fs::symlink("/nowhere", &path).unwrap();
+        assert!(matches!(CacheFile::read(&path), CacheFile::Unusable(_)), "a dangling link");
+    }
+}

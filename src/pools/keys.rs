@@ -1,0 +1,143 @@
+//! Encrypted datasets whose key is not loaded.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::ask::Programs;
+use super::{Pool, State};
+
+/// An encryption root without its key (zfs-load-key(8)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Locked {
+    /// The encryption root.
+    pub dataset: String,
+    /// Its `keylocation`: `prompt`, or a URL.
+    pub key_location: String,
+    /// Whether a volume, or a file system that is mounted by itself, needs the key.
+    pub wanted: bool,
+}
+
+impl Locked {
+    /// Whether the boot should have unlocked it. A key that a person types is not missing before
+    /// somebody was asked.
+    pub fn matters(&self) -> bool {
+        self.wanted && self.key_location != "prompt"
+    }
+}
+
+/// Puts what is locked into each of `pools` that can be asked.
+pub(super) fn look(pools: &mut [Pool], programs: &mut Programs) {
+    // A suspended pool does not answer.
+    let answers = [State::Online, State::Degraded, State::ReadOnly];
+    let asked = |pool: &&mut Pool| answers.contains(&pool.state);
+    let names: Vec<String> = pools.iter_mut().filter(asked).map(|pool| pool.name.clone()).collect();
+    if names.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut roots = Roots::default();
+    if let Err(why) = programs.keys(&names, |line| roots.line(line)) {
+        for pool in pools.iter_mut().filter(asked) {
+            pool.reason
+                .get_or_insert_with(|| format!("whether keys are loaded is not known: {why}"));
+        }
+        return;
+    }
+    for pool in pools.iter_mut().filter(asked) {
+        pool.locked = roots.of(&pool.name);
+        say(pool);
+    }
+}
+
+/// The reason, for a pool that has none worse.
+fn say(pool: &mut Pool) {
+    let missing: Vec<&Locked> = pool.locked.iter().filter(|l| l.wanted).collect();
+    if missing.is_empty() || pool.reason.is_some() {
+        return;
+    }
+    let one = |l: &&Locked| format!("{} (key: {})", l.dataset, l.key_location);
+    let names: Vec<String> = missing.iter().map(one).collect();
+    let load = |l: &&Locked| format!("zfs load-key {}", super::reason::quoted(&l.dataset));
+    let commands: Vec<String> = missing.iter().map(load).collect();
+    pool.reason = Some(format!("encrypted, and the key is not loaded: {}", names.join(", ")));
+    pool.what_to_do = Some(format!("{}; then: zfs mount -a", commands.join("; ")));
+}
+
+/// Encryption roots by name: where their key is, and whether it is wanted.
+#[derive(Debug, Default)]
+struct Roots(BTreeMap<String, (String, bool)>);
+
+impl Roots {
+    /// A line of `zfs list`: name, encryptionroot, keystatus, keylocation, canmount; the last is
+    /// `-` for a volume. A root comes before what inherits from it.
+    fn line(&mut self, line: &str) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [name, root, "unavailable", location, canmount] = columns[..] else { return };
+        let entry = self.0.entry(root.to_owned()).or_default();
+        if name == root {
+            location.clone_into(&mut entry.0);
+        }
+        entry.1 |= canmount != "off" && canmount != "noauto";
+    }
+
+    fn of(&self, pool: &str) -> Vec<Locked> {
+        let in_pool = |root: &str| root.split('/').next() == Some(pool);
+        let locked = |(root, (location, wanted)): (&String, &(String, bool))| Locked {
+            dataset: root.clone(),
+            key_location: location.clone(),
+            wanted: *wanted,
+        };
+        self.0.iter().filter(|(root, _)| in_pool(root)).map(locked).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_wanted_by_what_is_mounted_by_itself_and_by_volumes() {
+        let mut roots = Roots::default();
+        // With the columns mountpoint and mounted.
+        for line in include_str!("../../tests/pools/zfs-2.3.2/keys.txt").lines() {
+            let columns: Vec<&str> = line.split('\t').take(5).collect();
+            roots.line(&columns.join("\t"));
+        }
+        roots.line("cannot open 'x': I/O error");
+        assert_eq!(roots.of("tank"), []);
+        let found = roots.of("e");
+        let shown: Vec<_> =
+            found.iter().map(|l| (&*l.dataset, &*l.key_location, l.wanted, l.matters())).collect();
+        let file = "file:///root/key";
+        assert_eq!(
+            shown,
+            [
+                ("e/asked", "prompt", true, false),
+                ("e/off", file, false, false),
+                ("e/secret", file, true, true),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_commands_that_unlock_are_named() {
+        let locked = |dataset: &str, location: &str| Locked {
+            dataset: dataset.to_owned(),
+            key_location: location.to_owned(),
+            wanted: true,
+        };
+        let mut pool = Pool::new("e", None, State::Online);
+        pool.locked = vec![locked("e/a b", "prompt")];
+        assert!(pool.sound(), "nobody was asked yet");
+        pool.locked.push(locked("e/secret", "file:///root/key"));
+        assert!(!pool.sound());
+        say(&mut pool);
+        let reason = "encrypted, and the key is not loaded: e/a b (key: prompt), e/secret (key: \
+                      file:///root/key)";
+        assert_eq!(pool.reason.as_deref(), Some(reason));
+        let todo = "zfs load-key 'e/a b'; zfs load-key e/secret; then: zfs mount -a";
+        assert_eq!(pool.what_to_do.as_deref(), Some(todo));
+    }
+}
