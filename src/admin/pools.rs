@@ -137,7 +137,8 @@ fn complain(pool: &Pool, kernel: &str) {
         State::Online => id::POOL_LOCKED,
         _ => id::POOL_IMPAIRED,
     };
-    let reason = pool.reason.as_deref().unwrap_or("the reason is not known");
+    // zpool's own words end with a full stop.
+    let reason = pool.reason.as_deref().unwrap_or("the reason is not known").trim_end_matches('.');
     let what = pool.what_to_do.as_ref().map(|what| format!(". To do: {what}")).unwrap_or_default();
     error!(
         message_id,

@@ -125,7 +125,8 @@ sleep 60
 
 /// A disk of the stripe and one of the mirror are gone, and no key is loaded.
 fn missing(seen: &Seen) {
-    seen.imported();
+    assert_eq!(seen.output("pool"), "e\tONLINE\nm\tDEGRADED\ntank\tONLINE");
+    assert_eq!(seen.output("file"), FILE);
     failed(seen);
     assert_eq!(seen.failed(), ["zfs-pools.service"]);
     let check = said(seen, "check");
