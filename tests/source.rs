@@ -20,6 +20,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
@@ -147,11 +148,26 @@ fn each_compression_of_a_file_on_this_machine_becomes_a_tree_and_a_changed_one_a
     world.configure(&format!("kernel.source = {archive:?}"));
     let first = world.obtain(&["kernel", RELEASE]);
     fs::write(world.small().join("COPYING"), "changed\n").unwrap();
-    world.archive("a.tar", "--no-auto-compress");
+    let archive = world.archive("a.tar", "--no-auto-compress");
+    later(&archive);
     let second = world.obtain(&["kernel", RELEASE]);
     assert_ne!(first.line("identity"), second.line("identity"), "{}", second.said);
     let copying = Path::new(second.line("source")).join("COPYING");
     assert_eq!(fs::read_to_string(copying).unwrap(), "changed\n");
+
+    // As `mke2fs -d` copies it into a disk's image.
+    let file = fs::File::options().write(true).open(&archive).unwrap();
+    let time = file.metadata().unwrap().mtime().unsigned_abs();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(time)).unwrap();
+    let copied = world.obtain(&["kernel", RELEASE]);
+    assert_eq!(copied.line("identity"), second.line("identity"), "fractions of a second");
+}
+
+/// Files are told apart by whole seconds.
+fn later(path: &Path) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.set_modified(time + Duration::from_secs(1)).unwrap();
 }
 
 #[test]
@@ -166,6 +182,7 @@ fn a_directory_is_used_as_it_is_and_copied_for_patches() {
     let text = fs::read_to_string(&modpost).unwrap();
     let time = fs::metadata(&modpost).unwrap().modified().unwrap();
     fs::write(&modpost, text.replacen('#', "%", 1)).unwrap();
+    later(&modpost);
     let deep = world.obtain(&["kernel", RELEASE]);
     assert_ne!(plain.line("identity"), deep.line("identity"), "a file deep in it was changed");
     fs::write(&modpost, text).unwrap();

@@ -355,7 +355,8 @@ fn stamp(pinned: &Pinned) -> String {
     let Ok(meta) = fs::metadata(path) else { return String::new() };
     match meta.is_dir() {
         true => unpack::stamp(path).unwrap_or_default(),
-        false => format!("{} {}.{}", meta.len(), meta.mtime(), meta.mtime_nsec()),
+        // Whole seconds, as in a directory.
+        false => format!("{} {}", meta.len(), meta.mtime()),
     }
 }
 

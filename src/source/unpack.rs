@@ -227,7 +227,8 @@ pub(super) fn check_source(tree: &Path, shown: &str) -> Result<()> {
 }
 
 /// Which version of a directory this is: names, sizes, modes and times of all that is in it but its
-/// history, which is not compiled.
+/// history, which is not compiled. Times are whole seconds: that is all of them that survives the
+/// making of a disk image (`mke2fs -d`), where a key has to stay what it is.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`]: it cannot be read.
@@ -239,9 +240,8 @@ pub(super) fn stamp(dir: &Path) -> Result<String> {
                 continue;
             }
             let meta = fs::symlink_metadata(&path)?;
-            let (mtime, nsec) = (meta.mtime(), meta.mtime_nsec());
             let (mode, size) = (meta.mode(), if meta.is_dir() { 0 } else { meta.len() });
-            all.push(format!("{} {mode:o} {size} {mtime}.{nsec}", path.display()));
+            all.push(format!("{} {mode:o} {size} {}", path.display(), meta.mtime()));
             if meta.is_dir() {
                 walk(&path, all)?;
             }
