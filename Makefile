@@ -73,4 +73,4 @@ check-all: setup lint stage
 
 # On a machine with nothing else to do; otherwise the figures mean little.
 bench: setup stage
-	for b in generator symvers audit load tree build; do cargo run --locked -q --example bench-$$b -- --stage '$(STAGE)' || exit; done
+	for b in generator symvers audit load boot tree build; do cargo run --locked -q --example bench-$$b -- --stage '$(STAGE)' || exit; done

@@ -5,6 +5,8 @@
 
 #[path = "lab/mod.rs"]
 mod lab;
+#[path = "boot/nothing.rs"]
+mod nothing;
 #[path = "boot/pools.rs"]
 mod pools;
 #[path = "boot/scene.rs"]
@@ -347,71 +349,6 @@ probe again zfs-prefix load --import
         contains_all(&seen.output("again"), &[&format!("{unit}: is active already\n")]);
     }
     contains_all(&seen.output("again"), &["reads.service: restarted in", "started reads.service"]);
-}
-
-/// The network of the machine: the host's loopback, and nothing behind it.
-const NETWORK: &str = "[Match]\nType=ether\n\
-    [Network]\nAddress=10.0.2.15/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n";
-
-#[test]
-fn an_unattended_boot_without_modules_fetches_the_package_and_ends_with_the_pool_imported() {
-    let scene = Scene::get();
-    let state = scene.state_without_tree();
-    let emerged = lab::emerge::emerged(&scene.root).unwrap();
-    let served = tempfile::tempdir_in(lab::dir()).unwrap();
-    let mut cp = std::process::Command::new("cp");
-    cp.arg("-a").arg(&emerged.packages).arg(served.path().join(&scene.root.release));
-    lab::tool::run(&mut cp).unwrap();
-    let binhost = lab::serve::Server::of(served.path()).unwrap();
-    let config = format!("portage.binhost = \"http://10.0.2.2:{}/${{release}}\"\n", binhost.port);
-    state.write("/etc/zfs-prefix/config.toml", config).unwrap();
-    state.write("/etc/zfs-prefix/binhost.asc", fs::read(&emerged.key).unwrap()).unwrap();
-    state.write("/etc/systemd/network/10-lab.network", NETWORK).unwrap();
-    for (by, unit) in [
-        ("multi-user.target", "systemd-networkd.service"),
-        ("network-online.target", "systemd-networkd-wait-online.service"),
-    ] {
-        let wants = state.path(&format!("/etc/systemd/system/{by}.wants"));
-        fs::create_dir_all(&wants).unwrap();
-        symlink(format!("/usr/lib/systemd/system/{unit}"), wants.join(unit)).unwrap();
-    }
-    // Nothing is started here: it is only waited for.
-    let script = "
-for i in $(seq 1200); do
-    case $(systemctl show --value -p ActiveState zfs-build zfs-load-late | tr -s '\\n' ' ') in
-        'failed '* | *failed*) break ;;
-        'inactive inactive ') [ -d /sys/module/zfs ] && break ;;
-    esac
-    sleep .5
-done
-probe build systemctl show zfs-build.service -p Result,ExecMainStatus
-probe late systemctl show zfs-load-late.service -p Result,ConditionResult,ExecMainStatus
-probe journal journalctl -b -q -o cat -u zfs-build.service -u zfs-load-late.service
-probe failed-late systemctl --failed --plain --no-legend
-probe modules-late sed -nE 's/^(zfs|spl) .*/\\1/p' /proc/modules
-probe pool-late zpool list -H -o name,health
-probe file-late cat /tank/file
-probe units systemctl is-active zfs-load zfs-import-cache zfs-mount zfs-zed
-probe list zfs-prefix list
-probe status zfs-prefix status
-";
-    let seen = scene.boot_on_network("package", &state, script);
-    let log = seen.output("journal");
-    seen.skipped(&scene.root.release);
-    let build = seen.properties("build");
-    assert_eq!((&*build["Result"], &*build["ExecMainStatus"]), ("success", "0"), "{log}");
-    contains_all(&log, &["merged the binary package of sys-fs/zfs-kmod", "published modules for"]);
-    assert!(!log.contains("configure"), "compiled: {log}");
-    let late = seen.properties("late");
-    assert_eq!((&*late["Result"], &*late["ConditionResult"]), ("success", "yes"), "{late:?}");
-    assert_eq!(seen.output("failed-late"), "", "{log}");
-    assert_eq!(seen.output("modules-late").lines().count(), 2, "{log}");
-    assert_eq!(seen.output("pool-late"), "tank\tONLINE", "{log}");
-    assert_eq!(seen.output("file-late"), scene::FILE, "{log}");
-    assert_eq!(seen.output("units"), "active\n".repeat(4).trim_end());
-    assert_eq!((seen.status("list"), seen.status("status")), (0, 0), "{}", seen.output("list"));
-    let asked = binhost.asked();
-    assert!(asked.iter().any(|path| path.ends_with(".gpkg.tar")), "{asked:?}");
 }
 
 #[test]

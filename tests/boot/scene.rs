@@ -165,6 +165,25 @@ impl Scene {
         scripts.iter().enumerate().map(boot).collect()
     }
 
+    /// Boots another system with this scene's kernel and the pool that [`Scene::boots`] left; what
+    /// the boot writes is there in the next one, also in the store.
+    pub fn boot_other(&self, name: &str, usr: &Path, own: &StateDisks, script: &str) -> Seen {
+        let mut spec = keep(self.spec(name, own, "", questions(script)));
+        spec.disks[0].image = self.work.join("pool-copy.img");
+        spec.usr = usr.to_owned();
+        (spec.network, spec.timeout) = (true, Duration::from_secs(1800));
+        let boot = boot(&self.root, &spec).unwrap();
+        let digest = boot.probe("store").unwrap().output;
+        let seen = Seen { boot, digest };
+        seen.reached();
+        seen
+    }
+
+    /// For another system's files.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
     fn run(&self, spec: &VmSpec, state: &State) -> Seen {
         let local = DIGEST.replace("/var/lib", &state.path("/var/lib").display().to_string());
         let digest = run(Command::new("sh").arg("-c").arg(local)).unwrap();

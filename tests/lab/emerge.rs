@@ -1,5 +1,5 @@
-//! OpenZFS's modules for the root's kernel by a real emerge in a native machine, and the signed
-//! binary package of them, without anything of this project around it: for tests of what comes
+//! OpenZFS's modules for the root's kernel and its programs by a real emerge in a native machine,
+//! and the signed binary packages of them, without anything of this project around it: for tests of what comes
 //! after a build, and of builds from binary packages.
 
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub const SIGNER: &str = "fleet";
 pub struct Emerged {
     /// A directory with `spl.ko` and `zfs.ko`.
     pub modules: PathBuf,
-    /// PKGDIR: the package of them, signed by [`SIGNER`], and the index.
+    /// PKGDIR: the packages of them and of the programs, signed by [`SIGNER`], and the index.
     pub packages: PathBuf,
     /// The signer's public key.
     pub key: PathBuf,

@@ -21,6 +21,7 @@ pub mod serve;
 pub mod source;
 pub mod tool;
 pub mod vm;
+pub mod without;
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 # Run by the prefix's owner, as an operator would by hand: binpkg.sh EPREFIX DIR COMMAND…
 #   key NAME                    a signing key: its GNUPGHOME is DIR/NAME, the public one DIR/NAME.asc
-#   emerge RELEASE PKGDIR NAME  OpenZFS's modules into DIR/root, and their package, signed, into PKGDIR
+#   emerge RELEASE PKGDIR NAME  OpenZFS's modules and programs into DIR/root, and their packages, signed, into PKGDIR
 #   quickpkg PKGDIR [NAME]      the package of what is in DIR/root; without NAME not signed
 set -eu
 prefix=$1 dir=$2 command=$3
@@ -34,7 +34,7 @@ emerge)
 	export FEATURES="buildpkg" PKGDIR="$2"
 	sign_with "$3"
 	export KERNEL_DIR="/usr/lib/modules/$1/source" KV_OUT_DIR="/usr/lib/modules/$1/build"
-	MAKEOPTS="-j$(nproc)" emerge -1v --color=n sys-fs/zfs-kmod < /dev/null
+	MAKEOPTS="-j$(nproc)" emerge -1v --color=n sys-fs/zfs-kmod sys-fs/zfs < /dev/null
 	;;
 quickpkg)
 	export FEATURES="" PKGDIR="$1"

@@ -1,0 +1,171 @@
+//! What a boot with modules costs: a machine that loads from the store, against one that has the same
+//! modules as a distribution installs them (below /lib/modules, by modprobe), both with Debian's
+//! programs and units; alternating boots of the stock kernel, until zfs-mount.service is done.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use lab::disk::{State, StateDisks, blank, usr};
+use lab::published::publish;
+use lab::root::Root;
+use lab::tool::run;
+use lab::vm::{Disk, VmSpec, boot};
+use report::{Table, milliseconds};
+
+/// Times of boots to zfs-mount.service.
+#[derive(Parser)]
+struct Cli {
+    /// What `make install DESTDIR=` filled
+    #[arg(long)]
+    stage: PathBuf,
+    /// Boots of each
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const SCRIPT: &str = "
+probe health zpool list -H -o health tank
+probe mounted systemctl show --value -p ActiveEnterTimestampMonotonic zfs-mount.service
+probe multi-user systemctl show --value -p ActiveEnterTimestampMonotonic multi-user.target
+";
+/// The units of a machine.
+const UNITS: [(&str, &str); 2] =
+    [("mounted", "zfs-mount.service"), ("multi-user", "multi-user.target")];
+
+/// A machine that is booted again and again, and what was measured.
+struct Machine {
+    name: &'static str,
+    label: &'static str,
+    usr: PathBuf,
+    disks: StateDisks,
+    times: [Vec<Duration>; 2],
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let stage = cli.stage.canonicalize().with_context(|| cli.stage.display().to_string())?;
+    let root = lab::root::root()?;
+    let work = tempfile::tempdir_in(lab::dir())?;
+    let pool = work.path().join("pool.img");
+    let mut machines = machines(&root, &stage, work.path(), &pool)?;
+    for round in 0..cli.rounds {
+        // Who is first in a round changes.
+        for turn in 0..2 {
+            measure(&root, &pool, &mut machines[(round + turn) % 2])?;
+        }
+    }
+    let mut table = Table::new(
+        format!("Boots of {} with a pool, since the kernel's start", root.release),
+        &["minimum ms", "median ms"],
+    );
+    for (which, (_, unit)) in UNITS.iter().enumerate() {
+        for machine in &machines {
+            let label = format!("{unit}: {}", machine.label);
+            table.row(label, &milliseconds(&machine.times[which]));
+        }
+    }
+    table.remark(format!("The machine is emulated (TCG); {} boots of each in turn.", cli.rounds));
+    table.print(cli.json);
+    Ok(())
+}
+
+fn machines(root: &Root, stage: &Path, work: &Path, pool: &Path) -> Result<[Machine; 2]> {
+    let own = State::fresh(root, &work.join("store"))?;
+    publish(root, &own)?;
+    own.write("/etc/zfs-prefix/config.toml", "boot.when-missing = \"never\"\n")?;
+    // Each image has a name of its own: one replaces the other in the laboratory.
+    let image = |name: &str, stage: &Path| -> Result<PathBuf> {
+        let to = work.join(name);
+        fs::hard_link(usr(root, Some(stage))?, &to)?;
+        Ok(to)
+    };
+    let store = image("store.usr", stage)?;
+    let other = State::fresh(root, &work.join("distribution"))?;
+    let installed = image("distribution.usr", &installed(root, work)?)?;
+    let cache = make_pool(root, &store, &own.disks(&work.join("first"))?, pool)?;
+    for state in [&own, &other] {
+        state.write("/etc/zfs/zpool.cache", &cache)?;
+    }
+    let machine = |name, label, usr, state: &State| -> Result<Machine> {
+        let disks = state.disks(&work.join(format!("{name}-disks")))?;
+        Ok(Machine { name, label, usr, disks, times: [vec![], vec![]] })
+    };
+    Ok([
+        machine("store", "zfs-load, from the store", store, &own)?,
+        machine("distribution", "modprobe, from /lib/modules", installed, &other)?,
+    ])
+}
+
+/// What a package with the modules adds to /usr.
+fn installed(root: &Root, work: &Path) -> Result<PathBuf> {
+    let stage = work.join("package");
+    let all = stage.join("usr/lib/modules");
+    fs::create_dir_all(&all)?;
+    let dir = all.join(&root.release);
+    run(Command::new("cp").arg("-a").arg(root.modules()).arg(&dir))?;
+    fs::create_dir(dir.join("extra"))?;
+    for name in ["spl.ko", "zfs.ko"] {
+        fs::copy(lab::emerge::modules(root)?.join(name), dir.join("extra").join(name))?;
+    }
+    // depmod looks into lib/modules.
+    std::os::unix::fs::symlink("usr/lib", stage.join("lib"))?;
+    run(Command::new("depmod").arg("-b").arg(&stage).arg(&root.release))?;
+    Ok(stage)
+}
+
+/// Makes the pool, and returns the cache file that names it.
+fn make_pool(root: &Root, usr: &Path, disks: &StateDisks, pool: &Path) -> Result<Vec<u8>> {
+    blank(pool, 512 << 20)?;
+    let script = "probe create zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-pool\n\
+                  probe more sh -c 'for i in 1 2 3 4; do zfs create tank/$i || exit; done; sync'\n";
+    let spec = VmSpec { script: script.into(), ..spec("pool", usr, disks, pool) };
+    let boot = boot(root, &spec)?;
+    for probe in ["create", "more"] {
+        let probe = boot.probe(probe)?;
+        ensure!(probe.status == 0, "{}: {}", probe.output, boot.log.display());
+    }
+    let cache = disks.root.with_extension("cache");
+    let dump = format!("dump /etc/zfs/zpool.cache {}", cache.display());
+    run(Command::new("debugfs").args(["-R", &dump]).arg(&disks.root))?;
+    fs::read(&cache).with_context(|| cache.display().to_string())
+}
+
+/// What is written is kept only in the first boot.
+fn spec(name: &str, usr: &Path, disks: &StateDisks, pool: &Path) -> VmSpec {
+    let keep = name == "pool";
+    VmSpec {
+        name: format!("bench-boot-{name}"),
+        cmdline: String::new(),
+        usr: usr.to_owned(),
+        state: disks.clone(),
+        keep_state: keep,
+        disks: vec![Disk { image: pool.to_owned(), serial: "pool".into(), keep }],
+        script: SCRIPT.into(),
+        timeout: Duration::from_secs(300),
+        network: false,
+        live: false,
+    }
+}
+
+fn measure(root: &Root, pool: &Path, machine: &mut Machine) -> Result<()> {
+    let boot = boot(root, &spec(machine.name, &machine.usr, &machine.disks, pool))?;
+    let health = boot.probe("health")?.output;
+    ensure!(health == "ONLINE", "{}: the pool is {health:?}: {}", machine.name, boot.log.display());
+    for (times, (probe, unit)) in machine.times.iter_mut().zip(UNITS) {
+        let since: u64 = boot.probe(probe)?.output.parse().with_context(|| unit.to_owned())?;
+        ensure!(since > 0, "{}: {unit} is not active: {}", machine.name, boot.log.display());
+        times.push(Duration::from_micros(since));
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! A system with nothing of OpenZFS: neither modules nor programs, units, rules. Unattended, its
+//! first boot fetches both over the network and has its pool; the next one has it from the start.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::lab;
+use crate::scene::{NEVER, Scene, Seen, contains_all};
+use lab::disk::{State, usr};
+use lab::nspawn::Machine;
+use lab::root::Root;
+
+/// The network of the machine: the host's loopback, and nothing behind it.
+const NETWORK: &str = "[Match]\nType=ether\n\
+    [Network]\nAddress=10.0.2.15/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n";
+/// A service of the operator's.
+const READS: &str = "[Unit]\nRequiresMountsFor=/tank/data\n[Service]\nType=oneshot\n\
+    RemainAfterExit=yes\nExecStart=/bin/sh -c 'cat /tank/data/file > /run/read'\n";
+
+/// What another system left in the pool.
+const MAKE: &str = "
+mkdir -p /etc/zfs/zfs-list.cache && touch /etc/zfs/zfs-list.cache/tank
+probe make sh -ec 'zfs create tank/data && echo read > /tank/data/file
+    zfs create -o encryption=on -o keyformat=raw -o keylocation=file:///etc/key tank/secret
+    echo told > /tank/secret/file
+    zfs create -V 16M tank/volume'
+for i in $(seq 100); do grep -q tank/secret /etc/zfs/zfs-list.cache/tank && break; sleep .3; done
+probe list base64 /etc/zfs/zfs-list.cache/tank
+sync
+";
+/// Nothing is started here: it is only waited for.
+const WAIT: &str = "
+for i in $(seq 2400); do
+    case $(systemctl show --value -p ActiveState zfs-build zfs-load-late | tr -s '\\n' ' ') in
+        'failed '* | *failed*) break ;;
+        'inactive inactive ') [ -d /sys/module/zfs ] && break ;;
+    esac
+    sleep .5
+done
+journalctl --sync
+probe build systemctl show zfs-build.service -p Result,ExecMainStatus
+probe late systemctl show zfs-load-late.service -p Result,ConditionResult,ExecMainStatus
+";
+const LOOK: &str = "
+probe log journalctl -b -q -o cat -u zfs-build.service -u zfs-load-late.service -u zfs-load.service
+probe failed-late systemctl --failed --plain --no-legend
+probe health zpool list -H -o name,health
+probe version zfs version
+probe zpool sh -c 'readlink -f $(command -v zpool)'
+probe mounted zfs list -H -o name,mounted -t filesystem
+probe read cat /run/read /tank/file /tank/secret/file
+probe volume test -b /dev/zvol/tank/volume
+probe units systemctl is-active zfs-load zfs-import-expected zfs-import.target zfs-mount zfs-zed zfs-volumes.target zfs.target zfs-pools reads
+probe page test -s /usr/share/man/man8/zpool.8
+probe pools zfs-prefix pools
+probe status zfs-prefix status
+";
+
+/// The system: its /usr, and everything else.
+fn system(scene: &Scene) -> (PathBuf, State) {
+    let bare = lab::without::openzfs(&scene.root).unwrap();
+    let staged = tempfile::tempdir_in(lab::dir()).unwrap();
+    let stage = staged.path().join("stage");
+    let own = std::env::var_os("ZFS_PREFIX_STAGE").unwrap();
+    lab::without::stage_with_units(&PathBuf::from(own), &stage).unwrap();
+    let image = scene.work().join("usr-nothing.ext4");
+    lab::cache::remove(&image).unwrap();
+    fs::hard_link(usr(&bare, Some(&stage)).unwrap(), &image).unwrap();
+
+    let state = State::fresh(&bare, &scene.work().join("nothing")).unwrap();
+    state.write("/etc/systemd/system/reads.service", READS).unwrap();
+    state.write("/etc/key", [7; 32]).unwrap();
+    state.write("/etc/systemd/network/10-lab.network", NETWORK).unwrap();
+    for (by, unit) in [
+        ("multi-user.target", "/usr/lib/systemd/system/systemd-networkd.service"),
+        ("network-online.target", "/usr/lib/systemd/system/systemd-networkd-wait-online.service"),
+        ("multi-user.target", "/etc/systemd/system/reads.service"),
+    ] {
+        let wants = state.path(&format!("/etc/systemd/system/{by}.wants"));
+        fs::create_dir_all(&wants).unwrap();
+        symlink(unit, wants.join(unit.rsplit('/').next().unwrap())).unwrap();
+    }
+    preset(&bare, &state, &stage);
+    lab::prefix::install(&state).unwrap();
+    (image, state)
+}
+
+/// As whoever builds the image does.
+fn preset(bare: &Root, state: &State, stage: &Path) {
+    let minute = Duration::from_secs(60);
+    let machine = Machine::boot("nothing", bare, state, Some(stage), minute).unwrap();
+    let found = machine.exec("command -v zpool zfs zed zdb mount.zfs").unwrap();
+    assert_ne!(found.status, 0, "the system has programs of its own: {}", found.output);
+    machine
+        .check("cd /usr/lib/systemd/system && systemctl preset zfs-*.service zfs*.target")
+        .unwrap();
+    machine.power_off(minute).unwrap();
+}
+
+/// What base64(1) has made of a file.
+fn decoded(text: &str) -> Vec<u8> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    Command::new("base64").arg("-d").arg(file.path()).output().unwrap().stdout
+}
+
+fn has_its_pool(seen: &Seen) {
+    let log = seen.output("log");
+    assert_eq!(seen.output("failed-late"), "", "{log}");
+    assert_eq!(seen.output("health"), "tank\tONLINE", "{log}");
+    assert_eq!(seen.output("mounted"), "tank\tyes\ntank/data\tyes\ntank/secret\tyes", "{log}");
+    assert_eq!(seen.output("read"), format!("read\n{}\ntold", crate::scene::FILE), "{log}");
+    assert_eq!(seen.status("volume"), 0, "the volume has no device node: {log}");
+    assert_eq!(seen.output("units"), "active\n".repeat(9).trim_end(), "{log}");
+    let version = seen.output("version");
+    let said: Vec<_> = version.lines().filter_map(|l| l.strip_prefix("zfs-")).collect();
+    assert_eq!(said.len(), 2, "{version}");
+    assert_eq!(said[1], format!("kmod-{}", said[0]), "programs and module agree");
+    let zpool = seen.output("zpool");
+    assert!(zpool.starts_with("/var/lib/zfs-prefix/store/"), "{zpool}");
+    assert_eq!((seen.status("page"), seen.status("pools")), (0, 0), "{}", seen.output("pools"));
+    assert_eq!(seen.status("status"), 0, "{}", seen.output("status"));
+}
+
+#[test]
+fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in_the_next() {
+    let scene = Scene::get();
+    let before = scene.state();
+    before.write("/etc/key", [7; 32]).unwrap();
+    let made = scene.boots("nothing-pool", &before, NEVER, &[MAKE]).remove(0);
+    assert_eq!(made.status("make"), 0, "{}", made.output("make"));
+    let (usr, state) = system(&scene);
+    // As zed wrote it there: an operator brings it along with the rest of /etc.
+    state.write("/etc/zfs/zfs-list.cache/tank", decoded(&made.output("list"))).unwrap();
+
+    let emerged = lab::emerge::emerged(&scene.root).unwrap();
+    let served = tempfile::tempdir_in(lab::dir()).unwrap();
+    let mut cp = Command::new("cp");
+    cp.arg("-a").arg(&emerged.packages).arg(served.path().join(&scene.root.release));
+    lab::tool::run(&mut cp).unwrap();
+    let binhost = lab::serve::Server::of(served.path()).unwrap();
+    let config = format!(
+        "portage.binhost = \"http://10.0.2.2:{}/${{release}}\"\npools.expected = [\"tank\"]\n\
+         boot.restart-after-import = [\"reads.service\"]\n",
+        binhost.port
+    );
+    state.write("/etc/zfs-prefix/config.toml", config).unwrap();
+    state.write("/etc/zfs-prefix/binhost.asc", fs::read(&emerged.key).unwrap()).unwrap();
+
+    let disks = scene.disks(&state);
+    let late = scene.boot_other("nothing-late", &usr, &disks, &format!("{WAIT}{LOOK}"));
+    let log = late.output("log");
+    late.skipped(&scene.root.release);
+    let build = late.properties("build");
+    assert_eq!((&*build["Result"], &*build["ExecMainStatus"]), ("success", "0"), "{log}");
+    contains_all(
+        &log,
+        &[
+            "merged the binary package of sys-fs/zfs-kmod",
+            "merged the binary package of sys-fs/zfs",
+            "published modules for",
+        ],
+    );
+    assert!(!log.contains("configure"), "compiled: {log}");
+    let unit = late.properties("late");
+    assert_eq!((&*unit["Result"], &*unit["ConditionResult"]), ("success", "yes"), "{unit:?}");
+    has_its_pool(&late);
+    let asked = binhost.asked();
+    assert!(asked.iter().filter(|path| path.ends_with(".gpkg.tar")).count() >= 2, "{asked:?}");
+    drop(binhost);
+
+    let early = scene.boot_other("nothing-early", &usr, &disks, LOOK);
+    has_its_pool(&early);
+    contains_all(&early.output("log"), &["loaded ZFS "]);
+}

@@ -1,0 +1,75 @@
+//! The root as systems are that have never heard of OpenZFS: no program, library, unit, rule or
+//! configuration of it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::cache;
+use super::root::Root;
+use super::tool::run;
+
+/// What belongs to these is taken away.
+const PACKAGES: [&str; 7] = [
+    "zfsutils-linux",
+    "zfs-zed",
+    "libzfs6linux",
+    "libzpool6linux",
+    "libnvpair3linux",
+    "libuutil3linux",
+    "zfs-modules-from-prefix",
+];
+
+/// `root` without OpenZFS.
+pub fn openzfs(root: &Root) -> Result<Root> {
+    let inputs = [root.dir.as_os_str().as_encoded_bytes(), include_bytes!("without.rs")];
+    let dir = cache::artifact("without-openzfs", &inputs, |to| {
+        // Hard links: nobody writes to a root.
+        run(Command::new("cp").arg("-al").arg(&root.dir).arg(to))?;
+        PACKAGES.iter().try_for_each(|package| purge(to, package))?;
+        // Links of `systemctl enable`, and of the archive's pin.
+        run(Command::new("find")
+            .arg(to.join("etc"))
+            .args(["-depth", "-name", "*zfs*", "-exec", "rm", "-rf", "{}", "+"]))?;
+        let mut find = Command::new("find");
+        find.arg(to).args(["-iname", "*zfs*", "-o", "-iname", "*zpool*", "-o", "-iname", "*zvol*"]);
+        let left = run(&mut find)?;
+        if !left.is_empty() {
+            bail!("there is still something of OpenZFS:\n{left}");
+        }
+        Ok(())
+    })?;
+    Ok(Root { dir, release: root.release.clone() })
+}
+
+/// The stage, and what `make install-openzfs` puts into a system that has none of it.
+pub fn stage_with_units(stage: &Path, to: &Path) -> Result<()> {
+    run(Command::new("cp").arg("-a").arg(stage).arg(to))?;
+    let install = super::repo().join("packaging/install-openzfs");
+    run(Command::new(install).arg(to).arg("/usr/local/bin")).map(drop)
+}
+
+fn purge(root: &Path, package: &str) -> Result<()> {
+    let info = root.join("var/lib/dpkg/info");
+    let named =
+        |name: &str| name.strip_prefix(package).is_some_and(|rest| rest.starts_with(['.', ':']));
+    let names: Vec<String> = fs::read_dir(&info)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    let ours: Vec<&String> = names.iter().filter(|name| named(name)).collect();
+    let list = ours.iter().find(|name| name.ends_with(".list"));
+    let list = info.join(list.with_context(|| format!("{package} is not in the root"))?);
+    let text = fs::read_to_string(&list)?;
+    // Its own directories go when they are empty: what is deepest comes last in the list.
+    for path in text.lines().rev().filter(|path| *path != "/.") {
+        let path = root.join(path.trim_start_matches('/'));
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_dir() => drop(fs::remove_dir(&path)),
+            Ok(_) => cache::remove(&path)?,
+            Err(_) => {}
+        }
+    }
+    ours.iter().try_for_each(|name| cache::remove(&info.join(name)))
+}
