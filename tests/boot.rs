@@ -15,6 +15,7 @@ mod scene;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
 
 use scene::{NEVER, Scene, contains_all, shown};
 use serde_json::Value;
@@ -109,6 +110,32 @@ fn a_module_with_one_flipped_byte_is_refused_before_anything_is_loaded() {
     contains_all(&said, &[&shown(&scene.tree.module("zfs")), "is damaged", REBUILD]);
     assert_eq!(seen.status("status"), 3, "nothing usable is published");
     contains_all(&seen.output("status"), &["not usable", "zfs.ko"]);
+}
+
+#[test]
+fn programs_of_debian_12_are_refused_with_modules_of_another_version() {
+    let scene = Scene::get();
+    let staged = tempfile::tempdir_in(lab::dir()).unwrap();
+    let apt = lab::apt::Apt::open(lab::apt::KERNEL).unwrap();
+    let version = apt.version("libzfs4linux").unwrap();
+    for package in ["zfsutils-linux", "libzfs4linux", "libnvpair3linux", "libuutil3linux"] {
+        let deb = apt.deb(&format!("{package}={version}")).unwrap();
+        let mut unpack = std::process::Command::new("dpkg-deb");
+        lab::tool::run(unpack.arg("-x").arg(deb).arg(staged.path())).unwrap();
+    }
+    // Where these packages were made /sbin and /lib were directories of their own.
+    for dir in ["sbin", "lib"] {
+        let mut cp = std::process::Command::new("cp");
+        cp.arg("-a").arg(staged.path().join(dir)).arg(staged.path().join("usr"));
+        lab::tool::run(&mut cp).unwrap();
+    }
+    let stage = PathBuf::from(std::env::var_os("ZFS_PREFIX_STAGE").unwrap());
+    let mut cp = std::process::Command::new("cp");
+    lab::tool::run(cp.arg("-a").arg(stage.join("usr")).arg(staged.path())).unwrap();
+    let usr = lab::disk::usr(&scene.root, Some(staged.path())).unwrap();
+    let seen = scene.boot_usr("other-programs", &usr, &scene.state());
+    let message = seen.refused(15, &scene.root.release);
+    contains_all(&message, &["2.1.11", lab::root::ZFS, "/usr/sbin/zpool", REBUILD]);
 }
 
 #[test]

@@ -192,6 +192,11 @@ struct Peer;
 impl Peer {
     fn subscribe(&self) {}
 
+    /// A path at which nobody answers: then there is nothing to keep.
+    fn load_unit(&self, _unit: String) -> OwnedObjectPath {
+        ObjectPath::try_from("/org/freedesktop/systemd1/unit/x").unwrap().into()
+    }
+
     async fn start_unit(
         &self,
         unit: String,

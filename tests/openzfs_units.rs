@@ -100,7 +100,7 @@ fn they_do_what_those_of_the_release_do() {
 
 /// /usr of an operating system that has nothing of OpenZFS, with our copies of its units instead.
 const OURS: &str = "cp -a /usr/lib/systemd/system /run/units && cd /run/units && \
-    rm $(ls -d zfs* | grep -v -e zfs-load. -e zfs-build -e zfs-prefix -e zfs-pools -e zfs-import-expected) && \
+    rm $(ls -d zfs* | grep -v -e zfs-load. -e zfs-build -e zfs-prefix -e zfs-pools -e zfs-import-expected -e '[.]d$') && \
     cp /opt/openzfs/usr/lib/systemd/system/* . && mount --bind /run/units /usr/lib/systemd/system && \
     rm -rf /etc/systemd/system/zfs*.wants && \
     mkdir -p /run/zfs-prefix/active && cp -a /opt/openzfs/userland /run/zfs-prefix/active && \

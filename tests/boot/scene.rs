@@ -165,6 +165,14 @@ impl Scene {
         scripts.iter().enumerate().map(boot).collect()
     }
 
+    /// Boots `state` with other files in /usr; nothing that the boot writes is kept.
+    pub fn boot_usr(&self, name: &str, usr: &Path, state: &State) -> Seen {
+        let disks = state.disks(&self.work.join("disks")).unwrap();
+        let mut spec = self.spec(name, &disks, NEVER, questions(""));
+        spec.usr = usr.to_owned();
+        self.run(&spec, state)
+    }
+
     /// Boots another system with this scene's kernel and the pool that [`Scene::boots`] left; what
     /// the boot writes is there in the next one, also in the store.
     pub fn boot_other(&self, name: &str, usr: &Path, own: &StateDisks, script: &str) -> Seen {

@@ -29,12 +29,15 @@ pub fn openzfs(root: &Root) -> Result<Root> {
         // Hard links: nobody writes to a root.
         run(Command::new("cp").arg("-al").arg(&root.dir).arg(to))?;
         PACKAGES.iter().try_for_each(|package| purge(to, package))?;
-        // Links of `systemctl enable`, and of the archive's pin.
+        // What `systemctl enable` and dpkg's scripts left, and the archive's pin.
         run(Command::new("find")
-            .arg(to.join("etc"))
+            .args([to.join("etc"), to.join("var")])
             .args(["-depth", "-name", "*zfs*", "-exec", "rm", "-rf", "{}", "+"]))?;
         let mut find = Command::new("find");
-        find.arg(to).args(["-iname", "*zfs*", "-o", "-iname", "*zpool*", "-o", "-iname", "*zvol*"]);
+        // The kernel has a zpool.h of its own, for compressed memory.
+        find.current_dir(to).args([".", "-path", "./usr/src", "-prune", "-o"]);
+        find.args(["(", "-iname", "*zfs*", "-o", "-iname", "*zpool*", "-o", "-iname", "*zvol*"]);
+        find.args([")", "-print"]);
         let left = run(&mut find)?;
         if !left.is_empty() {
             bail!("there is still something of OpenZFS:\n{left}");
@@ -65,10 +68,10 @@ fn purge(root: &Path, package: &str) -> Result<()> {
     // Its own directories go when they are empty: what is deepest comes last in the list.
     for path in text.lines().rev().filter(|path| *path != "/.") {
         let path = root.join(path.trim_start_matches('/'));
-        match fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_dir() => drop(fs::remove_dir(&path)),
-            Ok(_) => cache::remove(&path)?,
-            Err(_) => {}
+        // /lib is a link to a directory of everybody's.
+        match path.is_dir() {
+            true => drop(fs::remove_dir(&path)),
+            false => cache::remove(&path)?,
         }
     }
     ours.iter().try_for_each(|name| cache::remove(&info.join(name)))
