@@ -17,6 +17,8 @@ use crate::store::{Layout, make_dirs, write_atomic};
 use crate::zfs::programs::program;
 
 const MOUNT: &str = "zfs-mount.service";
+/// What wants the mount units of datasets.
+const LOCAL_FS: &str = "local-fs.target";
 /// How long zfs-mount.service may take, and what it needs.
 const LIMIT: Duration = Duration::from_secs(5 * 60);
 /// How long zfs(8) may take for one thing.
@@ -30,6 +32,8 @@ pub(super) fn mount(late: &mut Late<'_>) {
     };
     // Keys may be loaded by these; what they unlock is mounted, too.
     late.bring_up_all(&before(&unit), LIMIT);
+    let keys = keys(late);
+    late.bring_up_all(&keys, LIMIT);
     if !late.may_go_on(MOUNT) {
         late.taken(MOUNT);
         return;
@@ -58,6 +62,21 @@ pub(super) fn mount(late: &mut Late<'_>) {
             late.failed(MOUNT, &why);
         }
     }
+}
+
+/// The units that load the keys of what the boot wanted to mount, as zfs-mount-generator(8) names them,
+/// whoever wrote them.
+fn keys(late: &mut Late<'_>) -> Vec<String> {
+    let mounts = late.ask(LOCAL_FS).map(|target| target.wants).unwrap_or_default();
+    let mut keys = Vec::new();
+    for mount in mounts.iter().filter(|name| name.ends_with(".mount")) {
+        // What cannot be asked for now cannot be started either, and that is said there.
+        let needs = late.ask(mount).map(|unit| unit.wants).unwrap_or_default();
+        keys.extend(needs.into_iter().filter(|name| name.starts_with("zfs-load-key@")));
+    }
+    keys.sort();
+    keys.dedup();
+    keys
 }
 
 fn decided(late: &Late<'_>) -> Result<Decision> {

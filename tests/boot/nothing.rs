@@ -96,9 +96,7 @@ fn preset(bare: &Root, state: &State, stage: &Path) {
     let machine = Machine::boot("nothing", bare, state, Some(stage), minute).unwrap();
     let found = machine.exec("command -v zpool zfs zed zdb mount.zfs").unwrap();
     assert_ne!(found.status, 0, "the system has programs of its own: {}", found.output);
-    machine
-        .check("cd /usr/lib/systemd/system && systemctl preset zfs-*.service zfs*.target")
-        .unwrap();
+    machine.check(lab::without::PRESET).unwrap();
     machine.power_off(minute).unwrap();
 }
 

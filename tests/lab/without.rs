@@ -47,6 +47,9 @@ pub fn openzfs(root: &Root) -> Result<Root> {
     Ok(Root { dir, release: root.release.clone() })
 }
 
+/// Enables OpenZFS's units by their preset, as whoever builds an image does.
+pub const PRESET: &str = "cd /usr/lib/systemd/system && systemctl preset zfs-*.service zfs*.target";
+
 /// The stage, and what `make install-openzfs` puts into a system that has none of it.
 pub fn stage_with_units(stage: &Path, to: &Path) -> Result<()> {
     run(Command::new("cp").arg("-a").arg(stage).arg(to))?;

@@ -13,6 +13,7 @@ use lab::root::Root;
 use lab::vm::{Boot, Disk, VmSpec, boot};
 
 const CREATE: &str = "
+export PATH=$PATH:/usr/local/bin
 probe create zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-pool
 probe write sh -c 'echo written by the first boot > /tank/file && sync'
 ";
@@ -20,6 +21,8 @@ const LOOK: &str = "
 probe build systemctl start zfs-build.service
 probe journal journalctl -b --no-hostname -o short-monotonic -u zfs-load -u zfs-import-cache -u zfs-mount -u zfs-build
 probe status zfs-prefix status
+export PATH=$PATH:/usr/local/bin
+probe version zfs version
 probe health zpool list -H -o name,health tank
 probe file cat /tank/file
 probe failed systemctl --failed --plain --no-legend
@@ -30,14 +33,18 @@ fn main() -> Result<()> {
     let staged: PathBuf = std::env::args_os().nth(1).context("usage: demo STAGE")?.into();
     let staged = staged.canonicalize().with_context(|| staged.display().to_string())?;
     say(
-        "1. A Debian 13 root image: read-only /usr, user core, the stock cloud kernel, no zfs module, no compiler, make, perl or python, and no kernel build tree; a prefix made of Debian 12's packages, signed; and the kernel's source (two to four minutes when they are not cached)",
+        "1. A Debian 13 root image: read-only /usr, user core, the stock cloud kernel, nothing of ZFS (no module, no zpool, no unit), no compiler, make, perl or python, and no kernel build tree; a prefix made of Debian 12's packages, signed; and the kernel's source (two to four minutes when they are not cached)",
     );
-    let root = lab::root::root()?;
+    let root = lab::without::openzfs(&lab::root::root()?)?;
     let work = lab::dir().join("demo");
+    let stage = work.join("stage");
+    lab::cache::remove(&stage)?;
+    std::fs::create_dir_all(&work)?;
+    lab::without::stage_with_units(&staged, &stage)?;
     let state = State::fresh(&root, &work.join("state"))?;
     lab::prefix::offer(&state)?;
     lab::source::offer(&root, &state)?;
-    build(&root, &state, &staged)?;
+    build(&root, &state, &stage)?;
 
     say("3. The stock kernel in QEMU (no KVM needed): generator, zfs-load, a new pool");
     let pool = work.join("pool.img");
@@ -45,7 +52,7 @@ fn main() -> Result<()> {
     let mut spec = VmSpec {
         name: "demo-1".into(),
         cmdline: String::new(),
-        usr: usr(&root, Some(&staged))?,
+        usr: usr(&root, Some(&stage))?,
         state: state.disks(&work)?,
         keep_state: true,
         disks: vec![Disk { image: pool, serial: "pool".into(), keep: true }],
@@ -63,7 +70,7 @@ fn main() -> Result<()> {
         println!("multi-user.target {} s after the kernel's start", boot.uptime()?);
     }
     say(&format!(
-        "PROVEN in {} s: stock kernel {} without headers, OpenZFS built by emerge as user core in a prefix of another Debian, published, loaded before import, pool ONLINE with its file in three boots",
+        "PROVEN in {} s: stock kernel {} without headers, modules and programs of OpenZFS built by emerge as user core in a prefix of another Debian, published, loaded before import, pool ONLINE with its file in three boots",
         begin.elapsed().as_secs(),
         root.release
     ));
@@ -72,10 +79,13 @@ fn main() -> Result<()> {
 
 fn build(root: &Root, state: &State, staged: &Path) -> Result<()> {
     say(
-        "2. That image booted with systemd in nspawn: the prefix's archive is checked, unpacked and audited; then systemctl start zfs-build@RELEASE: Module.symvers is recovered from the kernel image, the kernel's source prepared, and a real emerge runs as user core (five to eight minutes)",
+        "2. That image booted with systemd in nspawn: the prefix's archive is checked, unpacked and audited; then systemctl start zfs-build@RELEASE: Module.symvers is recovered from the kernel image, the kernel's source prepared, and a real emerge of modules and programs runs as user core (six to ten minutes)",
     );
     let machine = Machine::boot("demo-native", root, state, Some(staged), Duration::from_secs(60))?;
     ensure!(machine.exec("touch /usr/x")?.status != 0, "/usr can be written to");
+    ensure!(machine.exec("! command -v zpool zfs")?.status == 0, "the image has a zpool");
+    // As whoever builds the image does.
+    machine.check(lab::without::PRESET)?;
     let release = &root.release;
     ensure!(
         machine.exec("! command -v gcc make perl python3")?.status == 0,
@@ -109,6 +119,10 @@ fn prove(boot: &Boot, root: &Root) -> Result<()> {
     let known = journal.contains("are published already");
     ensure!(build.status == 0 && known, "the builder does not know its own tree:\n{journal}");
     let status = boot.probe("status")?.output;
+    let version = boot.probe("version")?.output;
+    let said: Vec<&str> = version.lines().filter_map(|line| line.strip_prefix("zfs-")).collect();
+    let agree = matches!(said[..], [program, module] if module == format!("kmod-{program}"));
+    ensure!(agree, "programs and module are not of one version:\n{version}");
     let tree = format!("/var/lib/zfs-prefix/store/{}/", root.release);
     ensure!(status.contains(&tree), "not loaded from the store:\n{status}");
     Ok(())
