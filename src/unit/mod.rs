@@ -1,11 +1,18 @@
 //! The unit graph: what the generator puts into place so that the static units take part in the
 //! boot. systemd.generator(7) sets the rules: no processes, no IPC, /var may not be there yet.
 
+mod dataset;
+mod dataset_text;
+mod datasets;
 mod detect;
+mod installed;
 mod kmsg;
 mod mounts;
+mod name;
 mod output;
 mod plan;
+mod problems;
+mod zfs_list;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,6 +23,7 @@ use crate::exit::Exit;
 use crate::host::Host;
 pub use detect::Environment;
 use kmsg::{Kmsg, Level};
+use problems::Problems;
 
 /// The three output directories of a generator; with one argument all of them are that one.
 struct Directories {
@@ -67,14 +75,21 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
         log.write(Level::Debug, &format!("off: {why}{}", by(&loaded, "boot.enabled")));
         return Ok(());
     }
-    let plan = plan::plan(host, &loaded)?;
+    let mut plan = plan::plan(host, &loaded)?;
     for warning in &plan.warnings {
         log.write(Level::Warning, warning);
     }
     for entry in &plan.entries {
         output::write(directories, entry)?;
     }
+    let unwritten = datasets(&plan.units, directories, &mut plan.problems);
+    for problem in plan.problems.into_lines() {
+        log.write(Level::Error, &problem);
+    }
     log.write(Level::Debug, &plan.summary);
+    if unwritten > 0 {
+        anyhow::bail!("{unwritten} units of datasets are not written; the rest is in place");
+    }
     if plan.missing.is_empty() {
         return Ok(());
     }
@@ -85,7 +100,38 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
     )
 }
 
+/// Writes the units of datasets; how many are not written. One that cannot be is no reason to leave the
+/// others out: it may be that another generator has a unit for that mount point.
+fn datasets(units: &[datasets::Unit], to: &Directories, problems: &mut Problems) -> usize {
+    let mut unwritten = 0;
+    for unit in units {
+        // A link to nothing would fail those that require it.
+        let mut entries = std::iter::once(&unit.file).chain(&unit.links);
+        if let Err(e) = entries.try_for_each(|entry| output::write(to, entry)) {
+            problems.add(format!("{e:#}"));
+            unwritten += 1;
+        }
+    }
+    unwritten
+}
+
 /// " (FILE)" when something other than the default decided `key`.
 fn by(loaded: &Loaded, key: &str) -> String {
     loaded.origin(key).map_or(String::new(), |file: &Path| format!(" ({})", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine below `root`.
+    pub(in crate::unit) fn host(root: &Path) -> Host {
+        Host {
+            root: root.to_owned(),
+            kernel_release: "6.1.0".parse().expect("a release"),
+            cmdline: String::new(),
+            container: false,
+            in_initrd: false,
+        }
+    }
 }

@@ -2,32 +2,37 @@
 
 use std::path::{Path, PathBuf};
 
+use super::zfs_list::{Column, List};
 use crate::host::Host;
 
 /// The mount points /etc/fstab and the lists of zfs-mount-generator(8) announce.
 pub(super) struct Mounts {
-    /// Mount point, and whether it is a file system of ZFS; fstab last, for it wins.
-    points: Vec<(PathBuf, bool)>,
+    listed: Vec<PathBuf>,
+    /// Mount point, and whether it is a file system of ZFS.
+    fstab: Vec<(PathBuf, bool)>,
 }
 
 impl Mounts {
-    /// Reads them; what cannot be read announces nothing.
-    pub(super) fn read(host: &Host) -> Mounts {
-        let mut points = Vec::new();
-        let lists = std::fs::read_dir(host.path("/etc/zfs/zfs-list.cache"));
-        for list in lists.into_iter().flatten().flatten() {
-            points.extend(zfs_list(&text(&list.path())));
-        }
-        points.extend(fstab(&text(&host.path("/etc/fstab"))));
-        Mounts { points }
+    /// Those of `lists`, and of fstab; what cannot be read announces nothing.
+    pub(super) fn read(host: &Host, lists: &[List]) -> Mounts {
+        let listed = lists.iter().flat_map(listed).collect();
+        Mounts { listed, fstab: fstab(&text(&host.path("/etc/fstab"))).collect() }
     }
 
     /// Whether `path` is below a mount point that is on a pool. The root file system does not
     /// count: it is mounted before anything here could matter.
     pub(super) fn on_pool(&self, path: &Path) -> bool {
-        let above = self.points.iter().filter(|(point, _)| path.starts_with(point));
+        let listed = self.listed.iter().map(|point| (point, true));
+        // fstab last: of two at one place the last counts, and fstab wins.
+        let points = listed.chain(self.fstab.iter().map(|(point, zfs)| (point, *zfs)));
+        let above = points.filter(|(point, _)| path.starts_with(point));
         let nearest = above.max_by_key(|(point, _)| point.components().count());
-        nearest.is_some_and(|(point, zfs)| *zfs && point != Path::new("/"))
+        nearest.is_some_and(|(point, zfs)| zfs && point != Path::new("/"))
+    }
+
+    /// Whether fstab has something for this very mount point; if so, whether it is a file system of ZFS.
+    pub(super) fn in_fstab(&self, point: &Path) -> Option<bool> {
+        self.fstab.iter().find(|(there, _)| there == point).map(|(_, zfs)| *zfs)
     }
 }
 
@@ -48,18 +53,19 @@ fn fstab(text: &str) -> impl Iterator<Item = (PathBuf, bool)> {
     })
 }
 
-/// A line of `zfs list -H -o name,mountpoint,canmount,…`, as zed keeps it: fields end with tabs.
-fn zfs_list(text: &str) -> impl Iterator<Item = (PathBuf, bool)> {
-    text.lines().filter_map(|line| {
-        let mut fields = line.split('\t');
-        let (point, canmount) = (fields.nth(1)?, fields.next()?);
-        let mountable = point.starts_with('/') && canmount != "off";
-        mountable.then(|| (PathBuf::from(point), true))
+/// What may be mounted, also if it is not by a unit of ours: `org.openzfs.systemd:ignore` is no word
+/// about where files are.
+fn listed(list: &List) -> impl Iterator<Item = PathBuf> {
+    list.lines().filter_map(|(_, line)| {
+        let line = line.ok()?;
+        let (point, canmount) = (line.get(Column::Mountpoint)?, line.get(Column::Canmount)?);
+        (point.starts_with('/') && canmount != "off").then(|| PathBuf::from(point))
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::zfs_list::tests::of;
     use super::*;
 
     #[test]
@@ -82,10 +88,14 @@ mod tests {
             ("tank/var\t/var\ton\ton", "/dev/vda /var ext4", false),
             ("garbage", "garbage", false),
         ] {
-            let points = zfs_list(list).chain(fstab(table)).collect();
-            assert_eq!(Mounts { points }.on_pool(Path::new(VAR)), expected, "{list:?} {table:?}");
+            let listed = listed(&of("tank", list)).collect();
+            let mounts = Mounts { listed, fstab: fstab(table).collect() };
+            assert_eq!(mounts.on_pool(Path::new(VAR)), expected, "{list:?} {table:?}");
         }
-        let points = fstab("tank/x /a\\040b zfs").collect();
-        assert!(Mounts { points }.on_pool(Path::new("/a b/c")));
+        let fstab = fstab("tank/x /a\\040b zfs").collect();
+        let mounts = Mounts { listed: Vec::new(), fstab };
+        assert!(mounts.on_pool(Path::new("/a b/c")));
+        assert_eq!(mounts.in_fstab(Path::new("/a b/")), Some(true));
+        assert_eq!(mounts.in_fstab(Path::new("/a b/c")), None);
     }
 }

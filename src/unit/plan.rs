@@ -4,8 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+use super::datasets::{self, Unit};
+use super::installed;
 use super::mounts::Mounts;
+use super::name::{quoted, without_specifiers};
 use super::output::{Entry, Precedence, What};
+use super::problems::Problems;
+use super::zfs_list;
 use crate::config::{Loaded, Settings, WhenMissing};
 use crate::host::Host;
 
@@ -39,7 +44,11 @@ const DROP_IN_DIRECTORIES: [&str; 2] = ["/usr/lib/zfs-prefix/dropins", "/opt/zfs
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) entries: Vec<Entry>,
+    /// Of the datasets, after everything else: the boot has to have the modules first.
+    pub(super) units: Vec<Unit>,
     pub(super) warnings: Vec<String>,
+    /// What is wrong with the lists of datasets.
+    pub(super) problems: Problems,
     /// Static files that should be there and are not.
     pub(super) missing: Vec<&'static str>,
     pub(super) summary: String,
@@ -65,7 +74,8 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
     let Some(load_directory) = directory_of(host, LOAD) else {
         bail!("no {LOAD} in {}: install zfs-prefix again", UNIT_DIRECTORIES.join(" or "));
     };
-    let mounts = Mounts::read(host);
+    let lists = zfs_list::read(host, &mut plan.problems);
+    let mounts = Mounts::read(host, &lists);
     let settings = &loaded.settings;
     let store_on_pool = mounts.on_pool(Path::new(STORE));
     if store_on_pool {
@@ -106,6 +116,16 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
         plan.want(consumer, LOAD, load_directory);
     }
     plan.summary = format!("{LOAD} before the pool import; {}", intention(when_missing));
+    if !lists.is_empty() {
+        match installed::mount_generator(host) {
+            Some(path) => plan.summary += &format!("; datasets are left to {}", path.display()),
+            None => {
+                let zfs = installed::zfs(host, settings.zfs.userland);
+                plan.units = datasets::units(host, &lists, &mounts, &zfs, &mut plan.problems);
+                plan.summary += &format!("; {} units of datasets", plan.units.len());
+            }
+        }
+    }
     Ok(plan)
 }
 
@@ -197,18 +217,8 @@ fn drop_in(settings: &Settings, source: Option<&Path>) -> String {
     )
 }
 
-/// A path with its specifiers escaped (systemd.unit(5), "Specifiers").
 fn unit_path(path: &Path) -> String {
-    path.to_string_lossy().replace('%', "%%")
-}
-
-/// One word of a list (systemd.syntax(7), "Quoting").
-fn quoted(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&b);
-    if word.bytes().all(plain) {
-        return word.to_owned();
-    }
-    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+    without_specifiers(&path.to_string_lossy())
 }
 
 fn directory_of(host: &Host, unit: &str) -> Option<&'static str> {
@@ -228,28 +238,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_written_into_a_unit_so_that_systemd_reads_it_back() {
-        for (path, expected) in [
-            ("/home/core/gentoo", "/home/core/gentoo"),
-            ("/100%/x", "/100%%/x"),
-            ("/a b", "\"/a b\""),
-            ("/a\"b\\c", "\"/a\\\"b\\\\c\""),
-            ("/é'", "\"/é'\""),
-        ] {
-            assert_eq!(quoted(&unit_path(Path::new(path))), expected);
-        }
-    }
-
-    #[test]
     fn no_unit_is_made_to_require_one_that_is_not_installed() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host {
-            root: root.path().to_owned(),
-            kernel_release: "6.1.0".parse().unwrap(),
-            cmdline: String::new(),
-            container: false,
-            in_initrd: false,
-        };
+        let host = crate::unit::tests::host(root.path());
         let units = host.path(UNIT_DIRECTORIES[0]);
         std::fs::create_dir_all(&units).unwrap();
         std::fs::write(units.join(LOAD), "").unwrap();

@@ -1,0 +1,140 @@
+//! Names of units and values of settings, so that systemd reads back what was meant.
+
+use std::fmt::Write;
+
+/// UNIT_NAME_MAX, and the longest name of a file.
+pub(super) const LONGEST: usize = 255;
+
+/// Types of units (systemd.unit(5)).
+const TYPES: [&str; 11] = [
+    "service",
+    "socket",
+    "device",
+    "mount",
+    "automount",
+    "swap",
+    "target",
+    "path",
+    "timer",
+    "slice",
+    "scope",
+];
+
+/// `path` as part of a name (systemd.unit(5), "String Escaping for Inclusion in Unit Names"; the same
+/// as `systemd-escape --path`): there is no `/` in it, and no leading dot.
+pub(super) fn escape_path(path: &str) -> String {
+    let components: Vec<&str> = path.split('/').filter(|c| !c.is_empty()).collect();
+    let path = components.join("/");
+    if path.is_empty() {
+        return "-".to_owned();
+    }
+    let mut name = String::with_capacity(path.len() + 8);
+    for (at, byte) in path.bytes().enumerate() {
+        match byte {
+            b'/' => name.push('-'),
+            b'.' if at == 0 => name.push_str("\\x2e"),
+            b if b.is_ascii_alphanumeric() || b":_.".contains(&b) => name.push(char::from(b)),
+            // A String takes whatever is written into it.
+            b => drop(write!(name, "\\x{b:02x}")),
+        }
+    }
+    name
+}
+
+/// Whether `name` is that of a unit, in full. Its directory of links has one, too.
+pub(super) fn is_unit(name: &str) -> bool {
+    let Some((stem, kind)) = name.rsplit_once('.') else { return false };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b":_.\\@-".contains(&b);
+    !stem.is_empty()
+        && !stem.starts_with('@')
+        && TYPES.contains(&kind)
+        && name.bytes().all(plain)
+        && name.len() + ".requires".len() <= LONGEST
+}
+
+/// `text` with its specifiers escaped (systemd.unit(5), "Specifiers").
+pub(super) fn without_specifiers(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+/// One word of a list (systemd.syntax(7), "Quoting").
+pub(super) fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&b);
+    if word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// Whether a line can end in `text`: white space there is dropped, and a backslash takes the next
+/// line with it (systemd.syntax(7)).
+pub(super) fn can_end_a_line(text: &str) -> bool {
+    !text.ends_with(|c: char| c == '\\' || c.is_whitespace())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_written_into_a_unit_so_that_systemd_reads_it_back() {
+        for (path, expected) in [
+            ("/home/core/gentoo", "/home/core/gentoo"),
+            ("/100%/x", "/100%%/x"),
+            ("/a b", "\"/a b\""),
+            ("/a\"b\\c", "\"/a\\\"b\\\\c\""),
+            ("/é'", "\"/é'\""),
+        ] {
+            assert_eq!(quoted(&without_specifiers(path)), expected);
+        }
+    }
+
+    #[test]
+    fn a_path_is_escaped_as_systemd_escape_does_it() {
+        for path in [
+            "/",
+            "/tank",
+            "//tank//a/",
+            "/.x/.y",
+            "/a-b_c:d.e",
+            "/é ñ",
+            "/a\\b\"c'd%e$f@g+h~i",
+            "tank/x-y",
+        ] {
+            let output = std::process::Command::new("systemd-escape")
+                .args(["--path", "--", path])
+                .output()
+                .expect("systemd-escape");
+            let theirs = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(escape_path(path), theirs.trim_end_matches('\n'), "{path}");
+        }
+        assert!(!escape_path("/../../etc/passwd").contains('/'));
+    }
+
+    #[test]
+    fn what_could_lead_out_of_the_output_directory_is_no_unit() {
+        for good in
+            ["a.service", "local-fs.target", "-.mount", "a@b.service", "a@.service", "x\\x2d.mount"]
+        {
+            assert!(is_unit(good), "{good}");
+        }
+        let long = format!("{}.service", "x".repeat(240));
+        for bad in [
+            "",
+            ".service",
+            "a",
+            "a.",
+            "a.b",
+            "../a.service",
+            "a/b.service",
+            "..",
+            "@a.service",
+            "a%i.service",
+            "é.service",
+            "a b.service",
+            &long,
+        ] {
+            assert!(!is_unit(bad), "{bad}");
+        }
+    }
+}
