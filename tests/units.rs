@@ -173,7 +173,8 @@ fn var_on_a_pool_is_a_cycle_unless_the_generator_masks_the_drop_in() {
         let said = verify(&root, &BOOT);
         assert!(said.contains("ordering cycle") && said.contains("var.mount"), "{said}");
         fs::remove_dir_all(root.join("run/systemd/system")).unwrap();
-        let list = "tank/var\t/var\ton\ton\ton\ton\toff\ton\toff\tnone\t-\t-\t-\t-\t-\t-\t-\t-\n";
+        let list =
+            "tank/var\t/var\ton\ton\ton\ton\ton\toff\ton\toff\t-\tnone\t-\t-\t-\t-\t-\t-\t-\t-\n";
         write(&root, "etc/zfs/zfs-list.cache/tank", list);
         generate(&root, cmdline);
         assert_eq!(verify(&root, &BOOT), "", "{cmdline}");
@@ -228,6 +229,48 @@ fn where_the_system_has_none_our_openzfs_units_have_no_cycle_and_no_complaint() 
             root.join("etc/systemd/system/zfs-import.target.wants/zfs-import-cache.service");
         assert!(enabled.is_symlink(), "{name}: the preset enabled nothing");
         assert_eq!(verify(&root, &[&BOOT[..], &OTHERS].concat()), "", "{name}");
+    }
+}
+
+/// Datasets as zed lists them: /var, one with a key file below another one, and one that asks.
+const DATASETS: &str = "\
+tank\tnone\toff\ton\ton\ton\ton\toff\ton\toff\t-\tnone\t-\t-\t-\t-\t-\t-\t-\t-
+tank/asked\t/asked\tnoauto\ton\ton\ton\ton\toff\ton\toff\ttank/asked\tprompt\t-\t-\t-\t-\t-\t-\t-\t-
+tank/keys\t/keys of all\ton\ton\ton\ton\ton\toff\ton\toff\t-\tnone\t-\t-\t-\t-\t-\t-\toff\t-
+tank/safe\t/safe\ton\ton\ton\ton\ton\toff\ton\toff\ttank/safe\tfile:///keys of all/safe\t-\t-\t-\t-\t-\t-\t-\t-
+tank/var\t/var\ton\ton\ton\ton\ton\toff\ton\toff\t-\tnone\t-\t-\t-\t-\t-\t-\t-\t-
+";
+
+#[test]
+fn a_boot_that_mounts_datasets_by_our_units_has_no_cycle_and_whoever_needs_one_waits_for_it() {
+    for cmdline in ["quiet", "zfs_prefix.when_missing=block"] {
+        let dir = machine_without_openzfs();
+        let root = dir.path().join("root");
+        write(&root, "etc/zfs/zfs-list.cache/tank", DATASETS);
+        copy(Path::new("/bin/true"), &root.join("bin/sh"));
+        let service = "[Unit]\nDefaultDependencies=no\nRequiresMountsFor=/safe/data\n[Service]\nExecStart=/bin/sh\n";
+        write(&root, "etc/systemd/system/needs.service", service);
+        let wants = root.join("etc/systemd/system/multi-user.target.wants");
+        symlink("../needs.service", wants.join("needs.service")).unwrap();
+        generate(&root, cmdline);
+        let said = fs::read_to_string(root.join("dev/kmsg")).unwrap();
+        assert!(said.contains("6 units of datasets"), "{said}");
+        let units = [
+            "local-fs.target",
+            "needs.service",
+            "safe.mount",
+            "asked.mount",
+            "zfs-load-key@tank-asked.service",
+            "zfs-load-key@tank-safe.service",
+        ];
+        assert_eq!(verify(&root, &[&BOOT[..], &units].concat()), "", "{cmdline}");
+        // Turned round it is a cycle: so starting the one starts all of these, in their order.
+        let turned = "[Unit]\nBefore=zfs-load-key@tank-safe.service\n";
+        write(&root, "etc/systemd/system/needs.service.d/turned.conf", turned);
+        let said = verify(&root, &["needs.service"]);
+        let way =
+            ["needs.service", "safe.mount", "zfs-load-key@tank-safe.service", "ordering cycle"];
+        assert!(way.iter().all(|part| said.contains(part)), "{cmdline}: {said}");
     }
 }
 
