@@ -56,6 +56,7 @@ probe mounted zfs list -H -o name,mounted -t filesystem
 probe read cat /run/read /tank/file /tank/secret/file
 probe volume test -b /dev/zvol/tank/volume
 probe units systemctl is-active zfs-load zfs-import-expected zfs-import.target zfs-mount zfs-zed zfs-volumes.target zfs.target zfs-pools reads
+probe by-unit sh -c 'for u in tank-data.mount tank-secret.mount zfs-load-key@tank-secret.service; do systemctl is-active $u; systemctl show --value -p FragmentPath $u; done'
 probe page test -s /usr/share/man/man8/zpool.8
 probe pools zfs-prefix pools
 probe status zfs-prefix status
@@ -115,6 +116,10 @@ fn has_its_pool(seen: &Seen) {
     assert_eq!(seen.output("read"), format!("read\n{}\ntold", crate::scene::FILE), "{log}");
     assert_eq!(seen.status("volume"), 0, "the volume has no device node: {log}");
     assert_eq!(seen.output("units"), "active\n".repeat(9).trim_end(), "{log}");
+    // By the units that the generator made of the list, not by somebody else's.
+    let names = ["tank-data.mount", "tank-secret.mount", "zfs-load-key@tank-secret.service"];
+    let states = names.map(|name| format!("active\n/run/systemd/generator/{name}"));
+    assert_eq!(seen.output("by-unit"), states.join("\n"), "{log}");
     let version = seen.output("version");
     let said: Vec<_> = version.lines().filter_map(|l| l.strip_prefix("zfs-")).collect();
     assert_eq!(said.len(), 2, "{version}");
@@ -155,7 +160,8 @@ fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in
     let log = late.output("log");
     // Nothing was there when the boot needed it, and that is said; the boot came up all the same.
     assert_eq!(late.properties("load")["Result"], "exec-condition");
-    assert_eq!(late.failed(), ["reads.service", "zfs-pools.service"]);
+    let failed = ["tank.mount", "zfs-load-key@tank-secret.service", "zfs-pools.service"];
+    assert_eq!(late.failed(), failed, "and what needs these is not started");
     late.said(id::NOTHING_PUBLISHED, &scene.root.release);
     let build = late.properties("build");
     assert_eq!((&*build["Result"], &*build["ExecMainStatus"]), ("success", "0"), "{log}");
