@@ -24,6 +24,8 @@ impl World<'_> {
     }
 }
 
+/// Skips a unit where there is no module: with that OpenZFS's own would fail.
+const MODULE: &str = "ConditionPathIsDirectory=/sys/module/zfs\n";
 const NETWORK: &str = "network-online.target";
 
 /// Begins both commands: ends well unless the key is in the state that is given. A zfs(8) that fails, or
@@ -78,6 +80,10 @@ pub(super) fn mount(dataset: &Dataset<'_>, mount: &Mount<'_>, world: &World<'_>)
     list(&mut text, "BindsTo", key.as_deref());
     list(&mut text, "Requires", dataset.needs.requires.iter().copied());
     list(&mut text, "RequiresMountsFor", dataset.needs.paths.iter().map(String::as_str));
+    // Others fail, so that nobody starts without them; a failure of this one would be the boot's.
+    if mount.pulled == Pulled::ByLocalFs(Nofail::Off) {
+        text += MODULE;
+    }
     let options = mount.options.iter().flat_map(|option| [*option, ","]);
     let options: String = options.collect();
     text + &format!(
@@ -103,6 +109,8 @@ pub(super) fn key(dataset: &Dataset<'_>, location: &str, world: &World<'_>) -> S
     list(&mut text, "Requires", dataset.needs.requires.iter().copied());
     let paths = dataset.needs.paths.iter().chain(&file).map(String::as_str);
     list(&mut text, "RequiresMountsFor", paths);
+    // What is mounted with it fails then, for it has to be active; that says enough.
+    text += MODULE;
     let load = if scheme.is_empty() {
         // Three times: people mistype.
         "for try in 1 2 3; do systemd-ask-password --id=\"zfs:$$1\" \"Passphrase of $$1:\" | \
