@@ -123,7 +123,7 @@ impl<'a> Reader<'a, '_> {
             return None;
         }
         let location = self.line.get(Column::Keylocation).unwrap_or("none");
-        let known = location == "prompt" || location.contains("://");
+        let known = location == "prompt" || scheme(location).is_some();
         if root == self.line.name && !known {
             self.say(&format!("keylocation={location} is unknown; asking for the key"));
         }
@@ -237,12 +237,17 @@ impl<'a> Reader<'a, '_> {
             "on" => Some(true),
             "off" => Some(false),
             other => {
-                let property = format!("{column:?}").to_lowercase();
-                self.say(&format!("{property}={other}; mounted without that option"));
+                self.say(&format!("{}={other}; mounted without that option", column.property()));
                 None
             }
         }
     }
+}
+
+/// The scheme of the URI `location`, and what follows the two slashes.
+pub(super) fn scheme(location: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = location.split_once(':')?;
+    Some((scheme, rest.strip_prefix("//")?))
 }
 
 /// `path` as a word of RequiresMountsFor=.

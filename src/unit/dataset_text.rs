@@ -1,6 +1,5 @@
 //! The text of the units of a dataset.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -13,14 +12,15 @@ pub(super) struct World<'w> {
     /// How units call zfs(8).
     pub(super) zfs: &'w Path,
     /// Pools that are there already.
-    pub(super) imported: &'w BTreeSet<String>,
+    pub(super) imported: &'w [String],
 }
 
 impl World<'_> {
     /// What makes the pool of `dataset` available, if it is not.
     fn import(&self, dataset: &Dataset<'_>) -> Option<&'static str> {
         let pool = dataset.name.split('/').next().unwrap_or_default();
-        (!self.imported.contains(pool)).then_some("zfs-import.target")
+        let here = self.imported.iter().any(|imported| imported == pool);
+        (!here).then_some("zfs-import.target")
     }
 }
 
@@ -97,7 +97,7 @@ pub(super) fn mount(dataset: &Dataset<'_>, mount: &Mount<'_>, world: &World<'_>)
 pub(super) fn key(dataset: &Dataset<'_>, location: &str, world: &World<'_>) -> String {
     let name = without_specifiers(dataset.name);
     let import = world.import(dataset);
-    let (scheme, rest) = location.split_once("://").unwrap_or_default();
+    let (scheme, rest) = dataset::scheme(location).unwrap_or_default();
     let network = matches!(scheme, "http" | "https").then_some(NETWORK);
     let file = (scheme == "file").then(|| dataset::path(rest));
     let mut text = head(dataset.list);

@@ -1,8 +1,6 @@
 //! The units that zfs-mount-generator(8) would write, on a system where it cannot run at boot.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::collections::btree_map::Entry as Place;
 use std::path::{Path, PathBuf};
 
 use super::dataset::{self, Dataset, Mount, Nofail, Pulled};
@@ -43,32 +41,29 @@ pub(super) fn units(
 ) -> Vec<Unit> {
     let imported = imported(host);
     let world = World { zfs, imported: &imported };
-    let mut keys = BTreeMap::new();
-    let mut places: BTreeMap<String, Vec<(Dataset<'_>, Mount<'_>)>> = BTreeMap::new();
-    for mut dataset in datasets(lists, problems) {
-        key(&dataset, &world, &mut keys, problems);
-        let Some(mount) = dataset.mount.take() else { continue };
-        if let Some(zfs) = mounts.in_fstab(Path::new(&mount.point)) {
-            // With ZFS there, it is this dataset in all likelihood, and somebody who prefers fstab.
-            if !zfs {
-                let (place, name, point) = (&dataset.place, dataset.name, &mount.point);
-                problems.add(format!("{place}: {name:?}: not at {point}, which /etc/fstab has"));
+    let datasets = datasets(lists, problems);
+    let mut units = Vec::new();
+    for (name, claims) in &claims(&datasets, mounts, problems) {
+        let Some(first) = claims.first().and_then(|at| datasets.get(*at)) else { continue };
+        match first.key.filter(|(root, _)| name.ends_with(SERVICE) && *root == first.name) {
+            Some((_, location)) => {
+                units.push(Unit::new(name, text::key(first, location, &world), Vec::new()));
             }
-            continue;
-        }
-        places.entry(text::mount_unit(&mount.point)).or_default().push((dataset, mount));
-    }
-    let mut units: Vec<Unit> = keys.into_values().collect();
-    for (unit, candidates) in &places {
-        if let Some((dataset, mount)) = chosen(candidates, problems) {
-            let text = text::mount(dataset, mount, &world);
-            units.push(Unit::new(unit, text, links(unit, mount)));
+            None => {
+                let claims = claims.iter().filter_map(|at| datasets.get(*at));
+                let Some((dataset, mount)) = chosen(claims, problems) else { continue };
+                let text = text::mount(dataset, mount, &world);
+                units.push(Unit::new(name, text, links(name, mount)));
+            }
         }
     }
     units
 }
 
-fn imported(host: &Host) -> BTreeSet<String> {
+/// The end of the names of units that load keys.
+const SERVICE: &str = ".service";
+
+fn imported(host: &Host) -> Vec<String> {
     let pools = std::fs::read_dir(host.path(POOLS)).into_iter().flatten().flatten();
     let pools = pools.filter(|pool| pool.file_type().is_ok_and(|kind| kind.is_dir()));
     pools.filter_map(|pool| pool.file_name().into_string().ok()).collect()
@@ -88,40 +83,51 @@ fn datasets<'a>(lists: &'a [List], problems: &mut Problems) -> Vec<Dataset<'a>> 
     datasets
 }
 
-/// Adds the unit that loads the key of `dataset`, if that is an encryption root.
-fn key(
-    dataset: &Dataset<'_>,
-    world: &World<'_>,
-    keys: &mut BTreeMap<String, Unit>,
+/// The name of each unit, and which of `datasets` claim it.
+fn claims(
+    datasets: &[Dataset<'_>],
+    mounts: &Mounts,
     problems: &mut Problems,
-) {
-    let Some((_, location)) = dataset.key.filter(|(root, _)| *root == dataset.name) else { return };
-    match keys.entry(text::key_unit(dataset.name)) {
-        Place::Vacant(place) => {
-            let unit = Unit::new(place.key(), text::key(dataset, location, world), Vec::new());
-            place.insert(unit);
+) -> BTreeMap<String, Vec<usize>> {
+    let mut claims: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (at, dataset) in datasets.iter().enumerate() {
+        let name = dataset.name;
+        if dataset.key.is_some_and(|(root, _)| root == name) {
+            claims.entry(text::key_unit(name)).or_default().push(at);
         }
-        Place::Occupied(_) => {
-            problems.add(format!("{}: {:?} is there already", dataset.place, dataset.name));
+        let Some(mount) = &dataset.mount else { continue };
+        match mounts.in_fstab(Path::new(&mount.point)) {
+            None => claims.entry(text::mount_unit(&mount.point)).or_default().push(at),
+            // In all likelihood it is this dataset, and somebody who prefers fstab.
+            Some(true) => {}
+            Some(false) => {
+                let (place, point) = (&dataset.place, &mount.point);
+                problems.add(format!("{place}: {name:?}: not at {point}, which /etc/fstab has"));
+            }
         }
     }
+    claims
 }
 
 /// Who is mounted, of those with the same mount point: the first with `canmount=on`; one with
 /// `noauto` only where there is no other (they are the boot environments of one system).
 fn chosen<'c, 'a>(
-    candidates: &'c [(Dataset<'a>, Mount<'a>)],
+    claims: impl Iterator<Item = &'c Dataset<'a>>,
     problems: &mut Problems,
-) -> Option<&'c (Dataset<'a>, Mount<'a>)> {
-    let mut on = candidates.iter().filter(|(_, mount)| !mount.noauto);
-    let Some(first) = on.next() else {
-        return candidates.first().filter(|_| candidates.len() == 1);
-    };
-    for (dataset, mount) in on {
-        let (place, name, point) = (&dataset.place, dataset.name, &mount.point);
-        problems.add(format!("{place}: {name:?}: {point} is that of {:?} already", first.0.name));
+) -> Option<(&'c Dataset<'a>, &'c Mount<'a>)> {
+    let (mut on, mut noauto, mut others) = (None, None, 0);
+    for dataset in claims {
+        let Some(mount) = &dataset.mount else { continue };
+        match on {
+            _ if mount.noauto => (noauto, others) = (Some((dataset, mount)), others + 1),
+            None => on = Some((dataset, mount)),
+            Some((first, _)) => problems.add(format!(
+                "{}: {:?}: {} is that of {:?} already",
+                dataset.place, dataset.name, mount.point, first.name
+            )),
+        }
     }
-    Some(first)
+    on.or(noauto.filter(|_| others == 1))
 }
 
 /// The links to `unit` in the directories of those that pull it in.

@@ -16,7 +16,7 @@ pub(super) const DIRECTORY: &str = "/etc/zfs/zfs-list.cache";
 const LARGEST: u64 = 8 << 20;
 
 /// A column of a list, in the order of the man page ("Properties").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Column {
     Name,
     Mountpoint,
@@ -38,6 +38,22 @@ pub(super) enum Column {
     RequiredBy,
     Nofail,
     Ignore,
+}
+
+impl Column {
+    /// The native property that is in it, of those that are a mount option.
+    pub(super) fn property(self) -> &'static str {
+        match self {
+            Column::Atime => "atime",
+            Column::Relatime => "relatime",
+            Column::Devices => "devices",
+            Column::Exec => "exec",
+            Column::Readonly => "readonly",
+            Column::Setuid => "setuid",
+            Column::Nbmand => "nbmand",
+            _ => "another property",
+        }
+    }
 }
 
 /// Columns that each list has had; later releases added the others.
@@ -110,7 +126,7 @@ pub(super) fn read(host: &Host, problems: &mut Problems) -> Vec<List> {
         }
     };
     let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
-    names.sort();
+    names.sort_unstable();
     let mut left = LARGEST;
     let mut lists = Vec::new();
     for name in names.iter().map(|name| name.to_string_lossy()) {
