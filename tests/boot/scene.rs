@@ -37,7 +37,7 @@ probe targets systemctl is-active sysinit.target local-fs.target basic.target mu
 probe cycles journalctl -b -q -o cat -g 'ordering cycle'
 probe load systemctl show zfs-load.service -p ActiveState,Result,ExecMainStatus,ExecCondition
 probe said journalctl -b -q -o json -t zfs-load -u zfs-load.service
-probe failed systemctl --failed --plain --no-legend
+probe failed systemctl --failed --plain --no-legend --full
 probe modules sed -nE 's/^(zfs|spl) .*/\1/p' /proc/modules
 probe active readlink /run/zfs-prefix/active
 probe pool zpool list -H -o name,health
