@@ -2,9 +2,11 @@
 //!
 //! Source: zfs-mount-generator(8), and what that of OpenZFS 2.3.2 was seen to write.
 
+use std::fmt::Arguments;
+
 use super::name;
 use super::problems::Problems;
-use super::zfs_list::{Column, Line, List};
+use super::zfs_list::{Column, Line, List, Place};
 use crate::config::is_pool_name;
 
 /// What both units of a dataset wait for.
@@ -53,7 +55,7 @@ pub(super) struct Mount<'a> {
 pub(super) struct Dataset<'a> {
     pub(super) name: &'a str,
     /// File and line, for messages.
-    pub(super) place: String,
+    pub(super) place: Place<'a>,
     /// The file.
     pub(super) list: &'a str,
     pub(super) needs: Needs<'a>,
@@ -74,7 +76,7 @@ const OPTIONS: [(Column, &str, &str); 5] = [
 /// A line, and where its faults are said.
 struct Reader<'a, 'p> {
     line: &'p Line<'a>,
-    place: &'p str,
+    place: Place<'a>,
     problems: &'p mut Problems,
 }
 
@@ -86,12 +88,14 @@ pub(super) fn read<'a>(
     problems: &mut Problems,
 ) -> Option<Dataset<'a>> {
     let place = list.place(number);
-    let mut reader = Reader { line, place: &place, problems };
+    let mut reader = Reader { line, place, problems };
     if !is_dataset_name(line.name) {
-        return reader.refuse("no name of a dataset");
+        return reader.refuse(format_args!("no name of a dataset"));
     }
     if !line.is_whole() {
-        return reader.refuse("columns are missing (`zfs list -H -o` of zfs-mount-generator(8))");
+        return reader.refuse(format_args!(
+            "columns are missing (`zfs list -H -o` of zfs-mount-generator(8))"
+        ));
     }
     let key = reader.key();
     let mount = reader.mount();
@@ -107,25 +111,25 @@ pub(super) fn read<'a>(
 }
 
 impl<'a> Reader<'a, '_> {
-    fn say(&mut self, what: &str) {
-        self.problems.add(format!("{}: {:?}: {what}", self.place, self.line.name));
+    fn say(&mut self, what: Arguments<'_>) {
+        self.problems.add(format_args!("{}: {:?}: {what}", self.place, self.line.name));
     }
 
-    fn refuse<T>(&mut self, what: &str) -> Option<T> {
-        self.say(&format!("{what}; left out"));
+    fn refuse<T>(&mut self, what: Arguments<'_>) -> Option<T> {
+        self.say(format_args!("{what}; left out"));
         None
     }
 
     fn key(&mut self) -> Option<(&'a str, &'a str)> {
         let root = self.line.get(Column::Encroot).filter(|root| *root != "none")?;
         if !is_dataset_name(root) {
-            self.say(&format!("{root:?} is no name of an encryption root; without a key"));
+            self.say(format_args!("{root:?} is no name of an encryption root; without a key"));
             return None;
         }
         let location = self.line.get(Column::Keylocation).unwrap_or("none");
         let known = location == "prompt" || scheme(location).is_some();
         if root == self.line.name && !known {
-            self.say(&format!("keylocation={location} is unknown; asking for the key"));
+            self.say(format_args!("keylocation={location} is unknown; asking for the key"));
         }
         Some((root, location))
     }
@@ -138,12 +142,12 @@ impl<'a> Reader<'a, '_> {
             Some("on") => false,
             Some("noauto") => true,
             Some("off") => return None,
-            other => return self.refuse(&format!("canmount={}", other.unwrap_or("-"))),
+            other => return self.refuse(format_args!("canmount={}", other.unwrap_or("-"))),
         };
         match self.line.get(Column::Ignore) {
             None | Some("off") => {}
             Some("on") => return None,
-            Some(other) => return self.refuse(&format!("org.openzfs.systemd:ignore={other}")),
+            Some(other) => return self.refuse(format_args!("org.openzfs.systemd:ignore={other}")),
         }
         let point = self.point()?;
         let pulled = self.pulled(noauto);
@@ -161,14 +165,14 @@ impl<'a> Reader<'a, '_> {
         let point = self.line.get(Column::Mountpoint).unwrap_or("-");
         let names: Vec<&str> = point.split('/').filter(|c| !c.is_empty()).collect();
         if !point.starts_with('/') || names.iter().any(|name| matches!(*name, "." | "..")) {
-            return self.refuse(&format!("mountpoint={point} is no absolute path"));
+            return self.refuse(format_args!("mountpoint={point} is no absolute path"));
         }
         let simple = format!("/{}", names.join("/"));
         if !name::can_end_a_line(&simple) {
-            return self.refuse(&format!("mountpoint={point:?} cannot be written into a unit"));
+            return self.refuse(format_args!("mountpoint={point:?} cannot be written into a unit"));
         }
         if name::escape_path(&simple).len() + ".mount".len() > name::LONGEST {
-            return self.refuse("the name of its mount unit would be too long");
+            return self.refuse(format_args!("the name of its mount unit would be too long"));
         }
         Some(simple)
     }
@@ -184,7 +188,7 @@ impl<'a> Reader<'a, '_> {
             Some("on") => Nofail::On,
             Some("off") => Nofail::Off,
             Some(other) => {
-                self.say(&format!("org.openzfs.systemd:nofail={other}; as if it were not set"));
+                self.say(format_args!("org.openzfs.systemd:nofail={other}; as if it were not set"));
                 Nofail::Unset
             }
         };
@@ -203,7 +207,8 @@ impl<'a> Reader<'a, '_> {
     fn units(&mut self, column: Column) -> Option<Vec<&'a str>> {
         let words = self.line.get(column)?.split_ascii_whitespace();
         let (good, bad): (Vec<_>, Vec<_>) = words.partition(|word| name::is_unit(word));
-        bad.iter().for_each(|word| self.say(&format!("{word:?} is no name of a unit; left out")));
+        bad.iter()
+            .for_each(|word| self.say(format_args!("{word:?} is no name of a unit; left out")));
         Some(good)
     }
 
@@ -211,7 +216,8 @@ impl<'a> Reader<'a, '_> {
         let words = self.line.get(Column::RequiresMountsFor).unwrap_or_default();
         let words = words.split_ascii_whitespace();
         let (good, bad): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with('/'));
-        bad.iter().for_each(|word| self.say(&format!("{word:?} is no absolute path; left out")));
+        bad.iter()
+            .for_each(|word| self.say(format_args!("{word:?} is no absolute path; left out")));
         good.into_iter().map(path).collect()
     }
 
@@ -237,7 +243,10 @@ impl<'a> Reader<'a, '_> {
             "on" => Some(true),
             "off" => Some(false),
             other => {
-                self.say(&format!("{}={other}; mounted without that option", column.property()));
+                self.say(format_args!(
+                    "{}={other}; mounted without that option",
+                    column.property()
+                ));
                 None
             }
         }

@@ -76,7 +76,7 @@ fn datasets<'a>(lists: &'a [List], problems: &mut Problems) -> Vec<Dataset<'a>> 
         for (number, line) in list.lines() {
             match line {
                 Ok(line) => datasets.extend(dataset::read(list, number, &line, problems)),
-                Err(why) => problems.add(format!("{}: the line {why}", list.place(number))),
+                Err(why) => problems.add(format_args!("{}: the line {why}", list.place(number))),
             }
         }
     }
@@ -102,7 +102,8 @@ fn claims(
             Some(true) => {}
             Some(false) => {
                 let (place, point) = (&dataset.place, &mount.point);
-                problems.add(format!("{place}: {name:?}: not at {point}, which /etc/fstab has"));
+                problems
+                    .add(format_args!("{place}: {name:?}: not at {point}, which /etc/fstab has"));
             }
         }
     }
@@ -121,7 +122,7 @@ fn chosen<'c, 'a>(
         match on {
             _ if mount.noauto => (noauto, others) = (Some((dataset, mount)), others + 1),
             None => on = Some((dataset, mount)),
-            Some((first, _)) => problems.add(format!(
+            Some((first, _)) => problems.add(format_args!(
                 "{}: {:?}: {} is that of {:?} already",
                 dataset.place, dataset.name, mount.point, first.name
             )),

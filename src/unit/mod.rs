@@ -108,7 +108,7 @@ fn datasets(units: &[datasets::Unit], to: &Directories, problems: &mut Problems)
         // A link to nothing would fail those that require it.
         let mut entries = std::iter::once(&unit.file).chain(&unit.links);
         if let Err(e) = entries.try_for_each(|entry| output::write(to, entry)) {
-            problems.add(format!("{e:#}"));
+            problems.add(format_args!("{e:#}"));
             unwritten += 1;
         }
     }

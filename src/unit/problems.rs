@@ -1,5 +1,7 @@
 //! What is wrong with files that somebody else keeps, for the kernel log.
 
+use std::fmt::Arguments;
+
 /// So many are said in full: the log of a boot has better uses than a thousand lines of one file.
 const MOST: usize = 20;
 
@@ -11,9 +13,10 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    pub(super) fn add(&mut self, line: String) {
+    /// Adds one; put into words only if it is one of those that are said.
+    pub(super) fn add(&mut self, line: Arguments<'_>) {
         match self.lines.len() < MOST {
-            true => self.lines.push(line),
+            true => self.lines.push(line.to_string()),
             false => self.more += 1,
         }
     }
@@ -34,7 +37,7 @@ mod tests {
     #[test]
     fn a_thousand_problems_are_a_few_lines_and_a_number() {
         let mut problems = Problems::default();
-        (0..1000).for_each(|n| problems.add(n.to_string()));
+        (0..1000).for_each(|n| problems.add(format_args!("{n}")));
         let lines = problems.into_lines();
         assert_eq!(lines.len(), MOST + 1);
         assert_eq!(lines.last().unwrap(), "980 more of this kind");

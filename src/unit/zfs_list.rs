@@ -1,6 +1,7 @@
 //! The lists that zfs-mount-generator(8) describes: `zfs list -H` of the datasets of a pool, kept in
 //! /etc by zed(8) because the pools are not there when generators run.
 
+use std::fmt::{Display, Formatter};
 use std::io::Read;
 use std::path::Path;
 
@@ -110,8 +111,21 @@ impl List {
     }
 
     /// A place in it, for messages.
-    pub(super) fn place(&self, line: usize) -> String {
-        format!("{DIRECTORY}/{}:{line}", self.name)
+    pub(super) fn place(&self, line: usize) -> Place<'_> {
+        Place { list: &self.name, line }
+    }
+}
+
+/// A line of a list; not put into words before somebody reads them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    list: &'a str,
+    line: usize,
+}
+
+impl Display for Place<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{DIRECTORY}/{}:{}", self.list, self.line)
     }
 }
 
@@ -121,7 +135,7 @@ pub(super) fn read(host: &Host, problems: &mut Problems) -> Vec<List> {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
         Err(e) => {
-            problems.add(format!("{DIRECTORY}: cannot be read: {e}"));
+            problems.add(format_args!("{DIRECTORY}: cannot be read: {e}"));
             return Vec::new();
         }
     };
@@ -135,7 +149,7 @@ pub(super) fn read(host: &Host, problems: &mut Problems) -> Vec<List> {
             continue;
         }
         if !is_pool_name(&name) {
-            problems.add(format!("{DIRECTORY}/{name}: no name of a pool, not read"));
+            problems.add(format_args!("{DIRECTORY}/{name}: no name of a pool, not read"));
             continue;
         }
         match list(&host.path(DIRECTORY).join(&*name), left) {
@@ -143,7 +157,7 @@ pub(super) fn read(host: &Host, problems: &mut Problems) -> Vec<List> {
                 left -= bytes.len() as u64;
                 lists.push(List { name: name.into_owned(), bytes });
             }
-            Err(why) => problems.add(format!("{DIRECTORY}/{name}: not read: {why}")),
+            Err(why) => problems.add(format_args!("{DIRECTORY}/{name}: not read: {why}")),
         }
     }
     lists
@@ -188,7 +202,7 @@ pub(super) mod tests {
         let line = read[2].1.as_ref().unwrap();
         assert_eq!((line.get(Column::Mountpoint), line.get(Column::Canmount)), (None, None));
         assert!(read[3].1.as_ref().unwrap_err().contains("UTF-8"));
-        assert_eq!(list.place(3), "/etc/zfs/zfs-list.cache/tank:3");
+        assert_eq!(list.place(3).to_string(), "/etc/zfs/zfs-list.cache/tank:3");
     }
 
     #[test]
