@@ -20,6 +20,13 @@ const NETWORK: &str = "[Match]\nType=ether\n\
 /// A service of the operator's.
 const READS: &str = "[Unit]\nRequiresMountsFor=/tank/data\n[Service]\nType=oneshot\n\
     RemainAfterExit=yes\nExecStart=/bin/sh -c 'cat /tank/data/file > /run/read'\n";
+/// Who sits at the console and types the passphrase, whenever systemd asks for that of tank/asked
+/// (the protocol of the password agents: an answer is `+` and the words, which this program sends).
+const TYPES: &str = "[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\
+    [Service]\nExecStart=/bin/sh -c 'while sleep .2; do for ask in /run/systemd/ask-password/ask.*; do \
+    grep -qx Id=zfs:tank/asked $ask 2>/dev/null || continue; \
+    printf \"open sesame\" | /usr/lib/systemd/systemd-reply-password 1 $(sed -n s/^Socket=//p $ask) && \
+    echo typed >> /run/typed; done; done'\n";
 
 /// What another system left in the pool.
 const MAKE: &str = "
@@ -27,8 +34,13 @@ mkdir -p /etc/zfs/zfs-list.cache && touch /etc/zfs/zfs-list.cache/tank
 probe make sh -ec 'zfs create tank/data && echo read > /tank/data/file
     zfs create -o encryption=on -o keyformat=raw -o keylocation=file:///etc/key tank/secret
     echo told > /tank/secret/file
+    echo open sesame | zfs create -o encryption=on -o keyformat=passphrase tank/asked
+    echo opened > /tank/asked/file
     zfs create -V 16M tank/volume'
-for i in $(seq 100); do grep -q tank/secret /etc/zfs/zfs-list.cache/tank && break; sleep .3; done
+for i in $(seq 100); do
+    grep -q tank/secret /etc/zfs/zfs-list.cache/tank && grep -q tank/asked /etc/zfs/zfs-list.cache/tank && break
+    sleep .3
+done
 probe list base64 /etc/zfs/zfs-list.cache/tank
 sync
 ";
@@ -53,10 +65,11 @@ probe health zpool list -H -o name,health
 probe version zfs version
 probe zpool sh -c 'readlink -f $(command -v zpool)'
 probe mounted zfs list -H -o name,mounted -t filesystem
-probe read cat /run/read /tank/file /tank/secret/file
+probe read cat /run/read /tank/file /tank/secret/file /tank/asked/file
+probe typed cat /run/typed
 probe volume test -b /dev/zvol/tank/volume
 probe units systemctl is-active zfs-load zfs-import-expected zfs-import.target zfs-mount zfs-zed zfs-volumes.target zfs.target zfs-pools reads
-probe by-unit sh -c 'for u in tank-data.mount tank-secret.mount zfs-load-key@tank-secret.service; do systemctl is-active $u; systemctl show --value -p FragmentPath $u; done'
+probe by-unit sh -c 'for u in tank-data.mount tank-secret.mount zfs-load-key@tank-secret.service tank-asked.mount zfs-load-key@tank-asked.service; do systemctl is-active $u; systemctl show --value -p FragmentPath $u; done'
 probe page test -s /usr/share/man/man8/zpool.8
 probe pools zfs-prefix pools
 probe status zfs-prefix status
@@ -75,12 +88,14 @@ fn system(scene: &Scene) -> (PathBuf, State) {
 
     let state = State::fresh(&bare, &scene.work().join("nothing")).unwrap();
     state.write("/etc/systemd/system/reads.service", READS).unwrap();
+    state.write("/etc/systemd/system/types.service", TYPES).unwrap();
     state.write("/etc/key", [7; 32]).unwrap();
     state.write("/etc/systemd/network/10-lab.network", NETWORK).unwrap();
     for (by, unit) in [
         ("multi-user.target", "/usr/lib/systemd/system/systemd-networkd.service"),
         ("network-online.target", "/usr/lib/systemd/system/systemd-networkd-wait-online.service"),
         ("multi-user.target", "/etc/systemd/system/reads.service"),
+        ("sysinit.target", "/etc/systemd/system/types.service"),
     ] {
         let wants = state.path(&format!("/etc/systemd/system/{by}.wants"));
         fs::create_dir_all(&wants).unwrap();
@@ -112,12 +127,23 @@ fn has_its_pool(seen: &Seen) {
     let log = seen.output("log");
     assert_eq!(seen.output("failed-late"), "", "{log}");
     assert_eq!(seen.output("health"), "tank\tONLINE", "{log}");
-    assert_eq!(seen.output("mounted"), "tank\tyes\ntank/data\tyes\ntank/secret\tyes", "{log}");
-    assert_eq!(seen.output("read"), format!("read\n{}\ntold", crate::scene::FILE), "{log}");
+    assert_eq!(
+        seen.output("mounted"),
+        "tank\tyes\ntank/asked\tyes\ntank/data\tyes\ntank/secret\tyes",
+        "{log}"
+    );
+    assert_eq!(seen.output("read"), format!("read\n{}\ntold\nopened", crate::scene::FILE), "{log}");
+    assert_eq!(seen.output("typed"), "typed", "asked once, by this boot: {log}");
     assert_eq!(seen.status("volume"), 0, "the volume has no device node: {log}");
     assert_eq!(seen.output("units"), "active\n".repeat(9).trim_end(), "{log}");
     // By the units that the generator made of the list, not by somebody else's.
-    let names = ["tank-data.mount", "tank-secret.mount", "zfs-load-key@tank-secret.service"];
+    let names = [
+        "tank-data.mount",
+        "tank-secret.mount",
+        "zfs-load-key@tank-secret.service",
+        "tank-asked.mount",
+        "zfs-load-key@tank-asked.service",
+    ];
     let states = names.map(|name| format!("active\n/run/systemd/generator/{name}"));
     assert_eq!(seen.output("by-unit"), states.join("\n"), "{log}");
     let version = seen.output("version");

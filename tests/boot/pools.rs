@@ -62,6 +62,8 @@ D=/dev/disk/by-id/virtio-d
 probe mirror zpool create -O mountpoint=none m mirror ${D}1 ${D}2
 probe stripe zpool create -O mountpoint=none s ${D}3 ${D}4
 probe single zpool create -O mountpoint=none e ${D}5
+probe faulted zpool create -O mountpoint=none f mirror ${D}6 ${D}7
+probe offline zpool offline -f f ${D}6
 dd if=/dev/urandom of=/etc/zfs/key bs=32 count=1 status=none
 probe secret zfs create -o encryption=on -o keyformat=raw -o keylocation=file:///etc/zfs/key -o mountpoint=/secret e/secret
 rm /etc/zfs-prefix/config.toml
@@ -71,7 +73,7 @@ sync
 #[test]
 fn a_named_pool_is_imported_without_a_cache_file_and_missing_disks_and_keys_are_told() {
     let scene = Scene::get();
-    let (_dir, disks) = disks(5);
+    let (_dir, disks) = disks(7);
     let state = scene.state();
     fs::remove_file(state.path(CACHE)).unwrap();
     state.write(CONFIG, "pools.expected = [\"tank\"]\n").unwrap();
@@ -95,10 +97,10 @@ probe cache base64 -w0 {CACHE}
         seen.output("order").split_whitespace().map(|t| t.parse().unwrap()).collect();
     assert!(times.len() == 3 && times.is_sorted() && times[0] > 0, "not early: {times:?}");
     assert_ne!(seen.output("cache"), "", "OpenZFS writes the cache file");
-    for made in ["mirror", "stripe", "single", "secret"] {
+    for made in ["mirror", "stripe", "single", "faulted", "offline", "secret"] {
         assert_eq!(seen.status(made), 0, "{made}: {}", seen.output(made));
     }
-    let some = [disks[0].clone(), disks[2].clone(), disks[4].clone()];
+    let some = [0, 2, 4, 5, 6].map(|n| disks[n].clone());
     let script = format!("{ASKED}{MISSING}");
     let name = "missing-disks";
     missing(&scene.boot_with(&With { name, disks: &some, script: &script, kept: false, ..boot }));
@@ -123,15 +125,16 @@ echo o > /proc/sysrq-trigger
 sleep 60
 "#;
 
-/// A disk of the stripe and one of the mirror are gone, and no key is loaded.
+/// A disk of the stripe and one of the mirror are gone, one of another mirror is faulted, and no key is
+/// loaded.
 fn missing(seen: &Seen) {
-    assert_eq!(seen.output("pool"), "e\tONLINE\nm\tDEGRADED\ntank\tONLINE");
+    assert_eq!(seen.output("pool"), "e\tONLINE\nf\tDEGRADED\nm\tDEGRADED\ntank\tONLINE");
     assert_eq!(seen.output("file"), FILE);
     failed(seen);
     assert_eq!(seen.failed(), ["zfs-pools.service"]);
     let check = said(seen, "check");
     let pools: Vec<_> = check.keys().map(String::as_str).collect();
-    assert_eq!(pools, ["e", "m", "s"], "{check:#?}");
+    assert_eq!(pools, ["e", "f", "m", "s"], "{check:#?}");
     let attach = "attach them, then: zpool import s";
     told(
         &check,
@@ -141,6 +144,8 @@ fn missing(seen: &Seen) {
     );
     let was = "(was /dev/disk/by-id/virtio-d2-part1)";
     told(&check, "m", id::POOL_IMPAIRED, &["pool m DEGRADED: ", "UNAVAIL", was, "zpool status m"]);
+    let faulted = ["pool f DEGRADED: ", "virtio-d6 FAULTED", "zpool status f"];
+    told(&check, "f", id::POOL_IMPAIRED, &faulted);
     let key = "not loaded: e/secret (key: file:///etc/zfs/key)";
     told(&check, "e", id::POOL_LOCKED, &["pool e ONLINE: ", key, "zfs load-key e/secret"]);
     // Why there is a memory: OpenZFS finds nothing wrong with its import.
