@@ -79,7 +79,8 @@ impl Fleet {
 }
 
 /// Name, how the package is made in DIR/p/NAME, and what the reason has to say. BINPKG is
-/// guest/binpkg.sh; VDB and MODULES are in the merged tree that it makes packages of.
+/// guest/binpkg.sh; VDB and MODULES are in the merged tree that it makes packages of; OF_KMOD has sed
+/// change the package of the modules only: DIR/binpkgs has that of the programs too.
 const REFUSED: [(&str, &str, &[&str]); 11] = [
     ("unsigned", "BINPKG quickpkg DIR/p/unsigned", &["appears unsigned"]),
     (
@@ -99,24 +100,24 @@ const REFUSED: [(&str, &str, &[&str]); 11] = [
     (
         "flipped",
         // The index agrees with it: only the signature does not.
-        "cp -a DIR/binpkgs DIR/p/flipped && cd DIR/p/flipped && f=$(find . -name '*.gpkg.tar') && \
+        "cp -a DIR/binpkgs DIR/p/flipped && cd DIR/p/flipped && f=$(find . -name 'zfs-kmod-*.gpkg.tar') && \
          printf '\\377' | dd of=$f bs=1 seek=$(($(stat -c %s $f) / 2)) conv=notrunc status=none && \
-         rm -f Packages.gz && sed -i -E \"s/^MD5: .*/MD5: $(md5sum < $f | cut -d' ' -f1)/; \
-         s/^SHA1: .*/SHA1: $(sha1sum < $f | cut -d' ' -f1)/\" Packages",
+         rm -f Packages.gz && sed -i -E \"OF_KMOD s/^MD5: .*/MD5: $(md5sum < $f | cut -d' ' -f1)/; \
+         s/^SHA1: .*/SHA1: $(sha1sum < $f | cut -d' ' -f1)/ }\" Packages",
         &["BAD signature"],
     ),
     (
         "truncated",
         // The index agrees with this one too. What Portage then says is not made for people.
-        "cp -a DIR/binpkgs DIR/p/truncated && cd DIR/p/truncated && f=$(find . -name '*.gpkg.tar') && \
+        "cp -a DIR/binpkgs DIR/p/truncated && cd DIR/p/truncated && f=$(find . -name 'zfs-kmod-*.gpkg.tar') && \
          truncate -s 100000 $f && \
-         rm -f Packages.gz && sed -i -E \"s/^SIZE: .*/SIZE: 100000/; s/^MD5: .*/MD5: $(md5sum < $f | cut -d' ' -f1)/; \
+         rm -f Packages.gz && sed -i -E \"OF_KMOD s/^SIZE: .*/SIZE: 100000/; s/^MD5: .*/MD5: $(md5sum < $f | cut -d' ' -f1)/; \
          s/^SHA1: .*/SHA1: $(sha1sum < $f | cut -d' ' -f1)/\" Packages",
         &["nothing is compiled in its place"],
     ),
     (
         "damaged",
-        "cp -a DIR/binpkgs DIR/p/damaged && f=$(find DIR/p/damaged -name '*.gpkg.tar') && \
+        "cp -a DIR/binpkgs DIR/p/damaged && f=$(find DIR/p/damaged -name 'zfs-kmod-*.gpkg.tar') && \
          printf '\\377' | dd of=$f bs=1 seek=$(($(stat -c %s $f) / 2)) conv=notrunc status=none",
         &["Digest verification failed", "Expected:"],
     ),
@@ -160,6 +161,7 @@ fn spelled(fleet: &Fleet, text: &str) -> String {
     let packages = format!("DIR/root{EPREFIX}/var/db/pkg/sys-fs");
     let package = fleet.check(&format!("ls -d {packages}/*"));
     let text = text
+        .replace("OF_KMOD", "/^CPV: sys-fs\\/zfs-kmod-/,/^$/ {")
         .replace("BINPKG", &as_owner(""))
         .replace("VDB", &package)
         .replace("MODULES", &format!("DIR/root{EPREFIX}/lib/modules"))
