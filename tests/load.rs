@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests too: their panics are failed tests
 
+#[path = "load/programs.rs"]
+mod programs;
 mod stock_kernel;
 
 use std::fs;
@@ -413,43 +415,6 @@ fn a_damaged_module_is_named_with_both_digests_and_what_to_do() {
     for part in [path.to_str().unwrap(), want.blake2b.as_str(), found, "systemctl start zfs-build"]
     {
         assert!(message.contains(part), "{part} is not in: {message}");
-    }
-}
-
-#[test]
-fn programs_of_another_version_than_the_modules_are_refused_with_both_versions() {
-    let zpool = |machine: &Machine, version: &str| {
-        machine.write("usr/sbin/zpool", format!("\0zfs-{version}\0").as_bytes());
-    };
-    let publish = |machine: &Machine, programs: Option<&str>| {
-        let userland_version = programs.map(str::to_owned);
-        let zfs_version = "2.3.2-1".to_owned();
-        machine.write_manifest(&Manifest { userland_version, zfs_version, ..machine.manifest() });
-    };
-    for (case, published, system, refused) in [
-        ("the system's are older", None, Some("2.2.7-1"), Some("2.2.7-1")),
-        ("published ones are older", Some("2.3.1-1"), None, Some("2.3.1-1")),
-        ("they count, not the system's", Some("2.3.1-1"), Some("2.3.2-1"), Some("2.3.1-1")),
-        ("the system's are another packager's", None, Some("2.3.2-2~bpo12+2"), None),
-        ("published ones agree", Some("2.3.2-1"), Some("2.2.7-1"), None),
-        ("none at all", None, None, None),
-        ("the system's say nothing", None, Some("x"), None),
-    ] {
-        let machine = Machine::new();
-        if let Some(version) = system {
-            zpool(&machine, version);
-        }
-        publish(&machine, published);
-        let Some(version) = refused else {
-            machine.loader().run(&mut machine.recorder()).expect(case);
-            continue;
-        };
-        let (exit, message) = machine.refused(case);
-        assert_eq!(exit, Exit::Refused, "{case}: {message}");
-        for part in [version, "2.3.2-1", "systemctl start zfs-build"] {
-            assert!(message.contains(part), "{case}: {message}");
-        }
-        machine.loader().check().expect("a bad tree passes, so that the run names the reason");
     }
 }
 

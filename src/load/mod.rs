@@ -100,9 +100,13 @@ impl<'a> Loader<'a> {
     pub fn run(&self, insert: &mut impl Insert) -> Result<Outcome> {
         let system = System::open(self.host)?;
         if let Some(outcome) = self.nothing_to_do(&system)? {
+            if matches!(outcome, Outcome::AlreadyLive { .. }) {
+                self.point_to_what_is_live();
+            }
             return Ok(outcome);
         }
         let tree = Tree::open(self.host, self.owner)?;
+        tree.check_programs()?;
         let modules = order(self.module, |name| self.find(name, &tree, &system))?;
         let options = self.options()?;
         let mut parameters = Vec::with_capacity(modules.len());
@@ -123,11 +127,20 @@ impl<'a> Loader<'a> {
                 }
             }
         }
+        let version = state::version(self.host, self.module);
+        if let Some(live) = version.as_deref().filter(|live| *live != tree.version()) {
+            fail!(
+                Exit::Other,
+                "module {} of version {live} was inserted by somebody else meanwhile; published is {}: reboot, or export all pools, then: modprobe -r zfs; systemctl restart zfs-load",
+                self.module,
+                tree.version()
+            );
+        }
         self.point_active(&tree)?;
         Ok(Outcome::Loaded {
             release: self.host.kernel_release.clone(),
             key: tree.key().to_owned(),
-            version: state::version(self.host, self.module),
+            version,
             modules: modules.into_iter().map(|(name, _)| name).collect(),
         })
     }
@@ -200,6 +213,28 @@ impl<'a> Loader<'a> {
             );
         }
         Ok(())
+    }
+
+    /// A module that somebody inserted by hand from what is published (`modprobe -d`), or whose loader
+    /// did not come to its end, gets its programs too.
+    fn point_to_what_is_live(&self) {
+        let active = Layout::new(&self.host.root).active();
+        if fs::symlink_metadata(active).is_ok() {
+            return;
+        }
+        let Ok(tree) = Tree::open(self.host, self.owner) else { return };
+        let live = state::version(self.host, self.module);
+        if live.as_deref() != Some(tree.version()) {
+            let live = live.as_deref().unwrap_or("of unknown version");
+            let published = tree.version();
+            tracing::warn!(
+                "ZFS {live} was not loaded by zfs-load, and published is {published}: the programs published with that are not used"
+            );
+            return;
+        }
+        if let Err(e) = tree.check_programs().and_then(|()| self.point_active(&tree)) {
+            tracing::warn!("the programs published with the loaded modules are not used: {e:#}");
+        }
     }
 
     fn point_active(&self, tree: &Tree) -> Result<()> {

@@ -5,12 +5,14 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::Ready;
 use crate::compress::Compression;
+use crate::config::Userland;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
@@ -18,6 +20,7 @@ use crate::kernel::{Release, gnu_build_id};
 use crate::module::{Found, Info, decompress, name_of_path, read_info, read_info_of_file};
 use crate::store::{FileEntry, Layout, Manifest, file_digest, key_of_link, trust};
 use crate::userland::version::{self, HostZpool};
+use crate::{config, userland};
 
 /// No manifest is larger: 100 bytes a file, some thousand files of userland.
 const MANIFEST_MOST: u64 = 16 << 20;
@@ -69,6 +72,33 @@ impl Tree {
 
     pub(super) fn key(&self) -> &str {
         &self.manifest.key
+    }
+
+    /// The version of its modules, as `modinfo -F version` prints it.
+    pub(super) fn version(&self) -> &str {
+        &self.manifest.zfs_version
+    }
+
+    /// Checks that root's programs are there as they were published, and that only root can write to
+    /// them. Their contents are not read: that is for `zfs-build` and `zfs-prefix list`.
+    pub(super) fn check_programs(&self) -> Result<()> {
+        let prefix = format!("{}/", userland::DIR);
+        for entry in self.manifest.files.iter().filter(|f| f.path.starts_with(&prefix)) {
+            let path = self.trusted_path(&entry.path)?;
+            let (file, size) = trust::file(&path, self.owner)?;
+            let mode = file.metadata().with_context(|| format!("{}", path.display()))?.mode();
+            if size != entry.size || (entry.executable && mode & 0o111 == 0) {
+                fail!(
+                    Exit::Refused,
+                    "{} is damaged: {size} bytes, mode {:04o}, published were {} bytes, mode {}; nothing was loaded; build anew: systemctl start zfs-build",
+                    path.display(),
+                    mode & 0o7777,
+                    entry.size,
+                    if entry.executable { "0755" } else { "0644" }
+                );
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn modules_dir(&self) -> PathBuf {
@@ -195,17 +225,24 @@ fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
 }
 
 /// Programs of one version with modules of another: what they tell each other may mean something
-/// else. Those that were published with the modules are used, otherwise the system's.
+/// else. Those that were published with the modules are used, otherwise the system's, and these in
+/// any case with zfs.userland = "host".
 fn same_version(host: &Host, manifest: &Manifest) -> Result<()> {
     let (modules, release) = (&manifest.zfs_version, &manifest.kernel_release);
-    let (whose, programs) = match &manifest.userland_version {
-        Some(version) => ("the programs published with them".to_owned(), version.clone()),
-        None => match version::of_host(host) {
-            Some(HostZpool { program, version: Some(version) }) => {
-                (format!("the system's own {}", program.display()), version)
-            }
-            _ => return Ok(()),
+    let own = || match version::of_host(host) {
+        Some(HostZpool { program, version: Some(version) }) => {
+            Some((format!("the system's own {}", program.display()), version))
+        }
+        _ => None,
+    };
+    let (whose, programs) = match (&manifest.userland_version, own()) {
+        (Some(published), own) => match own.filter(|(_, own)| !version::agree(own, modules)) {
+            // Only where it matters: the file is read for no other boot.
+            Some(own) if config::load(host).settings.zfs.userland == Userland::Host => own,
+            _ => ("the programs published with them".to_owned(), published.clone()),
         },
+        (None, Some(own)) => own,
+        (None, None) => return Ok(()),
     };
     if !version::agree(&programs, modules) {
         fail!(

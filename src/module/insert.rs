@@ -51,6 +51,8 @@ pub struct Recorder {
     pub refuse: HashMap<String, (Errno, String)>,
     /// This one becomes live just before it is inserted, as if udev had been faster.
     pub meanwhile: Option<String>,
+    /// MODULE_VERSION() of whatever becomes live, if it has one.
+    pub version: Option<String>,
     /// What is inserted becomes `live` below this `/sys/module`.
     pub sys_module: PathBuf,
     /// Where the kernel's log lines go.
@@ -79,6 +81,9 @@ impl Recorder {
     fn make_live(&self, name: &str) -> std::io::Result<()> {
         let dir = self.sys_module.join(name);
         std::fs::create_dir_all(&dir)?;
+        if let Some(version) = &self.version {
+            std::fs::write(dir.join("version"), format!("{version}\n"))?;
+        }
         std::fs::write(dir.join("initstate"), "live\n")
     }
 }

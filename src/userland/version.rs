@@ -15,7 +15,8 @@ use crate::store::Layout;
 const ALIAS: &[u8] = b"\0zfs-";
 /// Where a system has its programs for administrators, in the order of the contract with units.
 const PROGRAMS: [&str; 3] = ["/usr/sbin/zpool", "/sbin/zpool", "/usr/local/sbin/zpool"];
-/// Where it has libraries (ld.so(8), and Debian's multiarch).
+/// Where it has libraries (ld.so(8), and Debian's multiarch), first choice first: what somebody once
+/// installed below /usr/local is not what /usr/sbin/zpool is linked with.
 const LIBRARIES: [&str; 8] = [
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
@@ -107,10 +108,11 @@ fn version_of(host: &Host, program: &Path) -> Result<Option<String>> {
     let libzfs = elf.and_then(|elf| {
         elf.needed.into_iter().find(|name| name.to_string_lossy().starts_with("libzfs.so"))
     });
+    let mut files: Vec<PathBuf> =
+        libzfs.iter().flat_map(|name| LIBRARIES.map(|dir| host.path(dir).join(name))).collect();
     // A zpool that is linked statically has it in itself.
-    let mut files = vec![program.to_owned()];
-    files.extend(libzfs.iter().flat_map(|name| LIBRARIES.map(|dir| host.path(dir).join(name))));
-    for path in files.iter().rev().filter(|path| path.is_file()) {
+    files.push(program.to_owned());
+    for path in files.iter().filter(|path| path.is_file()) {
         if fs::metadata(path)?.len() <= LARGEST
             && let Some(version) = in_bytes(&fs::read(path)?)
         {
