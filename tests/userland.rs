@@ -154,7 +154,7 @@ fn assert_changed_trees_are_refused(tree: &Path, version: &str) {
     let dir = copy();
     assert_eq!(verify(dir.path(), &owners, version).unwrap(), version);
     type Change<'a> = &'a dyn Fn(&Path);
-    let changes: [(&str, Change, &str); 10] = [
+    let changes: [(&str, Change, &str); 12] = [
         (
             "an interpreter of the owner's",
             &|u| {
@@ -217,9 +217,19 @@ fn assert_changed_trees_are_refused(tree: &Path, version: &str) {
             "sbin/new",
         ),
         (
+            "a version of the C library that it is not",
+            &|u| replaced(&u.join("sbin/zpool"), "GLIBC_2.34\0", "GLIBC_9.34\0"),
+            "sbin/zpool: needs GLIBC_9.34 of libc.so.6, which the published one does not have",
+        ),
+        (
+            "no helper of udev's",
+            &|u| fs::remove_file(u.join("lib/udev/zvol_id")).unwrap(),
+            "lib/udev/zvol_id: there is no such program",
+        ),
+        (
             "no zpool",
             &|u| fs::remove_file(u.join("sbin/zpool")).unwrap(),
-            "sbin/zpool: is not there",
+            "sbin/zpool: there is no such program",
         ),
     ];
     for (case, change, says) in changes {

@@ -6,6 +6,7 @@ pub(crate) mod bind;
 pub mod choice;
 pub(crate) mod harvest;
 pub(crate) mod select;
+mod symbols;
 mod verify;
 pub mod version;
 

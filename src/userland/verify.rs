@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::harvest::is_interpreter;
+use super::symbols::Versions;
 use super::{DIR, LIBRARIES, interpreter, run_path, version};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -18,8 +19,19 @@ use crate::store;
 
 /// Every system has them, and they are root's there.
 const SHELLS: [&str; 4] = ["/bin/sh", "/bin/bash", "/usr/bin/sh", "/usr/bin/bash"];
-/// Without these there is no userland.
-const PROGRAMS: [&str; 3] = ["sbin/zpool", "sbin/zfs", "sbin/mount.zfs"];
+/// Without these there is no userland: what units, rules and commands lead to (units/openzfs).
+const PROGRAMS: [&str; 10] = [
+    "bin/zvol_wait",
+    "lib/udev/vdev_id",
+    "lib/udev/zvol_id",
+    "sbin/mount.zfs",
+    "sbin/zdb",
+    "sbin/zed",
+    "sbin/zfs",
+    "sbin/zgenhostid",
+    "sbin/zpool",
+    "sbin/zstream",
+];
 /// Problems in one message.
 const MOST: usize = 20;
 
@@ -31,7 +43,7 @@ const MOST: usize = 20;
 pub fn verify(tree: &Path, owners: &[PathBuf], modules: &str) -> Result<String> {
     let dir = tree.join(DIR);
     let mut problems = Vec::new();
-    let mut elves = BTreeMap::new();
+    let (mut elves, mut symbols) = (BTreeMap::new(), BTreeMap::new());
     let mut found = None;
     let entries = store::entries(&dir).exit(Exit::Refused)?;
     for path in entries.iter().map(|entry| PathBuf::from(&entry.path)) {
@@ -48,6 +60,12 @@ pub fn verify(tree: &Path, owners: &[PathBuf], modules: &str) -> Result<String> 
                 if is_libzfs(&path) {
                     found = version::in_bytes(&bytes).map(str::to_owned);
                 }
+                if matches!(elf.kind, Kind::Program | Kind::Library) {
+                    match Versions::read(&bytes) {
+                        Ok(versions) => drop(symbols.insert(path.clone(), versions)),
+                        Err(error) => add(format!("{error:#}")),
+                    }
+                }
                 elves.insert(path, elf);
             }
             Ok(None) => script(&bytes).into_iter().for_each(add),
@@ -58,8 +76,13 @@ pub fn verify(tree: &Path, owners: &[PathBuf], modules: &str) -> Result<String> 
         let wrong = check(path, elf, &elves);
         problems.extend(wrong.into_iter().map(|problem| format!("{}: {problem}", path.display())));
     }
-    let missing = PROGRAMS.iter().filter(|name| !elves.contains_key(Path::new(name)));
-    problems.extend(missing.map(|name| format!("{name}: is not there")));
+    for (path, versions) in &symbols {
+        let missing = versions.missing(&symbols);
+        problems.extend(missing.into_iter().map(|needs| format!("{}: {needs}", path.display())));
+    }
+    let there = |name: &str| entries.iter().any(|entry| entry.path == name && entry.executable);
+    let missing = PROGRAMS.iter().filter(|name| !there(name));
+    problems.extend(missing.map(|name| format!("{name}: there is no such program")));
     refuse(problems)?;
     let found = found.context("no libzfs says its version").exit(Exit::Refused)?;
     if !version::agree(&found, modules) {
@@ -80,7 +103,7 @@ fn refuse(mut problems: Vec<String>) -> Result<()> {
     let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
     fail!(
         Exit::Refused,
-        "OpenZFS's programs, as they were built, would have root run what is not root's; nothing was published:\n  {}{more}",
+        "OpenZFS's programs, as they were built, cannot be published: they are incomplete, or would have root run what is not root's:\n  {}{more}",
         problems.join("\n  ")
     );
 }

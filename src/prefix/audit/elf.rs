@@ -126,8 +126,12 @@ struct Segments<'data> {
 }
 
 impl Segments<'_> {
+    /// The segment of this kind. Of several the kernel takes one and ld.so another: no linker makes such
+    /// a file.
     fn segment(&self, kind: elf::ProgramType) -> Result<Option<&elf::ProgramHeader64<Endianness>>> {
-        let found = self.headers.iter().find(|h| h.p_type(self.endian) == kind);
+        let mut all = self.headers.iter().filter(|h| h.p_type(self.endian) == kind);
+        let found = all.next();
+        ensure!(all.next().is_none(), "two segments {kind:?}");
         if let Some(header) = found {
             let size = header.p_filesz(self.endian);
             ensure!(size <= MAX_SEGMENT, "a segment {kind:?} of {size} bytes");
@@ -152,6 +156,11 @@ impl Segments<'_> {
             .take_while(|(tag, _)| *tag != elf::DT_NULL)
             .collect();
         let value = |wanted| entries.iter().find(|(tag, _)| *tag == wanted).map(|(_, v)| *v);
+        // ld.so takes the last of several.
+        for once in [elf::DT_STRTAB, elf::DT_SONAME, elf::DT_RPATH, elf::DT_RUNPATH] {
+            let count = entries.iter().filter(|(tag, _)| *tag == once).count();
+            ensure!(count < 2, "{once:?} stands {count} times in the dynamic section");
+        }
         let flags = value(elf::DT_FLAGS_1).unwrap_or(0);
         let table = value(elf::DT_STRTAB);
         for &(tag, offset) in &entries {
