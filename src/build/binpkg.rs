@@ -134,7 +134,7 @@ impl Job<'_> {
         let verify = self.verify_command(&binhost.key)?;
         let mut atoms = self.exact_atoms()?;
         let programs = programs::wanted(userland, &atoms)?;
-        atoms.extend(programs.clone());
+        atoms = programs::among(atoms, programs.as_deref());
         let package = Package { url: binhost.url.clone(), atoms, verify, programs };
         let run = self
             .emerge_package(&package)

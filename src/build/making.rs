@@ -16,6 +16,8 @@ use super::tree::{Candidate, Prepared, Preparing};
 use super::workdir::WorkDir;
 use super::{Build, Expected, depmod, harvest, jobs, made_from, network, programs, recipe, verify};
 use crate::config::Recipe;
+use crate::exit::Exit;
+use crate::fail;
 use crate::kernel::{compiler_mismatch, supported};
 use crate::module::refusal::Policy;
 use crate::prefix::enter::Place;
@@ -102,6 +104,13 @@ impl Build<'_> {
                 harvested.iter().map(|h| (h.path.as_path(), h.bytes.as_slice())).collect();
             let verified = verify(&files, &expected)?;
             let modules = &verified.zfs_version;
+            // What decided before anything was compiled may have been a guess.
+            if programs.is_none() && plan.userland.wanted(Some(modules))? {
+                fail!(
+                    Exit::Refused,
+                    "the modules are of OpenZFS {modules}, which the system's own programs are not, and none were built with them: set zfs.version to theirs, or zfs.userland = \"prefix\""
+                );
+            }
             let programs =
                 programs.map(|_| userland::verify(staging.dir(), &owners, modules)).transpose()?;
             Ok((verified, programs))
@@ -220,6 +229,10 @@ impl Build<'_> {
                 // Another ebuild than ours, perhaps; configure looks at it too.
                 Err(error) => info!("whether this kernel is supported is not known yet: {error:#}"),
             }
+        }
+        if version.is_none() {
+            let atoms = self.job(attempt, place.clone()).exact_atoms()?;
+            version = programs::version_of_modules(&atoms).map(str::to_owned);
         }
         if attempt.plan.userland.wanted(version.as_deref())? {
             let atoms = self.job(attempt, place.clone()).exact_atoms()?;

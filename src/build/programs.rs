@@ -52,9 +52,8 @@ const MOVE: &str = r#"mv "$1$2" "$3" && mv "$1/etc" "$3/share/etc""#;
 /// # Errors
 /// The system's are wanted, and do not agree.
 pub(super) fn wanted(userland: &Choice, atoms: &[String]) -> Result<Option<String>> {
-    let versions = atoms.iter().filter(|atom| package_of(atom) == MODULES);
-    let version = versions.filter_map(|atom| version_in(atom)).next();
-    if atoms.iter().any(|atom| package_of(atom) == PROGRAMS) || !userland.wanted(version)? {
+    let version = version_of_modules(atoms);
+    if !userland.wanted(version)? {
         return Ok(None);
     }
     Ok(Some(match version {
@@ -64,6 +63,20 @@ pub(super) fn wanted(userland: &Choice, atoms: &[String]) -> Result<Option<Strin
         }
         None => PROGRAMS.to_owned(),
     }))
+}
+
+/// `atoms` with the one of the `programs`, if there is one, in place of what portage.atoms says of them.
+pub(super) fn among(mut atoms: Vec<String>, programs: Option<&str>) -> Vec<String> {
+    if let Some(programs) = programs {
+        atoms.retain(|atom| package_of(atom) != PROGRAMS);
+        atoms.push(programs.to_owned());
+    }
+    atoms
+}
+
+/// The version of the modules that `atoms` name, which have versions.
+pub(super) fn version_of_modules(atoms: &[String]) -> Option<&str> {
+    atoms.iter().find_map(|atom| version_in(atom))
 }
 
 /// The version in an atom like `=sys-fs/zfs-kmod-2.3.2-r1`.
@@ -129,6 +142,33 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Userland;
+    use crate::host::Host;
+
+    #[test]
+    fn programs_that_portage_atoms_names_too_are_built_once_and_of_the_version_of_the_modules() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host {
+            root: root.path().to_owned(),
+            kernel_release: "6.1.0".parse().unwrap(),
+            cmdline: String::new(),
+            container: false,
+            in_initrd: false,
+        };
+        let atoms = ["=sys-fs/zfs-kmod-2.3.2", "=sys-fs/zfs-2.3.9"].map(str::to_owned).to_vec();
+        for (configured, expected) in [
+            (Userland::Prefix, Some("~sys-fs/zfs-2.3.2")),
+            (Userland::Auto, Some("~sys-fs/zfs-2.3.2")),
+        ] {
+            let programs = wanted(&Choice::of(&host, configured), &atoms).unwrap();
+            assert_eq!(programs.as_deref(), expected, "{configured:?}");
+            let all = among(atoms.clone(), programs.as_deref());
+            assert_eq!(all, ["=sys-fs/zfs-kmod-2.3.2", "~sys-fs/zfs-2.3.2"]);
+        }
+        // Not passed over, though portage.atoms names them: the system has none.
+        assert!(wanted(&Choice::of(&host, Userland::Host), &atoms).is_err());
+        assert_eq!(among(atoms.clone(), None), atoms);
+    }
 
     #[test]
     fn the_version_of_programs_is_that_of_the_modules() {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::command::Run;
 use super::output::{fetch_reason_of, reason_of};
 use super::plan::configure;
+use super::programs;
 use super::progress::Counts;
 use super::steps::{Reason, Steps};
 use super::workdir::WorkDir;
@@ -131,8 +132,7 @@ impl Job<'_> {
 
     /// What is emerged.
     fn atoms(&self) -> Vec<String> {
-        let programs = self.programs.map(str::to_owned);
-        super::atoms(self.settings).into_iter().chain(programs).collect()
+        programs::among(super::atoms(self.settings), self.programs)
     }
 
     /// Where emerge installs: EROOT, which is EPREFIX below ROOT.
