@@ -196,11 +196,17 @@ fn machine_without_openzfs() -> tempfile::TempDir {
             fs::remove_file(units.join(name)).unwrap();
         }
     }
-    for program in ["sbin/mount.zfs", "lib/systemd/system-generators/zfs-mount-generator"] {
-        fs::remove_file(root.join("usr").join(program)).unwrap();
+    for directory in ["sbin", "lib/udev/rules.d", "lib/systemd/system-preset", "lib/tmpfiles.d"] {
+        let directory = root.join("usr").join(directory);
+        let of_openzfs = |name: &String| {
+            ["zfs", "zpool", "zed", "zvol", "vdev"].iter().any(|n| name.contains(n))
+        };
+        for name in entries(&directory).iter().filter(|name| of_openzfs(name)) {
+            fs::remove_file(directory.join(name)).unwrap();
+        }
     }
-    let install = source().join("packaging/install-openzfs");
-    let output = Command::new(install).arg(&root).arg("/opt/bin").output().unwrap();
+    fs::remove_file(root.join("usr/lib/systemd/system-generators/zfs-mount-generator")).unwrap();
+    let output = install_openzfs(&root);
     assert!(output.status.success(), "{output:?}");
     for program in ["sbin/zpool", "sbin/zfs", "sbin/zed", "bin/zvol_wait"] {
         copy(Path::new("/bin/true"), &root.join(USERLAND).join(program));
@@ -278,12 +284,48 @@ fn a_boot_that_mounts_datasets_by_our_units_has_no_cycle_and_whoever_needs_one_w
 fn openzfs_units_are_not_put_beside_those_that_are_there() {
     let dir = machine();
     let root = dir.path().join("root");
-    let install = source().join("packaging/install-openzfs");
-    let output = Command::new(install).arg(&root).arg("/opt/bin").output().unwrap();
+    let output = install_openzfs(&root);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("zfs-import-cache.service is there"), "{said}");
+    assert!(said.contains("sbin/zpool is there"), "{said}");
     assert!(!root.join("opt/bin").exists(), "something was installed all the same");
+    // Other files of a package, and its programs, say it too.
+    for there in [
+        "usr/lib/systemd/system/zfs-mount.service",
+        "usr/lib/udev/rules.d/60-zvol.rules",
+        "usr/sbin/zpool",
+        "opt/bin/zfs",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), there, "somebody's");
+        let output = install_openzfs(dir.path());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{there}: {said}");
+        assert!(said.contains(&format!("{there} is there")), "{said}");
+        assert!(!dir.path().join("usr/lib/tmpfiles.d").exists(), "{there}: installed all the same");
+    }
+}
+
+fn install_openzfs(root: &Path) -> std::process::Output {
+    let install = source().join("packaging/install-openzfs");
+    Command::new(install).arg(root).arg("/opt/bin").output().unwrap()
+}
+
+#[test]
+fn openzfs_units_of_an_earlier_version_are_replaced_and_each_file_says_whose_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let installed = |root: &Path| install_openzfs(root).status.success();
+    assert!(installed(root));
+    let unit = root.join("usr/lib/systemd/system/zfs-mount.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    fs::write(&unit, text.replace("[Service]", "[Service]\n# earlier")).unwrap();
+    assert!(installed(root), "what it installed itself is in its way");
+    assert_eq!(fs::read_to_string(&unit).unwrap(), text);
+    let zpool = fs::read_link(root.join("opt/bin/zpool")).unwrap();
+    assert_eq!(zpool, Path::new("/").join(USERLAND).join("sbin/zpool"));
+    let wanted = "usr/lib/systemd/system/zfs-import.target.wants/zfs-vdev-links.service";
+    assert!(root.join(wanted).exists(), "a link to nothing");
 }
 
 /// (who wants, what is wanted) of the `[Install]` sections.

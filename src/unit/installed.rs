@@ -42,9 +42,13 @@ pub(super) fn zfs(host: &Host, userland: Userland) -> PathBuf {
     if userland == Userland::Prefix {
         return PathBuf::from(PUBLISHED);
     }
-    let paths = PROGRAMS.iter().map(|directory| Path::new(directory).join("zfs"));
-    let mut own = paths.filter(|path| resolved(host, path).is_some_and(|(_, meta)| runs(&meta)));
-    own.next().unwrap_or_else(|| PathBuf::from(PUBLISHED))
+    own_program(host, "zfs").unwrap_or_else(|| PathBuf::from(PUBLISHED))
+}
+
+/// The system's own program of this name, which may be of another version than the modules.
+pub(super) fn own_program(host: &Host, name: &str) -> Option<PathBuf> {
+    let mut paths = PROGRAMS.iter().map(|directory| Path::new(directory).join(name));
+    paths.find(|path| resolved(host, path).is_some_and(|(_, meta)| runs(&meta)))
 }
 
 fn runs(meta: &Metadata) -> bool {

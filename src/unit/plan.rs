@@ -11,7 +11,7 @@ use super::name::{quoted, without_specifiers};
 use super::output::{Entry, Precedence, What};
 use super::problems::Problems;
 use super::zfs_list;
-use crate::config::{Loaded, Settings, WhenMissing};
+use crate::config::{Loaded, Settings, Userland, WhenMissing};
 use crate::host::Host;
 
 /// Where the static units may be, first choice first.
@@ -36,6 +36,15 @@ const EXPECTED: &str = "zfs-import-expected.service";
 const STORE: &str = "/var/lib/zfs-prefix";
 const MASKABLE: &str = "zfs-load.service.d/10-var.conf";
 const MODPROBE: &str = "zfs-load-module.service.d/50-zfs-prefix.conf";
+/// Units of OpenZFS, and what has them run the programs that fit the modules.
+const OWN_PROGRAMS: [(&str, &str); 6] = [
+    ("zfs-import-cache.service", "zfs-import-cache.service.d/51-zfs-prefix-programs.conf"),
+    ("zfs-import-scan.service", "zfs-import-scan.service.d/51-zfs-prefix-programs.conf"),
+    ("zfs-mount.service", "zfs-mount.service.d/51-zfs-prefix-programs.conf"),
+    ("zfs-volume-wait.service", "zfs-volume-wait.service.d/51-zfs-prefix-programs.conf"),
+    ("zfs-share.service", "zfs-share.service.d/51-zfs-prefix-programs.conf"),
+    ("zfs-zed.service", "zfs-zed.service.d/51-zfs-prefix-programs.conf"),
+];
 /// Old Flatcar has a read-only /usr and takes the package in /opt.
 const DROP_IN_DIRECTORIES: [&str; 2] = ["/usr/lib/zfs-prefix/dropins", "/opt/zfs-prefix/dropins"];
 
@@ -88,6 +97,7 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
         }
         None => plan.missing.push(MODPROBE),
     }
+    programs(host, settings, &mut plan);
     if !settings.boot.require_pools_for.is_empty() {
         require_pools(host, loaded, &mut plan);
     }
@@ -127,6 +137,27 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
         }
     }
     Ok(plan)
+}
+
+/// Has the system's own units of OpenZFS run the programs that were published with the modules, if some
+/// were: they were because the system's are of another version.
+fn programs(host: &Host, settings: &Settings, plan: &mut Plan) {
+    let own = || installed::own_program(host, "zpool").is_some();
+    if settings.zfs.userland == Userland::Host || !own() {
+        return;
+    }
+    for (unit, drop_in) in OWN_PROGRAMS {
+        if directory_of(host, unit).is_none() {
+            continue;
+        }
+        match present(host, &DROP_IN_DIRECTORIES, drop_in) {
+            Some(directory) => {
+                let target = Path::new(directory).join(drop_in);
+                plan.add(Precedence::Normal, drop_in, What::Link(target));
+            }
+            None => plan.missing.push(drop_in),
+        }
+    }
 }
 
 /// The check of every boot, and the import of what is expected by name.

@@ -25,9 +25,8 @@ pub fn install_units(root: &Path, directory: &str) {
     ] {
         copy(&source().join("units").join(drop_in), &into.join(drop_in));
     }
-    let dormant = "zfs-load-module.service.d/50-zfs-prefix.conf";
-    let into = root.join("usr/lib/zfs-prefix/dropins");
-    copy(&source().join("units/dropins").join(dormant), &into.join(dormant));
+    let dormant = source().join("units/dropins");
+    copy_tree(&dormant, &root.join("usr/lib/zfs-prefix/dropins"));
 }
 
 /// The unit files of `units/`.
