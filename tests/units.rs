@@ -156,8 +156,10 @@ fn the_static_units_alone_have_no_cycle_either() {
             mount_var(&root, unit);
         }
         systemctl(&root, "enable", &ENABLED.map(str::to_owned));
-        let dormant = "/usr/lib/zfs-prefix/dropins/zfs-load-module.service.d";
-        symlink(dormant, root.join("etc/systemd/system/zfs-load-module.service.d")).unwrap();
+        let dormant = Path::new("/usr/lib/zfs-prefix/dropins");
+        for unit in entries(&source().join("units/dropins")) {
+            symlink(dormant.join(&unit), root.join("etc/systemd/system").join(&unit)).unwrap();
+        }
         assert_eq!(verify(&root, &[&BOOT[..], &OTHERS].concat()), "", "{var:?}");
     }
 }

@@ -4,6 +4,7 @@ mod kernel;
 mod list;
 mod pools;
 mod prefix;
+mod programs;
 mod provision;
 mod status;
 mod symvers;

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::programs::Programs;
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::host::Host;
 use crate::kernel::running_build_id;
 use crate::pools::{self, Report};
-use crate::store::{self, FailureRecord, Layout};
+use crate::store::{self, FailureRecord, Layout, Manifest};
 
 /// The state of this machine; the JSON of `status --json`.
 #[derive(Debug, Serialize)]
@@ -24,6 +25,8 @@ pub struct Status {
     /// Why what is published cannot be used, if so.
     published_problem: Option<String>,
     loaded: Option<Loaded>,
+    /// Whose zpool is used; null where there is none.
+    programs: Option<Programs>,
     last_failure: Option<FailureRecord>,
     failure_problem: Option<String>,
     /// Those that are expected or imported, and what says which are expected.
@@ -61,12 +64,18 @@ impl Status {
             Ok(record) => (record, None),
             Err(error) => (None, Some(format!("{error:#}"))),
         };
+        let loaded = loaded(host, layout);
+        let programs = {
+            let version = loaded.as_ref().map(|l| l.zfs_version.as_str());
+            Programs::of(host, version, userland_version(layout).as_deref())
+        };
         Status {
             kernel_release: release.to_string(),
             inactive_because: settings.active(host).err().map(str::to_owned),
             published,
             published_problem,
-            loaded: loaded(host, layout),
+            loaded,
+            programs,
             last_failure,
             failure_problem,
             pools: pools::look(host, settings),
@@ -107,6 +116,12 @@ fn loaded(host: &Host, layout: &Layout) -> Option<Loaded> {
     })
 }
 
+/// The version of the programs in the tree that is loaded.
+fn userland_version(layout: &Layout) -> Option<String> {
+    let bytes = fs::read(layout.active().join("manifest.json")).ok()?;
+    Manifest::parse(&bytes).ok()?.userland_version
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "     kernel: {}", self.kernel_release)?;
@@ -126,6 +141,9 @@ impl fmt::Display for Status {
             }
             Some(l) => writeln!(f, "     loaded: ZFS {}, not from the store", l.zfs_version)?,
             None => writeln!(f, "     loaded: no")?,
+        }
+        if let Some(programs) = &self.programs {
+            write!(f, "{programs}")?;
         }
         match (&self.last_failure, &self.failure_problem) {
             (Some(r), _) => {

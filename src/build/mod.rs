@@ -151,6 +151,9 @@ impl Build<'_> {
         }
         let text = format!("published modules for kernel {}", self.release);
         info!(message_id = id::PUBLISHED, "{text} in {}", tree.display());
+        if self.release == self.host.kernel_release && self.host.path("/sys/module/zfs").exists() {
+            info!("ZFS is loaded already; what was published now is used from the next boot on");
+        }
         self.progress.ready(&text);
         Ok(())
     }

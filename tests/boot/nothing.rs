@@ -75,6 +75,17 @@ probe pools zfs-prefix pools
 probe status zfs-prefix status
 ";
 
+/// With programs of the system's own that are of another version.
+const OTHERS: &str = "
+probe log journalctl -b -q -o cat -u zfs-load.service -u zfs-mount.service -u zfs-zed.service
+probe failed-late systemctl --failed --plain --no-legend
+probe own zfs version
+probe zed sh -c 'readlink /proc/$(systemctl show --value -p MainPID zfs-zed)/exe'
+probe mount systemctl show --value -p Result,ActiveState zfs-mount
+probe read cat /tank/file
+probe status zfs-prefix status
+";
+
 /// The system: its /usr, and everything else.
 fn system(scene: &Scene) -> (PathBuf, State) {
     let bare = lab::without::openzfs(&scene.root).unwrap();
@@ -209,4 +220,17 @@ fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in
     let early = scene.boot_other("nothing-early", &usr, &disks, LOOK);
     has_its_pool(&early);
     contains_all(&early.output("log"), &["loaded ZFS "]);
+
+    // The same machine after a change of its system, which now has programs of OpenZFS 2.1.
+    let usr = crate::usr_of_debian_12(&scene.root);
+    let others = scene.boot_other("nothing-others", &usr, &disks, OTHERS);
+    let log = others.output("log");
+    assert_eq!(others.output("failed-late"), "", "{log}");
+    contains_all(&others.output("own"), &["zfs-2.1.11", lab::root::ZFS]);
+    let zed = others.output("zed");
+    assert!(zed.starts_with("/var/lib/zfs-prefix/store/"), "{zed}: {log}");
+    assert_eq!(others.output("mount"), "success\nactive", "{log}");
+    assert_eq!(others.output("read"), crate::scene::FILE, "{log}");
+    let told = ["programs: ZFS 2.3.2", "/usr/sbin/zpool is of version 2.1.11", "first in PATH"];
+    contains_all(&others.output("status"), &told);
 }
