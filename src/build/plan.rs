@@ -12,12 +12,13 @@ use super::binpkg::Binhost;
 use super::command::{Cancel, Run};
 use super::programs::PROGRAMS;
 use super::tree::{self, Candidates};
-use crate::config::{Recipe, Settings, expand_release};
+use crate::config::{Recipe, Settings, Userland, expand_release};
 use crate::exit::{self, Exit, Failure, WithExit};
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::{Release, build_id};
 use crate::prefix::Prefix;
+use crate::prefix::provision::archive_of;
 use crate::source::ZfsSource;
 use crate::store::{Digest, Inputs};
 use crate::userland::choice::Choice;
@@ -71,6 +72,12 @@ impl Plan {
         inputs.add("recipe-version", RECIPE_VERSION);
         let userland = Choice::of(host, settings.zfs.userland);
         inputs.add("userland", userland.identity());
+        // Libraries of the prefix are published with programs: another prefix may have mended ones.
+        if settings.zfs.userland != Userland::Host
+            && let Some(archive) = archive_of(&prefix.path)
+        {
+            inputs.add("prefix", archive);
+        }
         recipe_inputs(settings, &userland, &prefix, exe, cancel, &mut inputs)?;
         let binhost = match settings.build.recipe {
             Recipe::Portage => Binhost::of(host, settings, release)?,

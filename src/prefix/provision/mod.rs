@@ -35,6 +35,7 @@ use crate::host::Host;
 use crate::store::{Layout, Lock, unix_now};
 use check::Expected;
 use pause::Pause;
+pub(crate) use place::archive_of;
 use place::{Present, Target};
 use report::Report;
 use step::{Hands, Step};

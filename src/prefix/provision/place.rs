@@ -192,12 +192,21 @@ pub(super) fn clean(target: &Path, uid: u32) -> Result<()> {
 /// What the temporary directory was called that is the prefix by now, if that says so. Whatever
 /// has that name since has been exchanged with it.
 fn made_as(target: &Path) -> Option<String> {
+    mark(target)?["made_as"].as_str().map(str::to_owned)
+}
+
+/// SHA-256 of the archive that the prefix at `target` was unpacked from; none for one that was made in
+/// its place. The prefix's owner may have changed the word: it only tells prefixes apart.
+pub(crate) fn archive_of(target: &Path) -> Option<String> {
+    mark(target)?["sha256"].as_str().map(str::to_owned)
+}
+
+fn mark(target: &Path) -> Option<serde_json::Value> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = fs::File::options().read(true).custom_flags(flags).open(target.join(MARK)).ok()?;
     let mut text = Vec::new();
     file.take(MARK_LIMIT).read_to_end(&mut text).ok()?;
-    let mark: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    mark["made_as"].as_str().map(str::to_owned)
+    serde_json::from_slice(&text).ok()
 }
 
 /// Renames the replaced prefix to `<name>.old-<seconds since 1970>`; returns that path.
@@ -276,4 +285,28 @@ fn mount_point(path: &Path) -> anyhow::Error {
     let path = path.display();
     let text = format!("{path} is a mount point: set prefix.path to a directory in it");
     Failure::new(Exit::PrefixIncomplete, text).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_of_two_archives_are_told_apart_and_one_made_in_its_place_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(archive_of(dir.path()), None);
+        for (text, expected) in [
+            ("{\"version\":1,\"sha256\":\"ab\",\"made_as\":\".x\"}", Some("ab")),
+            ("{\"sha256\":7}", None),
+            ("no JSON", None),
+        ] {
+            fs::write(dir.path().join(MARK), text).unwrap();
+            assert_eq!(archive_of(dir.path()).as_deref(), expected, "{text}");
+        }
+        // Read by root: not by way of a link.
+        fs::rename(dir.path().join(MARK), dir.path().join("other")).unwrap();
+        fs::write(dir.path().join("other"), "{\"sha256\":\"ab\"}").unwrap();
+        std::os::unix::fs::symlink("other", dir.path().join(MARK)).unwrap();
+        assert_eq!(archive_of(dir.path()), None);
+    }
 }
