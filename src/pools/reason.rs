@@ -17,7 +17,8 @@ fn reason(why: impl Into<String>, what_to_do: impl Into<String>) -> Reason {
 pub(super) fn no_module() -> Reason {
     reason(
         "the ZFS kernel module is not loaded",
-        "see why: zfs-prefix status; build or load it: systemctl start zfs-build, zfs-prefix load",
+        "see why: zfs-prefix status; then build and load it: systemctl start zfs-build; or, where it is \
+         published, load it and import: zfs-prefix load --import",
     )
 }
 

@@ -278,6 +278,8 @@ fn without_module_or_program_or_answer_nothing_is_taken_for_sound() {
         format!("{}: {}", report.pools[0].word(), report.pools[0].reason.clone().unwrap())
     };
     assert_eq!(why(&host), "ABSENT: the ZFS kernel module is not loaded");
+    let what = look(&host, &wanted).pools[0].what_to_do.clone().unwrap();
+    assert!(what.contains("zfs-prefix load --import"), "a load alone imports nothing: {what}");
     fs::create_dir_all(host.path("/sys/module/zfs")).unwrap();
     assert!(why(&host).starts_with("UNKNOWN: there is no zpool in /run/"), "{}", why(&host));
     script(&host, "zpool", "echo internal error; exit 1");
