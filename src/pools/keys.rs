@@ -15,7 +15,7 @@ pub struct Locked {
     pub dataset: String,
     /// Its `keylocation`: `prompt`, or a URL.
     pub key_location: String,
-    /// Whether a volume, or a file system that is mounted by itself, needs the key.
+    /// Whether a volume, or a file system that somebody mounts here, needs the key.
     pub wanted: bool,
 }
 
@@ -70,16 +70,20 @@ fn say(pool: &mut Pool) {
 struct Roots(BTreeMap<String, (String, bool)>);
 
 impl Roots {
-    /// A line of `zfs list`: name, encryptionroot, keystatus, keylocation, canmount; the last is
-    /// `-` for a volume. A root comes before what inherits from it.
+    /// A line of `zfs list`: name, encryptionroot, keystatus, keylocation, canmount, mountpoint,
+    /// zoned; the last three are `-` for a volume. A root comes before what inherits from it.
     fn line(&mut self, line: &str) {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [name, root, "unavailable", location, canmount] = columns[..] else { return };
+        let [name, root, "unavailable", location, canmount, point, zoned] = columns[..] else {
+            return;
+        };
         let entry = self.0.entry(root.to_owned()).or_default();
         if name == root {
             location.clone_into(&mut entry.0);
         }
-        entry.1 |= canmount != "off" && canmount != "noauto";
+        // A dataset that is only there for those below it, or for a container, nobody mounts here
+        // (zfs_is_mountable of libzfs). `legacy` is mounted by whoever asks for it, and needs its key.
+        entry.1 |= !matches!(canmount, "off" | "noauto") && point != "none" && zoned != "on";
     }
 
     fn of(&self, pool: &str) -> Vec<Locked> {
@@ -100,10 +104,8 @@ mod tests {
     #[test]
     fn a_key_is_wanted_by_what_is_mounted_by_itself_and_by_volumes() {
         let mut roots = Roots::default();
-        // With the columns mountpoint and mounted.
         for line in include_str!("../../tests/pools/zfs-2.3.2/keys.txt").lines() {
-            let columns: Vec<&str> = line.split('\t').take(5).collect();
-            roots.line(&columns.join("\t"));
+            roots.line(line);
         }
         roots.line("cannot open 'x': I/O error");
         assert_eq!(roots.of("tank"), []);
@@ -115,8 +117,10 @@ mod tests {
             shown,
             [
                 ("e/asked", "prompt", true, false),
+                ("e/none", file, false, false),
                 ("e/off", file, false, false),
                 ("e/secret", file, true, true),
+                ("e/zone", file, false, false),
             ]
         );
     }
