@@ -65,27 +65,30 @@ fn forget(host: &Host, name: &str) -> Result<u8> {
 fn shown(report: &Report) -> String {
     let mut lines: Vec<String> =
         report.pools.iter().map(|pool| pool.to_string().replace('\n', "\n    ")).collect();
-    if report.pools.iter().all(|pool| pool.expected.is_none()) {
+    lines.extend(not_known(report));
+    if report.expected_unknown.is_none() && report.pools.iter().all(|pool| pool.expected.is_none())
+    {
         lines.push(nothing_expected(report));
     }
     lines.join("\n")
 }
 
+/// What is said of no pool: why it is not known which are expected, or imported. The latter is said of
+/// each that is expected, if there are any.
+pub(super) fn not_known(report: &Report) -> Vec<String> {
+    let imported = report.imported_unknown.as_ref().filter(|_| report.pools.is_empty());
+    report.expected_unknown.iter().chain(imported).cloned().collect()
+}
+
 fn nothing_expected(report: &Report) -> String {
-    match &report.expected_unknown {
-        Some(why) => why.clone(),
-        None => format!(
-            "no pool is expected: pools.expected is not set, and {}",
-            report.cache_file.describe()
-        ),
-    }
+    format!("no pool is expected: pools.expected is not set, and {}", report.cache_file.describe())
 }
 
 /// An entry for each pool that is not as it has to be, or one that says that all are.
 fn check(host: &Host, loaded: &Loaded) -> Exit {
     let kernel = host.kernel_release.as_str();
     let report = pools::look(host, &loaded.settings);
-    if report.known() {
+    if report.imported_unknown.is_none() {
         let imported = |name: &str| {
             report.pools.iter().any(|pool| pool.name == name && pool.state != State::Absent)
         };
@@ -96,7 +99,7 @@ fn check(host: &Host, loaded: &Loaded) -> Exit {
     for pool in report.pools.iter().filter(|pool| pool.expected.is_some() && !pool.sound()) {
         complain(pool, kernel);
     }
-    if let Some(why) = &report.expected_unknown {
+    for why in not_known(&report) {
         error!(
             message_id = id::POOLS_NOT_KNOWN,
             zfs_prefix_stage = "pools",
@@ -134,6 +137,7 @@ fn complain(pool: &Pool, kernel: &str) {
     let message_id = match pool.state {
         State::Absent => id::POOL_ABSENT,
         State::Unknown => id::POOL_UNKNOWN,
+        State::Online if pool.locked.is_none() => id::POOL_UNKNOWN,
         State::Online => id::POOL_LOCKED,
         _ => id::POOL_IMPAIRED,
     };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::pools::not_known;
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::host::Host;
@@ -144,9 +145,6 @@ impl fmt::Display for Status {
         for pool in &self.pools.pools {
             writeln!(f, "       pool: {}", pool.to_string().replace('\n', indent))?;
         }
-        match &self.pools.expected_unknown {
-            Some(problem) => writeln!(f, "      pools: {problem}"),
-            None => Ok(()),
-        }
+        not_known(&self.pools).iter().try_for_each(|why| writeln!(f, "      pools: {why}"))
     }
 }

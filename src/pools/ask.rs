@@ -14,7 +14,8 @@ const LIST_TIME: Duration = Duration::from_secs(15);
 const STATUS_TIME: Duration = Duration::from_secs(15);
 /// Reads the labels of all block devices.
 const SCAN_TIME: Duration = Duration::from_secs(60);
-const KEYS_TIME: Duration = Duration::from_secs(20);
+/// Looks at all datasets; what is not known by then fails the check.
+const KEYS_TIME: Duration = Duration::from_secs(60);
 
 /// What a program answered.
 #[derive(Clone, Debug, PartialEq, Eq)]

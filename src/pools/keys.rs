@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::ask::Programs;
-use super::{Pool, State};
+use super::{Pool, State, reason};
 
 /// An encryption root without its key (zfs-load-key(8)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,27 +39,28 @@ pub(super) fn look(pools: &mut [Pool], programs: &mut Programs) {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut roots = Roots::default();
     if let Err(why) = programs.keys(&names, |line| roots.line(line)) {
-        for pool in pools.iter_mut().filter(asked) {
-            pool.reason
-                .get_or_insert_with(|| format!("whether keys are loaded is not known: {why}"));
+        // For one that is not well the worse reason stays.
+        for pool in pools.iter_mut().filter(asked).filter(|pool| pool.reason.is_none()) {
+            *pool = pool.clone().because(reason::keys_unknown(&pool.name, &why));
         }
         return;
     }
     for pool in pools.iter_mut().filter(asked) {
-        pool.locked = roots.of(&pool.name);
-        say(pool);
+        let locked = roots.of(&pool.name);
+        say(pool, &locked);
+        pool.locked = Some(locked);
     }
 }
 
 /// The reason, for a pool that has none worse.
-fn say(pool: &mut Pool) {
-    let missing: Vec<&Locked> = pool.locked.iter().filter(|l| l.wanted).collect();
+fn say(pool: &mut Pool, locked: &[Locked]) {
+    let missing: Vec<&Locked> = locked.iter().filter(|l| l.wanted).collect();
     if missing.is_empty() || pool.reason.is_some() {
         return;
     }
     let one = |l: &&Locked| format!("{} (key: {})", l.dataset, l.key_location);
     let names: Vec<String> = missing.iter().map(one).collect();
-    let load = |l: &&Locked| format!("zfs load-key {}", super::reason::quoted(&l.dataset));
+    let load = |l: &&Locked| format!("zfs load-key {}", reason::quoted(&l.dataset));
     let commands: Vec<String> = missing.iter().map(load).collect();
     pool.reason = Some(format!("encrypted, and the key is not loaded: {}", names.join(", ")));
     pool.what_to_do = Some(format!("{}; then: zfs mount -a", commands.join("; ")));
@@ -133,11 +134,12 @@ mod tests {
             wanted: true,
         };
         let mut pool = Pool::new("e", None, State::Online);
-        pool.locked = vec![locked("e/a b", "prompt")];
+        let both = [locked("e/a b", "prompt"), locked("e/secret", "file:///root/key")];
+        pool.locked = Some(both[..1].to_vec());
         assert!(pool.sound(), "nobody was asked yet");
-        pool.locked.push(locked("e/secret", "file:///root/key"));
+        pool.locked = Some(both.to_vec());
         assert!(!pool.sound());
-        say(&mut pool);
+        say(&mut pool, &both);
         let reason = "encrypted, and the key is not loaded: e/a b (key: prompt), e/secret (key: \
                       file:///root/key)";
         assert_eq!(pool.reason.as_deref(), Some(reason));
