@@ -155,7 +155,7 @@ pub fn look(host: &Host, settings: &Settings) -> Report {
             Ok((listed, mut programs)) => (judge(&expected, &listed, &mut programs), None),
         },
     };
-    let expected_unknown = expected.unknown();
+    let expected_unknown = expected.unknown(settings);
     Report { pools, cache_file: expected.cache, expected_unknown, imported_unknown }
 }
 

@@ -291,6 +291,10 @@ fn without_module_or_program_or_answer_nothing_is_taken_for_sound() {
     script(&host, "zpool", "exit 0");
     let nothing = look(&host, &Settings::default());
     assert!(nothing.sound() && nothing.pools.is_empty(), "{nothing:#?}");
+    let mut waiting = Settings::default();
+    waiting.boot.require_pools_for = vec!["docker.service".to_owned()];
+    let nothing = look(&host, &waiting);
+    assert!(!nothing.sound() && nothing.expected_unknown.is_some(), "docker would start: {nothing:#?}");
     fs::create_dir_all(host.path("/etc/zfs")).unwrap();
     fs::write(host.path("/etc/zfs/zpool.cache"), [7; 100]).unwrap();
     let unknown = look(&host, &Settings::default());
