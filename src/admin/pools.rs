@@ -49,9 +49,14 @@ pub fn run(host: &Host, args: &Args) -> Result<u8> {
                 true => print(&serde_json::to_string_pretty(&report)?)?,
                 false => print(shown(&report).trim_end())?,
             }
-            Ok(Exit::Done.code())
+            Ok(exit(&report).code())
         }
     }
+}
+
+/// The same for whoever looks, and for the check.
+fn exit(report: &Report) -> Exit {
+    if report.sound() { Exit::Done } else { Exit::PoolsAbsent }
 }
 
 fn forget(host: &Host, name: &str) -> Result<u8> {
@@ -107,17 +112,16 @@ fn check(host: &Host, loaded: &Loaded) -> Exit {
             "{why}"
         );
     }
-    if !report.sound() {
-        return Exit::PoolsAbsent;
+    if report.sound() {
+        info!(
+            message_id = id::POOLS_SOUND,
+            zfs_prefix_stage = "pools",
+            zfs_prefix_kernel = kernel,
+            "{}",
+            sound(&report)
+        );
     }
-    info!(
-        message_id = id::POOLS_SOUND,
-        zfs_prefix_stage = "pools",
-        zfs_prefix_kernel = kernel,
-        "{}",
-        sound(&report)
-    );
-    Exit::Done
+    exit(&report)
 }
 
 /// `pools: tank ONLINE`, and what nobody was asked to unlock yet.
@@ -203,4 +207,29 @@ fn import(host: &Host, loaded: &Loaded) -> Exit {
         }
     }
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pools::tests::{host, script};
+
+    #[test]
+    fn whoever_looks_gets_20_as_well_when_a_pool_is_not_there() {
+        let (_root, host) = host();
+        let config = host.path("/etc/zfs-prefix/config.toml");
+        std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+        std::fs::write(config, "pools.expected = [\"tank\"]\n").unwrap();
+        std::fs::create_dir_all(host.path("/sys/module/zfs")).unwrap();
+        script(&host, "zfs", "exit 0");
+        for (listed, want) in
+            [("tank\\tONLINE\\toff\\n", 0), ("", 20), ("tank\\tONLINE\\ton\\n", 20)]
+        {
+            script(&host, "zpool", &format!("printf '{listed}'"));
+            for (json, check) in [(false, false), (true, false), (false, true)] {
+                let args = Args { json, check, import: false, forget: None };
+                assert_eq!(run(&host, &args).unwrap(), want, "{listed} {args:?}");
+            }
+        }
+    }
 }

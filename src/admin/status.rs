@@ -74,11 +74,13 @@ impl Status {
         }
     }
 
-    /// 0 when ZFS is loaded or can be, [`Exit::NothingPublished`] when not.
+    /// 0 when ZFS is loaded or can be, [`Exit::NothingPublished`] when not; and
+    /// [`Exit::PoolsAbsent`] when it is loaded without the expected pools being as they have to be.
     pub fn exit(&self) -> Exit {
-        match self.loaded.is_some() || self.published.is_some() {
-            true => Exit::Done,
-            false => Exit::NothingPublished,
+        match (&self.loaded, &self.published) {
+            (Some(_), _) if !self.pools.sound() => Exit::PoolsAbsent,
+            (None, None) => Exit::NothingPublished,
+            _ => Exit::Done,
         }
     }
 }
@@ -146,5 +148,30 @@ impl fmt::Display for Status {
             writeln!(f, "       pool: {}", pool.to_string().replace('\n', indent))?;
         }
         not_known(&self.pools).iter().try_for_each(|why| writeln!(f, "      pools: {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pools::tests::host;
+
+    #[test]
+    fn it_is_20_where_zfs_is_loaded_without_its_pools_and_3_where_there_is_nothing_to_load() {
+        let (_root, host) = host();
+        let layout = Layout::new(&host.root);
+        let mut settings = Settings::default();
+        settings.pools.expected = vec!["tank".to_owned()];
+        let exit = |settings: &Settings| Status::of(&host, settings, &layout).exit();
+        assert_eq!(exit(&settings), Exit::NothingPublished);
+        fs::create_dir_all(host.path("/sys/module/zfs")).unwrap();
+        fs::write(host.path("/sys/module/zfs/version"), "2.3.2\n").unwrap();
+        crate::pools::tests::script(&host, "zpool", "exit 0");
+        crate::pools::tests::script(&host, "zfs", "exit 0");
+        assert_eq!(exit(&settings), Exit::PoolsAbsent);
+        crate::pools::tests::script(&host, "zpool", "printf 'tank\\tONLINE\\toff\\n'");
+        assert_eq!(exit(&settings), Exit::Done);
+        settings.pools.expected.clear();
+        assert_eq!(exit(&settings), Exit::Done);
     }
 }

@@ -222,4 +222,4 @@ fn explain(pools: &mut [Pool], programs: &mut Programs) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

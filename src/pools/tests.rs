@@ -13,7 +13,7 @@ macro_rules! recorded {
 }
 
 /// An empty machine.
-pub(super) fn host() -> (tempfile::TempDir, Host) {
+pub(crate) fn host() -> (tempfile::TempDir, Host) {
     let root = tempfile::tempdir().unwrap();
     let host = Host {
         root: root.path().to_owned(),
@@ -27,7 +27,7 @@ pub(super) fn host() -> (tempfile::TempDir, Host) {
 
 /// Puts a shell script in the place of a program: how programs are waited for is tested with it,
 /// not what they do.
-pub(super) fn script(host: &Host, name: &str, text: &str) {
+pub(crate) fn script(host: &Host, name: &str, text: &str) {
     let path = host.path("/usr/sbin").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -294,7 +294,10 @@ fn without_module_or_program_or_answer_nothing_is_taken_for_sound() {
     let mut waiting = Settings::default();
     waiting.boot.require_pools_for = vec!["docker.service".to_owned()];
     let nothing = look(&host, &waiting);
-    assert!(!nothing.sound() && nothing.expected_unknown.is_some(), "docker would start: {nothing:#?}");
+    assert!(
+        !nothing.sound() && nothing.expected_unknown.is_some(),
+        "docker would start: {nothing:#?}"
+    );
     fs::create_dir_all(host.path("/etc/zfs")).unwrap();
     fs::write(host.path("/etc/zfs/zpool.cache"), [7; 100]).unwrap();
     let unknown = look(&host, &Settings::default());
