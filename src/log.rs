@@ -50,7 +50,7 @@ pub mod id {
     pub const POOL_LOCKED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b62";
     /// How an expected pool is could not be found out.
     pub const POOL_UNKNOWN: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b63";
-    /// Which pools are expected is not known: the cache file is of no use.
+    /// Which pools are expected is not known, or which are imported.
     pub const POOLS_NOT_KNOWN: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b64";
     /// The expected pools are as they have to be, or none is expected.
     pub const POOLS_SOUND: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b65";

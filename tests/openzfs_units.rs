@@ -94,7 +94,9 @@ fn they_do_what_those_of_the_release_do() {
         let ours_alone: Vec<_> = ours
             .difference(&theirs)
             .filter(|(_, line)| {
-                !line.starts_with("TimeoutStartSec=") && !line.starts_with("Environment=")
+                let bound =
+                    line.starts_with("TimeoutStartSec=") || line.starts_with("TimeoutStopSec=");
+                !bound && !line.starts_with("Environment=")
             })
             .collect();
         assert_eq!(ours_alone, Vec::<&(String, String)>::new(), "{name}");
@@ -108,7 +110,47 @@ const OURS: &str = "cp -a /usr/lib/systemd/system /run/units && cd /run/units &&
     cp -r /opt/openzfs/usr/lib/systemd/system/* . && mount --bind /run/units /usr/lib/systemd/system && \
     rm -rf /etc/systemd/system/zfs*.wants && \
     mkdir -p /run/zfs-prefix/active && cp -a /opt/openzfs/userland /run/zfs-prefix/active && \
-    systemctl preset $(cd /opt/openzfs/usr/lib/systemd/system && ls -d *.service *.target)";
+    systemctl preset $(cd /opt/openzfs/usr/lib/systemd/system && ls -d *.service *.target) && \
+    cp -a /usr/lib/systemd/system-generators /run/generators && \
+    rm /run/generators/zfs-mount-generator && mount --bind /run/generators /usr/lib/systemd/system-generators";
+
+/// Units that are to be in the boot, beside those of the packages.
+const FILES: [(&str, &str); 3] = [
+    (
+        "/etc/zfs/zfs-list.cache/tank",
+        "tank\tnone\toff\ton\ton\ton\ton\toff\ton\toff\t-\tnone\t-\t-\t-\t-\t-\t-\t-\t-\n\
+         tank/safe\t/safe\ton\ton\ton\ton\ton\toff\ton\toff\ttank/safe\tfile:///etc/zfs/key\t-\t-\t-\t-\t-\t-\t-\t-\n",
+    ),
+    (
+        "/etc/systemd/system/docker.service",
+        "[Unit]\nRequiresMountsFor=/safe/data\n[Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    // Over one that is there already, so never mounted.
+    (
+        "/etc/systemd/system/var.mount",
+        "[Unit]\nBefore=local-fs.target\n[Mount]\nWhere=/var\nWhat=/dev/disk/by-label/var\nType=ext4\n",
+    ),
+];
+/// Those of [`FILES`] that something has to pull in.
+const LINKS: &str = "cd /etc/systemd/system && mkdir -p local-fs.target.requires multi-user.target.wants && \
+    ln -sf ../var.mount local-fs.target.requires && ln -sf ../docker.service multi-user.target.wants";
+
+/// `systemd-analyze verify` of the boot, with what the generators of the running systemd wrote: it looks at
+/// an empty directory in place of theirs.
+const VERIFY: &str = "export SYSTEMD_LOG_LEVEL=info \
+    SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/systemd/system:/run/systemd/generator:/usr/lib/systemd/system; \
+    systemd-analyze --man=no verify multi-user.target local-fs.target zfs-load.service zfs-mount.service \
+    docker.service safe.mount zfs-load-key@tank-safe.service 2>&1 | grep -i -e cycle -e zfs -e docker -e safe";
+
+/// What `systemctl show` calls the bounds, of these units.
+const BOUNDS: [(&str, &str, &str); 6] = [
+    ("zfs-import-cache.service", "45min", "10s"),
+    ("zfs-import-scan.service", "45min", "10s"),
+    ("zfs-mount.service", "15min", "10s"),
+    ("zfs-share.service", "15min", "10s"),
+    ("zfs-volume-wait.service", "15min", "10s"),
+    ("zfs-load-key@tank-safe.service", "15min", "30s"),
+];
 
 #[test]
 fn the_whole_set_has_no_cycle_on_a_newer_systemd() {
@@ -132,12 +174,20 @@ fn the_whole_set_has_no_cycle_on_a_newer_systemd() {
     let version: u32 =
         check("systemctl --version | sed -n '1s/^systemd \\([0-9]*\\).*/\\1/p'").parse().unwrap();
     assert!(version >= 254, "{version} is no newer one");
+    for (path, text) in FILES {
+        state.write(path, text).unwrap();
+    }
+    check(LINKS);
     for set in ["the package's", "ours"] {
         if set == "ours" {
             check(OURS);
         }
         for when in ["late", "block", "never"] {
-            let config = format!("[boot]\nenabled = true\nwhen-missing = \"{when}\"\n");
+            let config = format!(
+                "pools.expected = [\"tank\"]\npools.import-timeout = \"45min\"\n\
+                 [boot]\nenabled = true\nwhen-missing = \"{when}\"\n\
+                 require-pools-for = [\"docker.service\"]\n"
+            );
             state.write("/etc/zfs-prefix/config.toml", &config).unwrap();
             check("systemctl daemon-reload");
             let before = check("systemctl show -p Before --value zfs-load.service");
@@ -150,10 +200,21 @@ fn the_whole_set_has_no_cycle_on_a_newer_systemd() {
                 "{set}, {when}: {wants}"
             );
             assert_eq!(wanted("zfs-build.service"), when != "never", "{set}, {when}: {wants}");
-            let said = machine
-                .exec("SYSTEMD_LOG_LEVEL=info systemd-analyze --man=no verify multi-user.target zfs-load.service zfs-mount.service 2>&1 | grep -i -e cycle -e zfs")
-                .unwrap();
+            let requires = check("systemctl show -p Requires --value docker.service");
+            assert!(requires.contains("zfs-pools.service"), "{set}, {when}: {requires}");
+            let said = machine.exec(VERIFY).unwrap();
             assert_eq!(said.output.trim(), "", "{set}, {when}");
         }
+        for (unit, start, stop) in BOUNDS {
+            let shown = |key| check(&format!("systemctl show -p {key} --value {unit}"));
+            let found = (shown("TimeoutStartUSec"), shown("TimeoutStopUSec"));
+            assert_eq!(found, (start.to_owned(), stop.to_owned()), "{set}: {unit}");
+        }
+        // What is refused in boot.require-pools-for; it shows, too, that generated units are looked at.
+        let waits = "/etc/systemd/system/safe.mount.d/pools.conf";
+        state.write(waits, "[Unit]\nAfter=zfs-pools.service\n").unwrap();
+        let said = machine.exec(VERIFY).unwrap().output;
+        assert!(said.contains("ordering cycle") && said.contains("safe.mount"), "{set}: {said}");
+        fs::remove_file(state.path(waits)).unwrap();
     }
 }

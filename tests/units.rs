@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may; clippy.toml knows only its test functions")]
 
 mod common;
+#[path = "units/waiting.rs"]
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::fs;

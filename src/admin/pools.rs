@@ -49,9 +49,14 @@ pub fn run(host: &Host, args: &Args) -> Result<u8> {
                 true => print(&serde_json::to_string_pretty(&report)?)?,
                 false => print(shown(&report).trim_end())?,
             }
-            Ok(Exit::Done.code())
+            Ok(exit(&report).code())
         }
     }
+}
+
+/// The same for whoever looks, and for the check.
+fn exit(report: &Report) -> Exit {
+    if report.sound() { Exit::Done } else { Exit::PoolsAbsent }
 }
 
 fn forget(host: &Host, name: &str) -> Result<u8> {
@@ -65,27 +70,30 @@ fn forget(host: &Host, name: &str) -> Result<u8> {
 fn shown(report: &Report) -> String {
     let mut lines: Vec<String> =
         report.pools.iter().map(|pool| pool.to_string().replace('\n', "\n    ")).collect();
-    if report.pools.iter().all(|pool| pool.expected.is_none()) {
+    lines.extend(not_known(report));
+    if report.expected_unknown.is_none() && report.pools.iter().all(|pool| pool.expected.is_none())
+    {
         lines.push(nothing_expected(report));
     }
     lines.join("\n")
 }
 
+/// What is said of no pool: why it is not known which are expected, or imported. The latter is said of
+/// each that is expected, if there are any.
+pub(super) fn not_known(report: &Report) -> Vec<String> {
+    let imported = report.imported_unknown.as_ref().filter(|_| report.pools.is_empty());
+    report.expected_unknown.iter().chain(imported).cloned().collect()
+}
+
 fn nothing_expected(report: &Report) -> String {
-    match &report.expected_unknown {
-        Some(why) => why.clone(),
-        None => format!(
-            "no pool is expected: pools.expected is not set, and {}",
-            report.cache_file.describe()
-        ),
-    }
+    format!("no pool is expected: pools.expected is not set, and {}", report.cache_file.describe())
 }
 
 /// An entry for each pool that is not as it has to be, or one that says that all are.
 fn check(host: &Host, loaded: &Loaded) -> Exit {
     let kernel = host.kernel_release.as_str();
     let report = pools::look(host, &loaded.settings);
-    if report.known() {
+    if report.imported_unknown.is_none() {
         let imported = |name: &str| {
             report.pools.iter().any(|pool| pool.name == name && pool.state != State::Absent)
         };
@@ -96,7 +104,7 @@ fn check(host: &Host, loaded: &Loaded) -> Exit {
     for pool in report.pools.iter().filter(|pool| pool.expected.is_some() && !pool.sound()) {
         complain(pool, kernel);
     }
-    if let Some(why) = &report.expected_unknown {
+    for why in not_known(&report) {
         error!(
             message_id = id::POOLS_NOT_KNOWN,
             zfs_prefix_stage = "pools",
@@ -104,17 +112,16 @@ fn check(host: &Host, loaded: &Loaded) -> Exit {
             "{why}"
         );
     }
-    if !report.sound() {
-        return Exit::PoolsAbsent;
+    if report.sound() {
+        info!(
+            message_id = id::POOLS_SOUND,
+            zfs_prefix_stage = "pools",
+            zfs_prefix_kernel = kernel,
+            "{}",
+            sound(&report)
+        );
     }
-    info!(
-        message_id = id::POOLS_SOUND,
-        zfs_prefix_stage = "pools",
-        zfs_prefix_kernel = kernel,
-        "{}",
-        sound(&report)
-    );
-    Exit::Done
+    exit(&report)
 }
 
 /// `pools: tank ONLINE`, and what nobody was asked to unlock yet.
@@ -134,6 +141,7 @@ fn complain(pool: &Pool, kernel: &str) {
     let message_id = match pool.state {
         State::Absent => id::POOL_ABSENT,
         State::Unknown => id::POOL_UNKNOWN,
+        State::Online if pool.locked.is_none() => id::POOL_UNKNOWN,
         State::Online => id::POOL_LOCKED,
         _ => id::POOL_IMPAIRED,
     };
@@ -199,4 +207,29 @@ fn import(host: &Host, loaded: &Loaded) -> Exit {
         }
     }
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pools::tests::{host, script};
+
+    #[test]
+    fn whoever_looks_gets_20_as_well_when_a_pool_is_not_there() {
+        let (_root, host) = host();
+        let config = host.path("/etc/zfs-prefix/config.toml");
+        std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+        std::fs::write(config, "pools.expected = [\"tank\"]\n").unwrap();
+        std::fs::create_dir_all(host.path("/sys/module/zfs")).unwrap();
+        script(&host, "zfs", "exit 0");
+        for (listed, want) in
+            [("tank\\tONLINE\\toff\\n", 0), ("", 20), ("tank\\tONLINE\\ton\\n", 20)]
+        {
+            script(&host, "zpool", &format!("printf '{listed}'"));
+            for (json, check) in [(false, false), (true, false), (false, true)] {
+                let args = Args { json, check, import: false, forget: None };
+                assert_eq!(run(&host, &args).unwrap(), want, "{listed} {args:?}");
+            }
+        }
+    }
 }

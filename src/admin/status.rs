@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::pools::not_known;
 use super::programs::Programs;
 use crate::config::Settings;
 use crate::exit::Exit;
@@ -82,11 +83,13 @@ impl Status {
         }
     }
 
-    /// 0 when ZFS is loaded or can be, [`Exit::NothingPublished`] when not.
+    /// 0 when ZFS is loaded or can be, [`Exit::NothingPublished`] when not; and
+    /// [`Exit::PoolsAbsent`] when it is loaded without the expected pools being as they have to be.
     pub fn exit(&self) -> Exit {
-        match self.loaded.is_some() || self.published.is_some() {
-            true => Exit::Done,
-            false => Exit::NothingPublished,
+        match (&self.loaded, &self.published) {
+            (Some(_), _) if !self.pools.sound() => Exit::PoolsAbsent,
+            (None, None) => Exit::NothingPublished,
+            _ => Exit::Done,
         }
     }
 }
@@ -162,9 +165,31 @@ impl fmt::Display for Status {
         for pool in &self.pools.pools {
             writeln!(f, "       pool: {}", pool.to_string().replace('\n', indent))?;
         }
-        match &self.pools.expected_unknown {
-            Some(problem) => writeln!(f, "      pools: {problem}"),
-            None => Ok(()),
-        }
+        not_known(&self.pools).iter().try_for_each(|why| writeln!(f, "      pools: {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pools::tests::host;
+
+    #[test]
+    fn it_is_20_where_zfs_is_loaded_without_its_pools_and_3_where_there_is_nothing_to_load() {
+        let (_root, host) = host();
+        let layout = Layout::new(&host.root);
+        let mut settings = Settings::default();
+        settings.pools.expected = vec!["tank".to_owned()];
+        let exit = |settings: &Settings| Status::of(&host, settings, &layout).exit();
+        assert_eq!(exit(&settings), Exit::NothingPublished);
+        fs::create_dir_all(host.path("/sys/module/zfs")).unwrap();
+        fs::write(host.path("/sys/module/zfs/version"), "2.3.2\n").unwrap();
+        crate::pools::tests::script(&host, "zpool", "exit 0");
+        crate::pools::tests::script(&host, "zfs", "exit 0");
+        assert_eq!(exit(&settings), Exit::PoolsAbsent);
+        crate::pools::tests::script(&host, "zpool", "printf 'tank\\tONLINE\\toff\\n'");
+        assert_eq!(exit(&settings), Exit::Done);
+        settings.pools.expected.clear();
+        assert_eq!(exit(&settings), Exit::Done);
     }
 }

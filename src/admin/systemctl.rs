@@ -78,11 +78,28 @@ pub fn load(host: &Host) -> Result<u8> {
     failed(unit)
 }
 
-/// Says where to look, and gives the exit status of the unit's program; never 0.
+/// Says how it ended and where to look, and gives the exit status of the unit's program; never 0.
 fn failed(unit: &str) -> Result<u8> {
-    eprintln!("{unit} failed; its journal: journalctl -eu '{unit}'");
-    let code = show(unit, "ExecMainStatus")?.parse().unwrap_or(Exit::Done.code());
-    Ok(if code == Exit::Done.code() { Exit::Other.code() } else { code })
+    let (result, code) = (show(unit, "Result")?, show(unit, "ExecMainCode")?);
+    let status = show(unit, "ExecMainStatus")?;
+    eprintln!("{unit} failed ({}); its journal: journalctl -eu '{unit}'", how(&result));
+    Ok(exit_status(&code, &status))
+}
+
+/// systemd's word for how a unit failed. A job that failed before the unit was tried leaves `success`.
+fn how(result: &str) -> &str {
+    match result {
+        "" | "success" => "it was not started; what it requires failed, or its job was cancelled",
+        other => other,
+    }
+}
+
+/// What to exit with, by ExecMainCode= and ExecMainStatus=, which is the number of a signal unless the
+/// program exited (CLD_EXITED of sigaction(2)): 9 or 15 would be somebody else's meaning.
+fn exit_status(code: &str, status: &str) -> u8 {
+    let exited = code.parse() == Ok(libc::CLD_EXITED);
+    let status = status.parse().ok().filter(|status| exited && *status != Exit::Done.code());
+    status.unwrap_or(Exit::Other.code())
 }
 
 fn show(unit: &str, property: &str) -> Result<String> {
@@ -131,6 +148,23 @@ pub fn unescape(instance: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_a_signal_is_no_exit_status_and_a_failure_is_never_0() {
+        for (case, code, status, want) in [
+            ("exited", "1", "14", 14),
+            ("killed", "2", "15", 1),
+            ("killed, SIGKILL", "2", "9", 1),
+            ("a core was dumped", "3", "11", 1),
+            ("failed before its program ran", "0", "0", 1),
+            ("exited with 0, and failed all the same", "1", "0", 1),
+            ("not known", "", "", 1),
+        ] {
+            assert_eq!(exit_status(code, status), want, "{case}");
+        }
+        assert_eq!(how("timeout"), "timeout");
+        assert!(how("success").contains("was not started"));
+    }
 
     #[test]
     fn a_release_survives_the_way_through_a_unit_name() {

@@ -84,7 +84,7 @@ const KEYS: &[Key] = &[
     key!("boot.when-missing", when_missing, value::when_missing),
     key!("boot.timeout", timeout, value::timeout),
     key!("boot.restart-after-import", restart_after_import, units::names),
-    key!("boot.require-pools-for", require_pools_for, units::names),
+    key!("boot.require-pools-for", require_pools_for, units::waiting),
     key!("kernel.build-dir", build_dir, value::template),
     key!("kernel.image", image, value::template),
     key!("kernel.tree", tree, place::strategies),

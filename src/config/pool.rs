@@ -37,7 +37,7 @@ pub(super) fn names(value: &Value<'_>) -> Result<Vec<String>, Bad> {
 }
 
 pub(super) fn import_timeout(value: &Value<'_>) -> Result<Duration, Bad> {
-    duration(value, HOUR, "a time from 1s to 1h, as \"5min\"")
+    duration(value, HOUR, "a time from 1s to 1h, as \"10min\"")
 }
 
 #[cfg(test)]

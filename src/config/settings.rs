@@ -248,7 +248,8 @@ pub struct Zfs {
 pub struct Pools {
     /// The pools this machine has to have, each once; none: those it is known to have had.
     pub expected: Vec<String>,
-    /// How long importing them by name may take, all together; 1 s to 1 h.
+    /// How long each of OpenZFS's import units may take, and importing by name, all pools together;
+    /// 1 s to 1 h.
     pub import_timeout: Duration,
 }
 
@@ -325,7 +326,7 @@ impl Default for Build {
 
 impl Default for Pools {
     fn default() -> Pools {
-        Pools { expected: Vec::new(), import_timeout: Duration::from_secs(5 * 60) }
+        Pools { expected: Vec::new(), import_timeout: Duration::from_secs(10 * 60) }
     }
 }
 

@@ -21,10 +21,24 @@ const OURS: [&str; 9] = [
 /// UNIT_NAME_MAX
 const LONGEST: usize = 255;
 
+/// `boot.restart-after-import`
 pub(super) fn names(value: &Value<'_>) -> Result<Vec<String>, Bad> {
     let expected = "the name of a service, socket, timer, path or mount unit in full, as \
                     \"docker.service\", and none of OpenZFS's or zfs-prefix's own";
     strings(value, expected, is_name)
+}
+
+/// `boot.require-pools-for`
+pub(super) fn waiting(value: &Value<'_>) -> Result<Vec<String>, Bad> {
+    let expected = "the name of a service, socket, timer or path unit in full, as \
+                    \"docker.service\", and none of OpenZFS's or zfs-prefix's own; no mount unit: \
+                    datasets are mounted before zfs-pools.service looks at the pools, so that \
+                    waiting for it would be an ordering cycle (name what needs the mount)";
+    strings(value, expected, is_waiting)
+}
+
+fn is_waiting(name: &str) -> bool {
+    is_name(name) && !name.ends_with(".mount")
 }
 
 fn is_name(name: &str) -> bool {
@@ -84,6 +98,16 @@ mod tests {
             "x%n.service",
         ] {
             assert!(!is_name(bad), "{bad:?} was taken");
+        }
+        // As one of boot.require-pools-for.
+        for (name, taken) in [
+            ("docker.service", true),
+            ("backup.timer", true),
+            ("srv-my\\x2ddata.mount", false),
+            ("srv-data.automount", false),
+            ("dev-zvol-tank-swap.swap", false),
+        ] {
+            assert_eq!(is_waiting(name), taken, "{name}");
         }
         assert!(!is_name(&format!("{}.service", "a".repeat(250))));
     }

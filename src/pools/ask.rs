@@ -14,7 +14,8 @@ const LIST_TIME: Duration = Duration::from_secs(15);
 const STATUS_TIME: Duration = Duration::from_secs(15);
 /// Reads the labels of all block devices.
 const SCAN_TIME: Duration = Duration::from_secs(60);
-const KEYS_TIME: Duration = Duration::from_secs(20);
+/// Looks at all datasets; what is not known by then fails the check.
+const KEYS_TIME: Duration = Duration::from_secs(60);
 
 /// What a program answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,13 +85,13 @@ impl Programs {
     }
 
     /// Each dataset of these pools to `sink`: name, encryptionroot, keystatus, keylocation,
-    /// canmount. There may be very many.
+    /// canmount, mountpoint, zoned. There may be very many.
     ///
     /// # Errors
     /// They could not be listed.
     pub fn keys(&mut self, pools: &[&str], sink: impl FnMut(&str)) -> Result<(), String> {
         let zfs = self.zfs.clone().ok_or_else(|| "there is no zfs beside zpool".to_owned())?;
-        let columns = "name,encryptionroot,keystatus,keylocation,canmount";
+        let columns = "name,encryptionroot,keystatus,keylocation,canmount,mountpoint,zoned";
         let args = ["list", "-H", "-p", "-r", "-t", "filesystem,volume", "-o", columns];
         let answer = self.stream(run(&zfs, &args).args(pools), KEYS_TIME, sink)?;
         answer.ended.clone().map_err(|_| answer.failure("zfs list"))

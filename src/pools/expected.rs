@@ -75,15 +75,21 @@ impl Expected {
         Expected { pools: pools.into_iter().collect(), cache }
     }
 
-    /// Why it is not known which pools are expected, and what to do; where nothing but an unusable
-    /// cache file could say.
-    pub fn unknown(&self) -> Option<String> {
+    /// Why it is not known which pools are expected, and what to do: where nothing but an unusable
+    /// cache file could say, or units wait for pools (`boot.require-pools-for`) and nothing says which.
+    pub fn unknown(&self, settings: &Settings) -> Option<String> {
         let configured = self.pools.iter().any(|(_, by)| *by == By::Configuration);
+        let waiting = &settings.boot.require_pools_for;
+        let what = self.cache.describe();
         match &self.cache {
             CacheFile::Unusable(_) if !configured => Some(format!(
-                "which pools are expected is not known: {}. Import them by name (zpool import): that \
-                 writes the file anew; or name them in pools.expected",
-                self.cache.describe()
+                "which pools are expected is not known: {what}. Import them by name (zpool import): \
+                 that writes the file anew; or name them in pools.expected"
+            )),
+            _ if self.pools.is_empty() && !waiting.is_empty() => Some(format!(
+                "which pools are expected is not known, and boot.require-pools-for has units wait for \
+                 them ({}): {what}. Name the pools that these need in pools.expected",
+                waiting.join(", ")
             )),
             _ => None,
         }
@@ -169,6 +175,10 @@ mod tests {
         Expected::of(host, &settings)
     }
 
+    fn unknown(host: &Host, configured: &[&str]) -> Option<String> {
+        expected(host, configured).unknown(&Settings::default())
+    }
+
     fn write(host: &Host, path: &str, bytes: impl AsRef<[u8]>) {
         let path = host.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -192,25 +202,42 @@ mod tests {
     }
 
     #[test]
+    fn where_units_wait_for_pools_it_has_to_be_known_for_which() {
+        let (_root, host) = host();
+        let mut settings = Settings::default();
+        settings.boot.require_pools_for = vec!["docker.service".into(), "db.service".into()];
+        let why = |settings: &Settings| Expected::of(&host, settings).unknown(settings);
+        let said = why(&settings).unwrap();
+        for words in ["docker.service, db.service", "there is no /etc/zfs", "in pools.expected"] {
+            assert!(said.contains(words), "{said}");
+        }
+        settings.pools.expected = vec!["tank".into()];
+        assert_eq!(why(&settings), None);
+        settings.pools.expected.clear();
+        write(&host, &format!("{LISTS}/data"), "data\t/data\ton\n");
+        assert_eq!(why(&settings), None, "known from the lists");
+    }
+
+    #[test]
     fn no_cache_file_an_empty_one_and_a_damaged_one_are_three_different_things() {
         let (_root, host) = host();
         let path = host.path(CACHE);
         let good = include_bytes!("../../tests/pools/zpool.cache-one");
         assert_eq!(CacheFile::read(&path), CacheFile::Missing);
         let mut said = vec![CacheFile::read(&path).describe()];
-        assert_eq!(expected(&host, &[]).unknown(), None);
+        assert_eq!(unknown(&host, &[]), None);
         write(&host, CACHE, "");
         assert_eq!(CacheFile::read(&path), CacheFile::Empty);
-        assert_eq!(expected(&host, &[]).unknown(), None);
+        assert_eq!(unknown(&host, &[]), None);
         said.push(CacheFile::read(&path).describe());
         write(&host, CACHE, &good[..good.len() / 2]);
         said.push(CacheFile::read(&path).describe());
         for (text, words) in said.iter().zip(["there is no", "is empty", "is damaged"]) {
             assert!(text.contains(CACHE) && text.contains(words), "{text}");
         }
-        let unknown = expected(&host, &[]).unknown().unwrap();
-        assert!(unknown.contains("is damaged") && unknown.contains("pools.expected"), "{unknown}");
-        assert_eq!(expected(&host, &["tank"]).unknown(), None, "it is known who is expected");
+        let why = unknown(&host, &[]).unwrap();
+        assert!(why.contains("is damaged") && why.contains("pools.expected"), "{why}");
+        assert_eq!(unknown(&host, &["tank"]), None, "it is known who is expected");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert!(matches!(CacheFile::read(&path), CacheFile::Unusable(_)));

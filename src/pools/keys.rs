@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::ask::Programs;
-use super::{Pool, State};
+use super::{Pool, State, reason};
 
 /// An encryption root without its key (zfs-load-key(8)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,7 +15,7 @@ pub struct Locked {
     pub dataset: String,
     /// Its `keylocation`: `prompt`, or a URL.
     pub key_location: String,
-    /// Whether a volume, or a file system that is mounted by itself, needs the key.
+    /// Whether a volume, or a file system that somebody mounts here, needs the key.
     pub wanted: bool,
 }
 
@@ -39,27 +39,28 @@ pub(super) fn look(pools: &mut [Pool], programs: &mut Programs) {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut roots = Roots::default();
     if let Err(why) = programs.keys(&names, |line| roots.line(line)) {
-        for pool in pools.iter_mut().filter(asked) {
-            pool.reason
-                .get_or_insert_with(|| format!("whether keys are loaded is not known: {why}"));
+        // For one that is not well the worse reason stays.
+        for pool in pools.iter_mut().filter(asked).filter(|pool| pool.reason.is_none()) {
+            *pool = pool.clone().because(reason::keys_unknown(&pool.name, &why));
         }
         return;
     }
     for pool in pools.iter_mut().filter(asked) {
-        pool.locked = roots.of(&pool.name);
-        say(pool);
+        let locked = roots.of(&pool.name);
+        say(pool, &locked);
+        pool.locked = Some(locked);
     }
 }
 
 /// The reason, for a pool that has none worse.
-fn say(pool: &mut Pool) {
-    let missing: Vec<&Locked> = pool.locked.iter().filter(|l| l.wanted).collect();
+fn say(pool: &mut Pool, locked: &[Locked]) {
+    let missing: Vec<&Locked> = locked.iter().filter(|l| l.wanted).collect();
     if missing.is_empty() || pool.reason.is_some() {
         return;
     }
     let one = |l: &&Locked| format!("{} (key: {})", l.dataset, l.key_location);
     let names: Vec<String> = missing.iter().map(one).collect();
-    let load = |l: &&Locked| format!("zfs load-key {}", super::reason::quoted(&l.dataset));
+    let load = |l: &&Locked| format!("zfs load-key {}", reason::quoted(&l.dataset));
     let commands: Vec<String> = missing.iter().map(load).collect();
     pool.reason = Some(format!("encrypted, and the key is not loaded: {}", names.join(", ")));
     pool.what_to_do = Some(format!("{}; then: zfs mount -a", commands.join("; ")));
@@ -70,16 +71,20 @@ fn say(pool: &mut Pool) {
 struct Roots(BTreeMap<String, (String, bool)>);
 
 impl Roots {
-    /// A line of `zfs list`: name, encryptionroot, keystatus, keylocation, canmount; the last is
-    /// `-` for a volume. A root comes before what inherits from it.
+    /// A line of `zfs list`: name, encryptionroot, keystatus, keylocation, canmount, mountpoint,
+    /// zoned; the last three are `-` for a volume. A root comes before what inherits from it.
     fn line(&mut self, line: &str) {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [name, root, "unavailable", location, canmount] = columns[..] else { return };
+        let [name, root, "unavailable", location, canmount, point, zoned] = columns[..] else {
+            return;
+        };
         let entry = self.0.entry(root.to_owned()).or_default();
         if name == root {
             location.clone_into(&mut entry.0);
         }
-        entry.1 |= canmount != "off" && canmount != "noauto";
+        // A dataset that is only there for those below it, or for a container, nobody mounts here
+        // (zfs_is_mountable of libzfs). `legacy` is mounted by whoever asks for it, and needs its key.
+        entry.1 |= !matches!(canmount, "off" | "noauto") && point != "none" && zoned != "on";
     }
 
     fn of(&self, pool: &str) -> Vec<Locked> {
@@ -100,10 +105,8 @@ mod tests {
     #[test]
     fn a_key_is_wanted_by_what_is_mounted_by_itself_and_by_volumes() {
         let mut roots = Roots::default();
-        // With the columns mountpoint and mounted.
         for line in include_str!("../../tests/pools/zfs-2.3.2/keys.txt").lines() {
-            let columns: Vec<&str> = line.split('\t').take(5).collect();
-            roots.line(&columns.join("\t"));
+            roots.line(line);
         }
         roots.line("cannot open 'x': I/O error");
         assert_eq!(roots.of("tank"), []);
@@ -115,8 +118,10 @@ mod tests {
             shown,
             [
                 ("e/asked", "prompt", true, false),
+                ("e/none", file, false, false),
                 ("e/off", file, false, false),
                 ("e/secret", file, true, true),
+                ("e/zone", file, false, false),
             ]
         );
     }
@@ -129,11 +134,12 @@ mod tests {
             wanted: true,
         };
         let mut pool = Pool::new("e", None, State::Online);
-        pool.locked = vec![locked("e/a b", "prompt")];
+        let both = [locked("e/a b", "prompt"), locked("e/secret", "file:///root/key")];
+        pool.locked = Some(both[..1].to_vec());
         assert!(pool.sound(), "nobody was asked yet");
-        pool.locked.push(locked("e/secret", "file:///root/key"));
+        pool.locked = Some(both.to_vec());
         assert!(!pool.sound());
-        say(&mut pool);
+        say(&mut pool, &both);
         let reason = "encrypted, and the key is not loaded: e/a b (key: prompt), e/secret (key: \
                       file:///root/key)";
         assert_eq!(pool.reason.as_deref(), Some(reason));

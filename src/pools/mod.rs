@@ -59,8 +59,8 @@ pub struct Pool {
     pub reason: Option<String>,
     /// What an operator can do about it.
     pub what_to_do: Option<String>,
-    /// Encryption roots whose key is not loaded.
-    pub locked: Vec<Locked>,
+    /// Encryption roots whose key is not loaded; null: it is not known which.
+    pub locked: Option<Vec<Locked>>,
 }
 
 /// All pools that are expected or imported.
@@ -73,6 +73,8 @@ pub struct Report {
     pub cache_file: CacheFile,
     /// Why it is not known which pools are expected, and what to do; null: it is.
     pub expected_unknown: Option<String>,
+    /// Why it is not known which pools are imported, and what to do; null: it is.
+    pub imported_unknown: Option<String>,
 }
 
 impl Pool {
@@ -84,7 +86,7 @@ impl Pool {
             health: None,
             reason: None,
             what_to_do: None,
-            locked: Vec::new(),
+            locked: None,
         }
     }
 
@@ -93,9 +95,10 @@ impl Pool {
         self
     }
 
-    /// Online, writable, and all that the boot would have mounted unlocked.
+    /// Online, writable, and all that the boot would have mounted known to be unlocked.
     pub fn sound(&self) -> bool {
-        self.state == State::Online && !self.locked.iter().any(Locked::matters)
+        let unlocked = |locked: &Vec<Locked>| !locked.iter().any(Locked::matters);
+        self.state == State::Online && self.locked.as_ref().is_some_and(unlocked)
     }
 
     /// In one word, that of zpool(8) where it has one.
@@ -127,34 +130,33 @@ impl fmt::Display for Pool {
 }
 
 impl Report {
-    /// Whether each expected pool is as it has to be, and it is known which they are.
+    /// Whether each expected pool is as it has to be, and it is known which they are. Where nobody
+    /// expects any, a zpool that does not answer is a pool that hangs, or a broken installation.
     pub fn sound(&self) -> bool {
-        let mut expected = self.pools.iter().filter(|pool| pool.expected.is_some());
-        self.expected_unknown.is_none() && expected.all(Pool::sound)
-    }
-
-    /// Whether it is known which pools are imported.
-    pub fn known(&self) -> bool {
-        self.pools.iter().all(|pool| pool.state != State::Unknown)
+        let known = self.expected_unknown.is_none() && self.imported_unknown.is_none();
+        known && self.pools.iter().filter(|pool| pool.expected.is_some()).all(Pool::sound)
     }
 }
 
-/// Looks at the machine. Takes two minutes at most, whatever hangs.
+/// Looks at the machine. Takes two and a half minutes at most, whatever hangs.
 pub fn look(host: &Host, settings: &Settings) -> Report {
     let expected = Expected::of(host, settings);
     let all = |state, reason: Reason| {
         let pool = |(name, by): &(String, By)| Pool::new(name, Some(*by), state);
         expected.pools.iter().map(|e| pool(e).because(reason.clone())).collect()
     };
-    let pools = match loaded(host) {
-        false => all(State::Absent, reason::no_module()),
+    let (pools, imported_unknown) = match loaded(host) {
+        false => (all(State::Absent, reason::no_module()), None),
         true => match Programs::of(host).and_then(|mut p| Ok((p.list()?, p))) {
-            Err(why) => all(State::Unknown, reason::no_answer(why)),
-            Ok((listed, mut programs)) => judge(&expected, &listed, &mut programs),
+            Err(why) => {
+                let reason = reason::no_answer(why);
+                (all(State::Unknown, reason.clone()), Some(reason.imported_unknown()))
+            }
+            Ok((listed, mut programs)) => (judge(&expected, &listed, &mut programs), None),
         },
     };
-    let expected_unknown = expected.unknown();
-    Report { pools, cache_file: expected.cache, expected_unknown }
+    let expected_unknown = expected.unknown(settings);
+    Report { pools, cache_file: expected.cache, expected_unknown, imported_unknown }
 }
 
 /// Whether the module is in the kernel: without it zpool(8) would try to load the system's.
@@ -220,4 +222,4 @@ fn explain(pools: &mut [Pool], programs: &mut Programs) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,12 +17,30 @@ fn reason(why: impl Into<String>, what_to_do: impl Into<String>) -> Reason {
 pub(super) fn no_module() -> Reason {
     reason(
         "the ZFS kernel module is not loaded",
-        "see why: zfs-prefix status; build or load it: systemctl start zfs-build, zfs-prefix load",
+        "see why: zfs-prefix status; then build and load it: systemctl start zfs-build; or, where it is \
+         published, load it and import: zfs-prefix load --import",
     )
 }
 
 pub(super) fn no_answer(why: String) -> Reason {
     reason(why, "see the kernel log for a disk or a pool that hangs: journalctl -k")
+}
+
+impl Reason {
+    /// Of [`no_answer`], where there is no pool to say it of.
+    pub(super) fn imported_unknown(self) -> String {
+        let Reason { why, what_to_do } = self;
+        format!("which pools are imported is not known: {why}. To do: {what_to_do}")
+    }
+}
+
+/// Of a pool that is well, as far as it is known.
+pub(super) fn keys_unknown(name: &str, why: &str) -> Reason {
+    let name = quoted(name);
+    reason(
+        format!("whether its keys are loaded is not known: {why}"),
+        format!("ask again: zfs get -r keystatus {name}; for a disk that hangs: journalctl -k"),
+    )
 }
 
 pub(super) fn read_only(name: &str) -> Reason {

@@ -13,7 +13,7 @@ macro_rules! recorded {
 }
 
 /// An empty machine.
-pub(super) fn host() -> (tempfile::TempDir, Host) {
+pub(crate) fn host() -> (tempfile::TempDir, Host) {
     let root = tempfile::tempdir().unwrap();
     let host = Host {
         root: root.path().to_owned(),
@@ -27,7 +27,7 @@ pub(super) fn host() -> (tempfile::TempDir, Host) {
 
 /// Puts a shell script in the place of a program: how programs are waited for is tested with it,
 /// not what they do.
-pub(super) fn script(host: &Host, name: &str, text: &str) {
+pub(crate) fn script(host: &Host, name: &str, text: &str) {
     let path = host.path("/usr/sbin").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -243,11 +243,11 @@ fn expected_pools_come_first_and_only_they_decide() {
     let (list, status) = (recorded!("list-missing"), recorded!("status-missing"));
     let (_root, host) = machine(list, status, recorded!("import-missing"));
     let report = look(&host, &settings(&["tank"]));
-    assert!(report.sound() && report.known(), "{report:#?}");
+    assert!(report.sound() && report.imported_unknown.is_none(), "{report:#?}");
     let tank = ("tank", "ONLINE", true);
     assert_eq!(states(&report), [tank, ("e", "ONLINE", false), ("m", "DEGRADED", false)]);
     let report = look(&host, &settings(&["s", "m", "tank"]));
-    assert!(!report.sound() && report.known(), "{report:#?}");
+    assert!(!report.sound() && report.imported_unknown.is_none(), "{report:#?}");
     let (absent, degraded) = (("s", "ABSENT", true), ("m", "DEGRADED", true));
     assert_eq!(states(&report), [absent, degraded, tank, ("e", "ONLINE", false)]);
     assert!(report.pools[..2].iter().all(|pool| pool.reason.is_some()));
@@ -278,16 +278,50 @@ fn without_module_or_program_or_answer_nothing_is_taken_for_sound() {
         format!("{}: {}", report.pools[0].word(), report.pools[0].reason.clone().unwrap())
     };
     assert_eq!(why(&host), "ABSENT: the ZFS kernel module is not loaded");
+    let what = look(&host, &wanted).pools[0].what_to_do.clone().unwrap();
+    assert!(what.contains("zfs-prefix load --import"), "a load alone imports nothing: {what}");
     fs::create_dir_all(host.path("/sys/module/zfs")).unwrap();
     assert!(why(&host).starts_with("UNKNOWN: there is no zpool in /run/"), "{}", why(&host));
     script(&host, "zpool", "echo internal error; exit 1");
     assert!(why(&host).ends_with("exit status 1: internal error"), "{}", why(&host));
     let nothing = look(&host, &Settings::default());
+    let unknown = nothing.imported_unknown.clone().unwrap_or_default();
+    assert!(!nothing.sound() && nothing.pools.is_empty(), "{nothing:#?}");
+    assert!(unknown.contains("exit status 1: internal error. To do: "), "{unknown}");
+    script(&host, "zpool", "exit 0");
+    let nothing = look(&host, &Settings::default());
     assert!(nothing.sound() && nothing.pools.is_empty(), "{nothing:#?}");
+    let mut waiting = Settings::default();
+    waiting.boot.require_pools_for = vec!["docker.service".to_owned()];
+    let nothing = look(&host, &waiting);
+    assert!(
+        !nothing.sound() && nothing.expected_unknown.is_some(),
+        "docker would start: {nothing:#?}"
+    );
     fs::create_dir_all(host.path("/etc/zfs")).unwrap();
     fs::write(host.path("/etc/zfs/zpool.cache"), [7; 100]).unwrap();
     let unknown = look(&host, &Settings::default());
     assert!(!unknown.sound() && unknown.expected_unknown.is_some(), "{unknown:#?}");
+}
+
+#[test]
+fn a_pool_whose_keys_could_not_be_listed_is_not_sound() {
+    let (list, status) = (recorded!("list-missing"), recorded!("status-missing"));
+    let (_root, host) = machine(list, status, "");
+    script(&host, "zfs", "echo 'internal error'; exit 1");
+    let report = look(&host, &settings(&["tank"]));
+    let tank = &report.pools[0];
+    assert_eq!((tank.word(), &tank.locked), ("ONLINE", &None));
+    assert!(!tank.sound() && !report.sound(), "{report:#?}");
+    let said = tank.to_string();
+    for words in
+        ["keys are loaded is not known: zfs list: exit status 1", "zfs get -r keystatus tank"]
+    {
+        assert!(said.contains(words), "{said}");
+    }
+    // It is DEGRADED: that is worse.
+    let m = report.pools.iter().find(|pool| pool.name == "m").unwrap().to_string();
+    assert!(m.contains("could not be used") && !m.contains("keys are loaded"), "{m}");
 }
 
 #[test]

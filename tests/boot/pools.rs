@@ -152,7 +152,7 @@ fn missing(seen: &Seen) {
     assert_eq!(seen.output("import"), "active");
     assert_ne!(seen.status("forgotten"), 0);
     assert_eq!(seen.output("memory"), "s");
-    assert_eq!(seen.status("status"), 0);
+    assert_eq!((seen.status("status"), seen.status("json")), (20, 20));
     contains_all(&seen.output("status"), &["pool: tank ONLINE", "pool: s ABSENT\n", attach, key]);
     let json: Value = serde_json::from_str(&seen.output("json")).unwrap();
     let by = |name: &str| {
@@ -229,6 +229,7 @@ probe file-after cat /tank/file
     let half = format!("it is damaged ({} bytes; at byte ", whole.len() / 2);
     let words = [CACHE, &half, "zpool import", "pools.expected"];
     told(&said(&seen, "check"), "", id::POOLS_NOT_KNOWN, &words);
+    assert_eq!(seen.status("status"), 20);
     contains_all(&seen.output("status"), &["it is damaged"]);
     assert_eq!((seen.status("hand"), seen.status("again")), (0, 0), "{}", seen.output("hand"));
     assert_eq!(seen.output("after"), "pools: tank ONLINE");

@@ -22,6 +22,8 @@ pub fn install_units(root: &Path, directory: &str) {
         "zfs-load.service.d/10-var.conf",
         "zfs-mount.service.d/50-zfs-prefix.conf",
         "zfs-share.service.d/50-zfs-prefix.conf",
+        "zfs-volume-wait.service.d/50-zfs-prefix.conf",
+        "zfs-load-key@.service.d/50-zfs-prefix.conf",
     ] {
         copy(&source().join("units").join(drop_in), &into.join(drop_in));
     }
