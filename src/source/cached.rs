@@ -90,7 +90,7 @@ impl Cached {
         let dir = with.dir("files")?;
         let name = self.name();
         let (path, record) = (dir.join(&name), dir.join(format!("{name}.json")));
-        if let Some(sha256) = self.whole(&path, &record) {
+        if let Some(sha256) = self.whole(&path, &record)? {
             used(&record);
             return Ok(Got { path, sha256 });
         }
@@ -134,8 +134,31 @@ impl Cached {
         format!("{}-{}", &Digest::of(of.as_bytes()).as_str()[..16], fetch::name(&self.source))
     }
 
-    /// The digest of the file, if it is there and still what its source is.
-    fn whole(&self, path: &Path, record: &Path) -> Option<String> {
+    /// The digest of the file, if it is there and still what its source is. It is read again: it
+    /// counts as proved, and what was proved may have rotted since. Such a file is removed.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    fn whole(&self, path: &Path, record: &Path) -> Result<Option<String>> {
+        let Some(known) = self.recorded(path, record) else { return Ok(None) };
+        // One that cannot be read, of a failing disk, is no better.
+        let found = sha256(path).map_or_else(|e| format!("unknown: {e:#}"), |(sha256, _)| sha256);
+        if found == known {
+            return Ok(Some(known));
+        }
+        tracing::warn!(
+            "{}: damaged since it was fetched (its SHA-256 is {found}, it was {known}); it is fetched again",
+            path.display()
+        );
+        let shown = || format!("{}: cannot be removed", path.display());
+        // The record first: without it the rest counts for nothing.
+        fs::remove_file(record).with_context(shown)?;
+        fs::remove_file(path).with_context(shown)?;
+        Ok(None)
+    }
+
+    /// The digest that a file had which is there, and of the version of its source.
+    fn recorded(&self, path: &Path, record: &Path) -> Option<String> {
         let record: Record = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
         let meta = fs::symlink_metadata(path).ok()?;
         let same = meta.is_file() && meta.len() == record.size && record.stamp == self.stamp();
@@ -401,6 +424,36 @@ mod tests {
             let of = uncompressed(&Source::Https(given.to_owned()));
             assert_eq!(of.full(), expected, "{given}");
         }
+    }
+
+    #[test]
+    fn a_cached_file_that_has_rotted_counts_for_nothing_and_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, record) = (dir.path().join("x.tar.xz"), dir.path().join("x.tar.xz.json"));
+        let digest = format!("{:x}", Sha256::digest(b"as it was fetched"));
+        let cached = Cached {
+            source: Source::Https("https://h/x.tar.xz".to_owned()),
+            key: "kernel.source",
+            what: "a kernel's source",
+            largest: 1 << 20,
+            proof: Proof::Sha256(digest.clone()),
+            signed: None,
+            unreadable: Exit::NoKernelSource,
+        };
+        let of = Record {
+            version: 1,
+            source: cached.source.to_string(),
+            sha256: digest.clone(),
+            size: 17,
+            proof: cached.proof.shown(),
+            stamp: String::new(),
+        };
+        fs::write(&record, serde_json::to_vec(&of).unwrap()).unwrap();
+        fs::write(&path, "as it was fetched").unwrap();
+        assert_eq!(cached.whole(&path, &record).unwrap(), Some(digest));
+        fs::write(&path, "as it was fetcheD").unwrap();
+        assert_eq!(cached.whole(&path, &record).unwrap(), None, "one bit is another");
+        assert!(!path.exists() && !record.exists());
     }
 
     #[test]
