@@ -23,7 +23,7 @@ use crate::store::{Digest, Inputs};
 use crate::userland::choice::Choice;
 
 /// Raised when what a recipe does changes in a way its other inputs do not show.
-const RECIPE_VERSION: &str = "5";
+const RECIPE_VERSION: &str = "6";
 
 /// A build, planned.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use super::{Looking, Prepared, Preparing};
 use crate::build::command::Run;
 use crate::build::harvest::read_plain;
 use crate::build::output::reason_of;
-use crate::build::recipe::NO_DEBUG_INFO;
+use crate::build::recipe::without_debug_info;
 use crate::config::Strategy;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -188,7 +188,7 @@ impl Preparing<'_> {
             // these are missing matters to nobody: exports are what is wanted, and are compared.
             "yes" => run
                 .args(["vmlinux_o", "modules", "KBUILD_MODPOST_WARN=1"])
-                .args(NO_DEBUG_INFO)
+                .args(without_debug_info(shipped_config))
                 .arg("CONFIG_DEBUG_INFO_BTF_MODULES="),
             _ => run.args(["vmlinux", "modules"]),
         };
