@@ -117,6 +117,7 @@ impl Preparing<'_> {
         Ok(Prepared { tree, place, made_in: Some(self.work.top.clone()) })
     }
 
+        let source = source.configured_by(&config.config);
     /// What root learns of the kernel, before anything is fetched.
     fn known(&self, strategy: Strategy, from: &Ingredients) -> Result<Known> {
         let facts = Facts::of_config(self.host, self.release, from.config.clone());
