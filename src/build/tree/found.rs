@@ -104,7 +104,9 @@ impl Found {
                 Ok(Some(all))
             }
             Err(error) => {
-                warn!("only the exports of the kernel itself are known, not those of its modules: {error:#}");
+                warn!(
+                    "only the exports of the kernel itself are known, not those of its modules: {error:#}"
+                );
                 image.symvers().map(Some).exit(Exit::NoSymvers)
             }
         }

@@ -6,6 +6,8 @@ mod given;
 mod made;
 mod probe;
 mod shipped;
+#[cfg(test)]
+mod tests;
 
 use std::cell::OnceCell;
 use std::path::PathBuf;

@@ -56,7 +56,12 @@ impl Preparing<'_> {
 
     /// Whether the tree is whole, and of the kernel that is built for: there may be several builds of
     /// one release.
-    fn check(&mut self, tree: &Tree, place: &Place, image: Option<&Image>) -> Result<()> {
+    pub(super) fn check(
+        &mut self,
+        tree: &Tree,
+        place: &Place,
+        image: Option<&Image>,
+    ) -> Result<()> {
         if let Some(image) = image {
             let exports = image.symvers().exit(Exit::NoSymvers)?;
             let table = format!("{}/Module.symvers", tree.output.display());
