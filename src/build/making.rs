@@ -291,8 +291,7 @@ impl Build<'_> {
     }
 
     fn jobs(&self) -> u32 {
-        let wanted = self.options.jobs.or(self.settings.build.jobs);
-        wanted.unwrap_or_else(|| jobs::choose(&self.host.path("/proc/meminfo")))
+        jobs::wanted(self.host, self.settings, self.options.jobs)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The kernel build tree that modules are compiled against: the one that the system ships, or one
 //! made here from what the machine has (`kernel.tree`).
 
+mod apart;
 mod found;
 mod given;
 mod made;
@@ -8,6 +9,8 @@ mod probe;
 mod shipped;
 #[cfg(test)]
 mod tests;
+
+pub use apart::prepare;
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
