@@ -19,7 +19,7 @@ use lab::kernel::kernel;
 use lab::tool::run;
 use zfs_prefix::compress::{Tail, unpack};
 use zfs_prefix::kernel::{Btf, Config, Image, Symvers, guard};
-use zfs_prefix::module::{Module, read_tables};
+use zfs_prefix::module::{Module, read_info_of_file, read_tables};
 
 /// The most that a parser may have in memory at any time.
 const GIB: usize = 1 << 30;
@@ -305,6 +305,49 @@ fn entries_that_all_point_to_one_long_name_are_refused_before_memory_is_gone() {
     let long = format!("\t.data\n\t.globl {0}\n\t.quad {0}\n", "s".repeat(5000));
     let error = Module::parse(&assembled(&(aliases(1, 9) + &long), false)).unwrap_err();
     assert!(format!("{error:#}").contains("a name of 5000 bytes"), "{error:#}");
+}
+
+#[test]
+fn a_modinfo_of_nothing_but_equal_signs_is_refused_before_memory_is_gone() {
+    let modinfo = |entries: usize| {
+        let one = "\t.section .modinfo,\"a\"\n\t.asciz \"vermagic=6.1.0 SMP \"\n";
+        assembled(&format!("{one}\t.rept {entries}\n\t.asciz \"=\"\n\t.endr\n"), false)
+    };
+    assert!(Module::parse(&modinfo(1000)).unwrap().vermagic().is_some());
+    // 16 MiB: read as it stands, each entry would have 48 bytes and two strings.
+    for (entries, says) in [(100_000, "more entries than any"), (8 << 20, "bytes, more than any")] {
+        let bytes = modinfo(entries);
+        let (error, peak) = memory::peak(|| Module::parse(&bytes).unwrap_err());
+        assert!(format!("{error:#}").contains(says), "{entries}: {error:#}");
+        assert!(peak < 32 << 20, "{entries}: {peak}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), &bytes).unwrap();
+        let read = || read_info_of_file(file.as_file()).unwrap_err();
+        let (error, peak) = memory::peak(read);
+        assert!(format!("{error:#}").contains(says), "{entries}, a file: {error:#}");
+        assert!(peak < 32 << 20, "{entries}, a file: {peak}");
+    }
+}
+
+#[test]
+fn a_table_of_more_symbols_or_fields_than_any_kernels_is_refused_before_memory_is_gone() {
+    let mut many = String::with_capacity(64 << 20);
+    for n in 0_u32.. {
+        let line = format!("0\t{n:x}\ta\tEXPORT_\n");
+        if many.len() + line.len() > 64 << 20 {
+            break;
+        }
+        many.push_str(&line);
+    }
+    let tabs = "\t".repeat(64 << 20);
+    for (case, text, says) in
+        [("symbols", many, "names than any kernel"), ("tabs", tabs, "more than 5 fields")]
+    {
+        let (error, peak) = memory::peak(|| Symvers::parse(&text).unwrap_err());
+        let error = format!("{error:#}");
+        assert!(error.contains(says) && error.len() < 1000, "{case}: {error:.200}");
+        assert!(peak < 512 << 20, "{case}: {peak}");
+    }
 }
 
 #[test]

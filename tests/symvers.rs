@@ -253,6 +253,36 @@ fn modules_are_the_same_however_they_are_packed() {
 }
 
 #[test]
+fn one_module_that_cannot_be_read_takes_only_its_own_exports_away() {
+    let kernel = cloud();
+    let image = Image::open(&kernel.image).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let copies = some_modules(&kernel, scratch.path());
+    let whole = recover::symvers(&image, Some(scratch.path()), 2).unwrap();
+    let owner = |ko: &Path| {
+        let below = ko.strip_prefix(scratch.path().join("kernel")).unwrap();
+        below.with_extension("").to_str().unwrap().to_owned()
+    };
+    let (torn, dangling) = (&copies[1], scratch.path().join("kernel/none.ko"));
+    fs::write(torn, &fs::read(torn).unwrap()[..100]).unwrap();
+    std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+    let read = recover::symvers_as_far_as_read(&image, scratch.path(), 2);
+    let (table, skipped) = read.unwrap();
+    let mut named: Vec<String> = skipped.iter().map(|error| format!("{error:#}")).collect();
+    named.sort();
+    assert_eq!(named.len(), 2, "{named:?}");
+    for (path, error) in [torn, &dangling].into_iter().zip(&named) {
+        assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
+    }
+    let rest = truth(&kernel, |of| {
+        of != owner(torn) && whole.iter().any(|(_, export)| export.owner == of)
+    });
+    assert_same(&table.to_text(), &rest, "without the torn one");
+    let strict = recover::symvers(&image, Some(scratch.path()), 2).unwrap_err();
+    assert!(named.contains(&format!("{strict:#}")), "{strict:#}");
+}
+
+#[test]
 fn a_flipped_crc_is_found_by_the_modules_and_nothing_is_written() {
     let kernel = cloud();
     let scratch = tempfile::tempdir().unwrap();

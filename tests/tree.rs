@@ -92,6 +92,65 @@ fn every_strategy_that_is_not_taken_says_why() {
         assert!(journal.contains(reason), "{reason:?} is missing:\n{journal}");
     }
     lab.assert_store_untouched("no source");
+
+    // Where nobody answers; whether there is a network is known only when it was waited for.
+    let online = || lab.exec("systemctl is-active network-online.target").output;
+    assert_eq!(online().trim(), "inactive", "nothing was to be fetched from it");
+    lab.configure(
+        "[kernel]\ntree = [\"recovered\"]\nallow-unsigned = true\n\
+         source = \"git+https://127.0.0.1:9/linux.git#v6.1\"\n",
+    );
+    let (status, journal) = lab.build();
+    assert_ne!(status, "0", "{journal}");
+    assert_eq!(online().trim(), "active", "{journal}");
+}
+
+/// A copy of the shipped headers, with the programs that theirs are links to.
+const COPIED: &str = "cp -a $(readlink -f /usr/lib/modules/*/build) /opt/tree && cd /opt/tree && \
+    rm scripts tools && cp -aL /usr/lib/linux-kbuild-*/scripts /usr/lib/linux-kbuild-*/tools .";
+/// One symbol of a tree's Module.symvers gets another CRC.
+const FLIP: &str = "sed -i '/\\t_printk\\t/s/^0x......../0x12345678/' /opt/tree/Module.symvers && \
+    grep -c '^0x12345678' /opt/tree/Module.symvers";
+
+#[test]
+fn a_shipped_tree_of_another_build_of_the_kernel_is_not_taken_by_the_symbol_that_differs() {
+    let lab = machine("tree-flipped");
+    lab.check(COPIED);
+    assert_eq!(lab.check(FLIP), "1");
+    lab.configure("[kernel]\nbuild-dir = \"/opt/tree\"\ntree = [\"shipped\"]\n");
+    let (status, journal) = lab.build();
+    assert_eq!(status, "15", "{journal}");
+    assert!(
+        journal.contains("kernel.tree: not \"shipped\": /opt/tree/Module.symvers"),
+        "{journal}"
+    );
+    assert!(journal.contains("_printk: CRC 0x12345678, shipped 0x"), "{journal}");
+    lab.assert_store_untouched("another build's headers");
+}
+
+#[test]
+fn a_shell_for_a_kernel_without_headers_has_the_tree_that_a_build_makes() {
+    let lab = machine("tree-shell");
+    lab.configure("[kernel]\ntree = [\"recovered\"]\n");
+    let keep = format!("{EPREFIX}/var/tmp/kept");
+    lab.check(&format!(
+        "zfs-prefix prefix shell --no-network --kernel-release {} -- bash -c \
+         'mkdir -p {keep} && cd $KV_OUT_DIR && cp .config Module.symvers {keep} && \
+         test -f $KERNEL_DIR/include/linux/module.h && case $PWD in $HOME/*) ;; *) exit 9;; esac'",
+        lab.release
+    ));
+    assert_eq!(lab.check("ls -A /var/cache/zfs-prefix/shell"), "", "it goes with the shell");
+    let root = lab::root::root().unwrap();
+    let kept = |name: &str| lab::source::lines(&lab.state.path(&format!("{keep}/{name}"))).unwrap();
+    assert_eq!(kept("Module.symvers"), lab::source::official_symvers(&root).unwrap());
+    // The lock is free again, and what is compared of a binary package is the same.
+    lab.start_until("configuring");
+    for name in [".config", "Module.symvers"] {
+        let built = fs::read(lab.tree().join(name)).unwrap();
+        let shells = fs::read(lab.state.path(&format!("{keep}/{name}"))).unwrap();
+        assert!(built == shells, "{name} is another one in the shell");
+    }
+    lab.check("systemctl stop UNIT");
 }
 
 #[test]
@@ -138,10 +197,7 @@ fn newer_modpost(lab: &Native) -> std::path::PathBuf {
 #[test]
 fn a_shipped_tree_whose_programs_cannot_run_and_have_no_source_is_not_taken() {
     let lab = machine("tree-programs");
-    lab.check(
-        "cp -a $(readlink -f /usr/lib/modules/*/build) /opt/tree && cd /opt/tree && rm scripts tools && \
-         cp -aL /usr/lib/linux-kbuild-*/scripts /usr/lib/linux-kbuild-*/tools .",
-    );
+    lab.check(COPIED);
     fs::copy(newer_modpost(&lab), lab.state.path("/opt/tree/scripts/mod/modpost.real-lsb-64"))
         .unwrap();
     lab.configure("[kernel]\nbuild-dir = \"/opt/tree\"\ntree = [\"shipped\"]\n");
@@ -186,6 +242,17 @@ fn a_kernel_devel_package_is_a_shipped_tree_and_programs_that_cannot_run_are_com
     let packaged = until_configured();
     assert!(packaged.contains("kernel.tree: \"shipped\": "), "{packaged}");
     assert!(!packaged.contains("are compiled anew"), "they can run: {packaged}");
+
+    // Another build's: what is compiled against is looked at, not what root knows better.
+    lab.check("cp /opt/tree/Module.symvers /var/tmp/symvers");
+    assert_eq!(lab.check(FLIP), "1");
+    let rpm = kernel_devel(&tree, &lab.release, &lab.state.path("/var/tmp/flipped")).unwrap();
+    fs::rename(rpm, lab.state.path(&format!("/srv/kernel-devel-{}.rpm", lab.release))).unwrap();
+    let (status, journal) = lab.build();
+    assert_eq!(status, "15", "{journal}");
+    let said = "the Module.symvers of /srv/kernel-devel-";
+    assert!(journal.contains(said) && journal.contains("_printk: CRC 0x12345678"), "{journal}");
+    lab.check("cp /var/tmp/symvers /opt/tree/Module.symvers");
 
     fs::copy(newer_modpost(&lab), tree.join("scripts/mod/modpost")).unwrap();
     lab.configure("[kernel]\nbuild-dir = \"/opt/tree\"\ntree = [\"shipped\"]\n");

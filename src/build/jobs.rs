@@ -3,9 +3,18 @@
 use std::fs;
 use std::path::Path;
 
+use crate::config::Settings;
+use crate::host::Host;
+
 /// Memory that one job of an OpenZFS build may need, in KiB: its largest files take some 300 MiB
 /// in cc1, and the rest of the machine goes on working.
 const PER_JOB_KIB: u64 = 768 * 1024;
+
+/// The jobs that were asked for, or that the configuration names, or as many as [`choose`] says.
+pub fn wanted(host: &Host, settings: &Settings, asked: Option<u32>) -> u32 {
+    let wanted = asked.or(settings.build.jobs);
+    wanted.unwrap_or_else(|| choose(&host.path("/proc/meminfo")))
+}
 
 /// As many jobs as this process may use cores, but no more than available memory allows; at
 /// least 1. `meminfo` is /proc/meminfo (proc(5)).

@@ -16,9 +16,9 @@ use super::tree::{Candidate, Prepared, Preparing};
 use super::workdir::WorkDir;
 use super::{Build, Expected, depmod, harvest, jobs, made_from, network, programs, recipe, verify};
 use crate::config::Recipe;
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::fail;
-use crate::kernel::{compiler_mismatch, supported};
+use crate::kernel::{Config, Tree, compiler_mismatch, supported};
 use crate::module::refusal::Policy;
 use crate::prefix::enter::Place;
 use crate::source::{Obtain, ZfsSource};
@@ -273,9 +273,10 @@ impl Build<'_> {
         let mut job = self.job(attempt, place);
         job.expected = read_counts(&counts);
         let installed = match recipe {
-            Recipe::Portage => job.portage()?,
-            Recipe::Make => job.make()?,
+            Recipe::Portage => job.portage(),
+            Recipe::Make => job.make(),
         };
+        let installed = installed.map_err(|error| trimmed(error, job.tree))?;
         let modules = harvest::find(&installed, &release)?;
         recipe::strip(&job, &modules)?;
         let programs = job.bind(&installed)?;
@@ -302,8 +303,7 @@ impl Build<'_> {
     }
 
     fn jobs(&self) -> u32 {
-        let wanted = self.options.jobs.or(self.settings.build.jobs);
-        wanted.unwrap_or_else(|| jobs::choose(&self.host.path("/proc/meminfo")))
+        jobs::wanted(self.host, self.settings, self.options.jobs)
     }
 }
 
@@ -345,6 +345,46 @@ impl<'p> Attempt<'p> {
     }
 }
 
+/// Says of a compilation that lacked exports why the kernel may have none.
+fn trimmed(error: anyhow::Error, tree: Option<&Tree>) -> anyhow::Error {
+    let config = tree.and_then(|tree| Config::parse(&tree.config).ok());
+    let trims = config.is_some_and(|config| config.is_on("TRIM_UNUSED_KSYMS"));
+    match exit::of(&error) == Exit::NoSymvers && trims {
+        true => error.context(
+            "CONFIG_TRIM_UNUSED_KSYMS=y: this kernel exports only what its own modules use, and OpenZFS needs more: it needs another kernel",
+        ),
+        false => error,
+    }
+}
+
 fn read_counts(path: &Path) -> Option<Counts> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Failure;
+
+    #[test]
+    fn of_a_kernel_with_trimmed_exports_that_is_said_where_exports_were_missing() {
+        for (config, exit, said) in [
+            ("CONFIG_TRIM_UNUSED_KSYMS=y\n", Exit::NoSymvers, true),
+            ("CONFIG_TRIM_UNUSED_KSYMS=y\n", Exit::BuildFailed, false),
+            ("# CONFIG_TRIM_UNUSED_KSYMS is not set\n", Exit::NoSymvers, false),
+        ] {
+            let tree = Tree {
+                output: "/b".into(),
+                source: "/b".into(),
+                config: config.into(),
+                symvers_text: String::new(),
+                symvers: crate::kernel::Symvers::default(),
+            };
+            let error = trimmed(Failure::new(exit, "make: failed").into(), Some(&tree));
+            assert_eq!(exit::of(&error), exit, "{config}");
+            let text = format!("{error:#}");
+            assert_eq!(text.starts_with("CONFIG_TRIM_UNUSED_KSYMS=y: "), said, "{text}");
+            assert!(text.ends_with("make: failed"), "{text}");
+        }
+    }
 }

@@ -30,7 +30,7 @@ use tracing::{info, warn};
 
 pub(crate) use plan::atoms;
 pub use plan::digest_paths;
-pub use tree::{tree_dir, why_none as why_no_tree};
+pub use tree::{Prepared, prepare as prepare_tree, tree_dir, why_none as why_no_tree};
 pub use verify::{Expected, verify};
 
 use crate::config::Settings;

@@ -44,6 +44,11 @@ pub fn reason_of(tail: &VecDeque<String>) -> (Exit, &'static str) {
                     zfs.linux-experimental = true)";
         return (Exit::KernelUnsupported, hint);
     }
+    if tail.iter().any(|line| not_exported(line.trim())) {
+        let hint = " (modpost: the kernel does not export what these modules import, or the build \
+                    tree's Module.symvers lacks it)";
+        return (Exit::NoSymvers, hint);
+    }
     // Only near the end: configure scripts try such calls, and do without.
     if tail.iter().rev().take(50).any(|line| refused_outside(line)) {
         let hint = " (a program of the host's was called, which cannot run in the prefix: what \
@@ -51,6 +56,12 @@ pub fn reason_of(tail: &VecDeque<String>) -> (Exit, &'static str) {
         return (Exit::BuildFailed, hint);
     }
     (Exit::BuildFailed, "")
+}
+
+/// modpost's complaint about an import that is in no Module.symvers (scripts/mod/modpost.c; before
+/// Linux 5.6 without its name). With KBUILD_MODPOST_WARN it only warns.
+fn not_exported(line: &str) -> bool {
+    line.starts_with("ERROR: ") && line.ends_with(" undefined!") && line.contains(".ko]")
 }
 
 /// A shell's complaint about a program of the host's: everything outside the prefix is noexec.
@@ -113,6 +124,21 @@ mod tests {
             ("*** The maximum supported kernel version is 6.14.", Exit::KernelUnsupported),
         ] {
             assert_eq!(reason_of(&tail(&[line, "x"])).0, want, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_export_is_told_from_what_does_not_compile() {
+        for (line, want) in [
+            (r#"ERROR: modpost: "kmem_x" [/w/module/zfs.ko] undefined!"#, Exit::NoSymvers),
+            (r#"ERROR: "kmem_x" [/w/module/zfs.ko] undefined!"#, Exit::NoSymvers),
+            (r#"WARNING: modpost: "kmem_x" [/w/zfs.ko] undefined!"#, Exit::BuildFailed),
+            ("ERROR: modpost: missing MODULE_LICENSE() in /w/zfs.o", Exit::BuildFailed),
+            ("ld: /w/zpool.o: undefined reference to `x'", Exit::BuildFailed),
+        ] {
+            let lines = tail(&[line, "make[1]: *** [Module.symvers] Error 1"]);
+            assert_eq!(reason_of(&lines).0, want, "{line}");
+            assert!(failing_lines(&lines).contains(&line) || !line.contains("ERROR"), "{line}");
         }
     }
 

@@ -24,7 +24,7 @@ use crate::store::{Digest, Inputs};
 use crate::userland::choice::Choice;
 
 /// Raised when what a recipe does changes in a way its other inputs do not show.
-const RECIPE_VERSION: &str = "5";
+const RECIPE_VERSION: &str = "6";
 
 /// A build, planned.
 #[derive(Debug)]
@@ -55,14 +55,7 @@ impl Plan {
         exe: &Path,
         cancel: &Cancel,
     ) -> Result<Plan> {
-        let image = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
-        // Of a kernel that has neither image nor tree both are said.
-        let build_id = build_id(host, image.as_deref(), release).map_err(|error| {
-            match tree::why_none(host, settings, release) {
-                Some(why) => Failure::new(exit::of(&error), format!("{error:#}\n{why}")).into(),
-                None => error,
-            }
-        })?;
+        let build_id = kernel_build_id(host, settings, release)?;
         let prefix = Prefix::open(&settings.prefix.path)?;
         let compiler = prefix.compiler(cancel)?;
         let mut inputs = Inputs::new();
@@ -102,6 +95,24 @@ impl Plan {
             }
         }
     }
+}
+
+/// The build-id of kernel `release`. Of one that has neither image nor tree both are said.
+///
+/// # Errors
+/// As [`build_id`].
+pub(super) fn kernel_build_id(
+    host: &Host,
+    settings: &Settings,
+    release: &Release,
+) -> Result<String> {
+    let image = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
+    build_id(host, image.as_deref(), release).map_err(|error| {
+        match tree::why_none(host, settings, release) {
+            Some(why) => Failure::new(exit::of(&error), format!("{error:#}\n{why}")).into(),
+            None => error,
+        }
+    })
 }
 
 fn recipe_inputs(

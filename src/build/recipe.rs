@@ -16,7 +16,7 @@ use super::workdir::WorkDir;
 use crate::config::{Settings, is_tarball};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::kernel::Tree;
+use crate::kernel::{Config, Tree};
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
 use crate::prefix::portage::package_of;
@@ -25,7 +25,17 @@ use crate::source::Repository;
 /// Makes the modules smaller and the build faster without changing their code (facts: zfs.ko
 /// 9.1 MB instead of 93.6 MB).
 pub(super) const NO_DEBUG_INFO: [&str; 3] =
-    ["CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_BTF=", "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT="];
+    ["CONFIG_DEBUG_INFO_BTF=", "CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT="];
+
+/// [`NO_DEBUG_INFO`], as far as the kernel's configuration allows it: gendwarfksyms (Linux 6.14,
+/// Documentation/kbuild/gendwarfksyms.rst) reads the CRCs of exports out of debug information. That
+/// is stripped from the modules anyway. The ebuild does the same (`kernel_make`).
+pub(super) fn without_debug_info(config: &Config) -> &'static [&'static str] {
+    match config.is_on("GENDWARFKSYMS") {
+        true => &NO_DEBUG_INFO[..1],
+        false => &NO_DEBUG_INFO,
+    }
+}
 
 /// modules_install compresses and signs as the kernel's configuration says; both belong to whoever
 /// publishes the tree.
@@ -191,21 +201,26 @@ impl Job<'_> {
             let run = self.prefix.run(program, &self.place).dir(&self.work.tmp);
             self.prefix.cached(run, &self.work.top)
         };
+        let tree = self.tree.context("the recipe `make` without a build tree")?;
+        let config = Config::parse(&tree.config)
+            .with_context(|| format!("{}/.config", tree.output.display()))
+            .exit(Exit::NoKernelSource)?;
+        let no_debug_info = without_debug_info(&config);
         let steps = [
             run("tar")
                 .args(["--extract", "--strip-components=1", "--no-same-owner", "--file"])
                 .arg(source),
             run("bash")
                 .args(["./configure", "--with-config=kernel"])
-                .args(self.tree.map(with_linux).into_iter().flatten())
+                .args(with_linux(tree))
                 .args(configure(self.settings))
                 // configure compiles its kernel checks with as many jobs as this says.
                 .env("TEST_JOBS", self.jobs.to_string()),
-            run("make").arg(format!("-j{}", self.jobs)).args(NO_DEBUG_INFO),
+            run("make").arg(format!("-j{}", self.jobs)).args(no_debug_info),
             run("make")
                 .args(["-C", "module", "modules_install", "DEPMOD=:", "INSTALL_MOD_DIR=extra"])
                 .arg(format!("INSTALL_MOD_PATH={}", self.work.root.display()))
-                .args(NO_DEBUG_INFO)
+                .args(no_debug_info)
                 .args(PLAIN_MODULES),
         ];
         self.steps.progress.compiling(&source.to_string_lossy(), self.expected);
@@ -250,4 +265,45 @@ pub fn strip(job: &Job, modules: &[PathBuf]) -> Result<()> {
         .output(job.steps.cancel)
         .context("stripping debug information")
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_information_is_made_where_crcs_are_read_out_of_it() {
+        for (text, cleared) in [
+            ("CONFIG_GENDWARFKSYMS=y\nCONFIG_DEBUG_INFO=y\n", false),
+            ("# CONFIG_GENDWARFKSYMS is not set\nCONFIG_GENKSYMS=y\n", true),
+            ("CONFIG_DEBUG_INFO=y\n", true),
+        ] {
+            let arguments = without_debug_info(&Config::parse(text.as_bytes()).unwrap());
+            assert_eq!(arguments.contains(&"CONFIG_DEBUG_INFO="), cleared, "{text}");
+            assert!(arguments.contains(&"CONFIG_DEBUG_INFO_BTF="), "{text}");
+            let mut ebuilds = of_the_ebuild(text);
+            let mut ours = arguments.to_vec();
+            ours.sort_unstable();
+            ebuilds.sort();
+            assert_eq!(ebuilds, ours, "{text}");
+        }
+    }
+
+    /// What the ebuild's kernel_make gives to make for this configuration, of CONFIG_….
+    fn of_the_ebuild(config: &str) -> Vec<String> {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::write(tree.path().join(".config"), config).unwrap();
+        let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/overlay");
+        let ebuilds = std::fs::read_dir(overlay.join("sys-fs/zfs-kmod")).unwrap();
+        let mut ebuilds = ebuilds.map(|entry| entry.unwrap().path());
+        let ebuild = ebuilds.find(|path| path.extension().is_some_and(|end| end == "ebuild"));
+        let script = r#"emake() { printf '%s\n' "$@"; }; die() { exit 1; }
+            . "$1" && KV_OUT_DIR=$2 kernel_make"#;
+        let mut bash = std::process::Command::new("bash");
+        let bash = bash.args(["-c", script, "bash"]).arg(ebuild.unwrap()).arg(tree.path());
+        let said = bash.output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        let said = String::from_utf8(said.stdout).unwrap();
+        said.lines().filter(|line| line.starts_with("CONFIG_")).map(str::to_owned).collect()
+    }
 }

@@ -39,8 +39,16 @@ impl WorkDir {
             fs::set_permissions(&dir, PermissionsExt::from_mode(0o755))
                 .with_context(|| format!("{}", dir.display()))?;
         }
-        let top = parent.join(release.as_str());
-        remove(&top)?;
+        WorkDir::at(&parent.join(release.as_str()), owner)
+    }
+
+    /// The same in another place, below directories of root's that the owner gets through.
+    ///
+    /// # Errors
+    /// They cannot be made, or old ones not removed.
+    pub fn at(top: &Path, owner: User) -> Result<WorkDir> {
+        remove(top)?;
+        let top = top.to_owned();
         let work = WorkDir { tmp: top.join("tmp"), root: top.join("root"), top };
         // Complete before it is given away: what the owner can rename, root changes no more.
         let dirs = [make_dir(&work.top)?, make_dir(&work.tmp)?, make_dir(&work.root)?];

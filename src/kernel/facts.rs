@@ -167,6 +167,10 @@ impl Facts {
             }
         };
         if let Some((path, image)) = &opened {
+            // One that was found may have been taken by its name.
+            if let Err(error) = is_of(path, image, &release) {
+                facts.notes.push(format!("{error:#}"));
+            }
             facts.take_image(path, image);
         }
         let image = opened.as_ref().map(|(_, image)| image);

@@ -75,3 +75,31 @@ fn the_compiler_is_in_the_banner_too() {
     );
     assert_eq!(compiler("Linux version 5.4.0"), None);
 }
+
+#[test]
+fn an_image_that_only_has_the_kernels_name_is_a_note() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host {
+        root: root.path().to_owned(),
+        kernel_release: "6.1.0".parse().unwrap(),
+        cmdline: String::new(),
+        container: false,
+        in_initrd: false,
+    };
+    fs::create_dir(root.path().join("boot")).unwrap();
+    let gather = |banner: &str| {
+        let mut image = vec![0; 64];
+        image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        image.extend(banner.as_bytes());
+        fs::write(root.path().join("boot/vmlinuz-6.6.74-x"), image).unwrap();
+        let release = Some("6.6.74-x".parse().unwrap());
+        let facts = Facts::gather(&host, &Wanted { release, image: None, config: &|_| None });
+        facts.unwrap().notes.join("\n")
+    };
+    let other = gather("Linux version 6.6.75-x (w@h) (gcc 13) #1 SMP\n\0");
+    assert!(other.contains("boot/vmlinuz-6.6.74-x is of kernel 6.6.75-x"), "{other}");
+    let own = gather("Linux version 6.6.74-x (w@h) (gcc 13) #1 SMP\n\0");
+    assert!(!own.contains("is of kernel"), "{own}");
+    let silent = gather("no banner");
+    assert!(silent.contains("does not say its release"), "{silent}");
+}

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
 
+use crate::module::Budget;
+
 /// One exported symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
@@ -29,11 +31,16 @@ impl Symvers {
     /// and (since 5.4) namespace; 5.4 and 5.5 had the namespace before the owner.
     ///
     /// # Errors
-    /// A line of another shape, named by its number; or no line at all.
+    /// A line of another shape, named by its number; no line at all; more, or longer names, than any
+    /// kernel has.
     pub fn parse(text: &str) -> Result<Symvers> {
-        let mut exports = HashMap::new();
+        let (mut exports, mut budget) = (HashMap::new(), Budget::new());
         for (index, line) in text.lines().enumerate() {
-            let (name, export) = parse_line(line).with_context(|| format!("line {}", index + 1))?;
+            let parsed = parse_line(line).and_then(|(name, export)| {
+                budget.take(name.len() + export.owner.len() + export.namespace.len())?;
+                Ok((name, export))
+            });
+            let (name, export) = parsed.with_context(|| format!("line {}", index + 1))?;
             exports.insert(name.to_owned(), export);
         }
         if exports.is_empty() {
@@ -95,18 +102,21 @@ impl Symvers {
 }
 
 fn parse_line(line: &str) -> Result<(&str, Export)> {
-    let fields: Vec<&str> = line.split('\t').collect();
+    // One more than there can be: a line may be nothing but tabs.
+    let fields: Vec<&str> = line.splitn(6, '\t').collect();
+    let shown = || line.chars().take(200).collect::<String>();
     let (owner, kind, namespace) = match fields[..] {
         [_, _, owner, kind] => (owner, kind, ""),
         [_, _, owner, kind, namespace] if kind.starts_with("EXPORT_") => (owner, kind, namespace),
         [_, _, namespace, owner, kind] => (owner, kind, namespace),
-        _ => bail!("{} fields in {line:?}, expected 4 or 5 separated by tabs", fields.len()),
+        [_, _, _, _, _, _] => bail!("more than 5 fields separated by tabs in {:?}", shown()),
+        _ => bail!("{} fields in {:?}, expected 4 or 5 separated by tabs", fields.len(), shown()),
     };
     if !kind.starts_with("EXPORT_") {
-        bail!("no EXPORT_… kind in {line:?}");
+        bail!("no EXPORT_… kind in {:?}", shown());
     }
     let hex = fields[0].strip_prefix("0x").unwrap_or(fields[0]);
-    let crc = u32::from_str_radix(hex, 16).with_context(|| format!("CRC {:?}", fields[0]))?;
+    let crc = u32::from_str_radix(hex, 16).with_context(|| format!("CRC in {:?}", shown()))?;
     let export = Export {
         crc,
         owner: owner.to_owned(),

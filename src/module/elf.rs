@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef};
 
-use super::Info;
 use super::exports::MAX_STRING;
+use super::info::{self, Info};
 
 /// A module file's bytes, opened for reading. Signatures and other bytes after the ELF object do
 /// not matter.
@@ -57,8 +57,12 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
 
     /// `.modinfo`.
     pub(super) fn info(&self) -> Result<Info> {
-        let section = self.section(".modinfo")?;
-        Ok(Info::parse(section.context("no .modinfo section: not a kernel module")?))
+        let section = self.elf.section_by_name(".modinfo");
+        let section = section.context("no .modinfo section: not a kernel module")?;
+        // Of a file that is not in memory, nothing larger is read into it.
+        let size = section.size();
+        ensure!(size <= info::MAX_SECTION, ".modinfo: {size} bytes, more than any module has");
+        Info::parse(section.data().context("section .modinfo")?)
     }
 
     /// A section's contents; `None` when there is no such section.

@@ -1,6 +1,13 @@
 //! `.modinfo`: the NUL-terminated `key=value` strings that MODULE_INFO() makes
 //! (include/linux/moduleparam.h), what modinfo(8) prints.
 
+use anyhow::{Result, ensure};
+
+/// Bytes of a `.modinfo`; those with the most aliases have 200 KiB.
+pub(super) const MAX_SECTION: u64 = 1 << 20;
+/// Entries of one. `=` and a NUL are one already, which has 24 times their size in memory.
+const MAX_ENTRIES: usize = 1 << 16;
+
 /// The entries of a module's `.modinfo`, in the order of the file. Bytes that are not UTF-8 are
 /// replaced; none of the keys read here can have any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,16 +18,20 @@ pub struct Info {
 impl Info {
     /// Reads the contents of a `.modinfo` section. Strings without `=` are padding or unknown
     /// and are left out, as kmod does.
-    pub fn parse(section: &[u8]) -> Info {
-        let entries = section
-            .split(|&b| b == 0)
-            .filter_map(|entry| {
-                let text = String::from_utf8_lossy(entry);
-                let (key, value) = text.split_once('=')?;
-                Some((key.to_owned(), value.to_owned()))
-            })
-            .collect();
-        Info { entries }
+    ///
+    /// # Errors
+    /// Larger, or with more entries, than that of any module.
+    pub fn parse(section: &[u8]) -> Result<Info> {
+        let size = section.len() as u64;
+        ensure!(size <= MAX_SECTION, ".modinfo: {size} bytes, more than any module has");
+        let mut entries = Vec::new();
+        for entry in section.split(|&b| b == 0) {
+            let text = String::from_utf8_lossy(entry);
+            let Some((key, value)) = text.split_once('=') else { continue };
+            ensure!(entries.len() < MAX_ENTRIES, ".modinfo: more entries than any module has");
+            entries.push((key.to_owned(), value.to_owned()));
+        }
+        Ok(Info { entries })
     }
 
     /// All entries.
@@ -98,13 +109,14 @@ mod tests {
     fn modinfo_is_a_list_of_terminated_strings() {
         let i = Info::parse(
             b"\0\0name=zfs\0depends=spl,a-b, \0junk\0import_ns=A\0import_ns=B=C\0vermagic=6.1.0-56 SMP x \0v=\xff",
-        );
+        )
+        .unwrap();
         assert_eq!(i.get("name"), Some("zfs"));
         assert_eq!(i.depends(), ["spl", "a_b"]);
         assert_eq!(i.all("import_ns").collect::<Vec<_>>(), ["A", "B=C"]);
         assert_eq!(i.vermagic(), Some(Vermagic { release: "6.1.0-56", flags: "SMP x" }));
         assert_eq!(i.get("v"), Some("\u{fffd}"));
         assert_eq!(i.get("license"), None);
-        assert!(Info::parse(b"").depends().is_empty());
+        assert!(Info::parse(b"").unwrap().depends().is_empty());
     }
 }

@@ -90,7 +90,7 @@ impl Cached {
         let dir = with.dir("files")?;
         let name = self.name();
         let (path, record) = (dir.join(&name), dir.join(format!("{name}.json")));
-        if let Some(sha256) = self.whole(&path, &record) {
+        if let Some(sha256) = self.whole(&path, &record)? {
             used(&record);
             return Ok(Got { path, sha256 });
         }
@@ -134,8 +134,31 @@ impl Cached {
         format!("{}-{}", &Digest::of(of.as_bytes()).as_str()[..16], fetch::name(&self.source))
     }
 
-    /// The digest of the file, if it is there and still what its source is.
-    fn whole(&self, path: &Path, record: &Path) -> Option<String> {
+    /// The digest of the file, if it is there and still what its source is. It is read again: it
+    /// counts as proved, and what was proved may have rotted since. Such a file is removed.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    fn whole(&self, path: &Path, record: &Path) -> Result<Option<String>> {
+        let Some(known) = self.recorded(path, record) else { return Ok(None) };
+        // One that cannot be read, of a failing disk, is no better.
+        let found = sha256(path).map_or_else(|e| format!("unknown: {e:#}"), |(sha256, _)| sha256);
+        if found == known {
+            return Ok(Some(known));
+        }
+        tracing::warn!(
+            "{}: damaged since it was fetched (its SHA-256 is {found}, it was {known}); it is fetched again",
+            path.display()
+        );
+        let shown = || format!("{}: cannot be removed", path.display());
+        // The record first: without it the rest counts for nothing.
+        fs::remove_file(record).with_context(shown)?;
+        fs::remove_file(path).with_context(shown)?;
+        Ok(None)
+    }
+
+    /// The digest that a file had which is there, and of the version of its source.
+    fn recorded(&self, path: &Path, record: &Path) -> Option<String> {
         let record: Record = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
         let meta = fs::symlink_metadata(path).ok()?;
         let same = meta.is_file() && meta.len() == record.size && record.stamp == self.stamp();
@@ -388,66 +411,5 @@ pub(super) fn keep(dir: &Path, most: usize, recent: Duration, spared: &[PathBuf]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_archive_signs_what_is_in_the_compressed_file() {
-        for (given, expected) in [
-            ("https://h/linux-6.6.74.tar.xz?x=.tar.gz", "https://h/linux-6.6.74.tar?x=.tar.gz"),
-            ("https://h/linux-6.6.74.tar", "https://h/linux-6.6.74.tar"),
-            ("https://h/linux-6.6.74.txz?x", "https://h/linux-6.6.74.tar?x"),
-        ] {
-            let of = uncompressed(&Source::Https(given.to_owned()));
-            assert_eq!(of.full(), expected, "{given}");
-        }
-    }
-
-    #[test]
-    fn what_was_used_last_is_kept_and_what_is_new_always() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        for (age, name) in [(30, "a.tar.xz"), (10, "b"), (20, "c"), (40, "new")] {
-            fs::write(at(name), "x").unwrap();
-            fs::write(at(&format!("{name}.json")), "{}").unwrap();
-            let file = File::options().write(true).open(at(&format!("{name}.json"))).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
-        }
-        fs::write(at("d.part.json"), "{}").unwrap();
-        used(&at("c.json"));
-        keep(dir.path(), 2, Duration::ZERO, &[at("new.json")]).unwrap();
-        let mut left: Vec<_> =
-            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["c", "c.json", "d.part.json", "new", "new.json"]);
-        keep(dir.path(), 1, Duration::ZERO, &[at("new.json"), at("c.json")]).unwrap();
-        assert!(at("c").exists(), "nothing that is spared goes, however few are to be kept");
-    }
-
-    #[test]
-    fn leftovers_go_after_a_week_and_what_has_a_record_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let week = 7 * 24 * 3600;
-        for (name, age, stays) in [
-            ("whole", week * 9, true),
-            ("whole.json", week * 9, true),
-            ("a.part", week + 9, false),
-            ("a.part.json", week + 9, false),
-            ("b.part", week - 9, true),
-            ("b.part.json", week - 9, true),
-            ("unrecorded", week + 9, false),
-            (".tmpx", week + 9, false),
-        ] {
-            let path = dir.path().join(name);
-            fs::write(&path, "x").unwrap();
-            let file = File::options().write(true).open(&path).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
-            // Each is looked at beside those before it.
-            if name != "whole" {
-                sweep(dir.path()).unwrap();
-                assert_eq!(path.exists(), stays, "{name}");
-            }
-        }
-        assert!(dir.path().join("whole").exists());
-    }
-}
+#[path = "cached_tests.rs"]
+mod tests;

@@ -10,11 +10,12 @@ use super::cached::{Cached, Signed};
 use super::proof::{Proof, check_keys, check_owner};
 use super::system::SIGNER;
 use super::{Obtain, cached, signature, system, tree, unpack, version};
+use crate::build::network;
 use crate::config::{self, Pinned, Settings};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Host;
-use crate::kernel::Release;
+use crate::kernel::{Config, Release};
 use crate::store::Digest;
 
 /// Changed when a tree is made another way out of the same.
@@ -37,6 +38,8 @@ pub struct KernelSource {
     patches: Vec<(Pinned, Proof)>,
     /// Nothing is configured: it is the system's.
     default: bool,
+    /// The version that the kernel's configuration was made for, if that is known.
+    configured: Option<String>,
     /// What has to be said of it when it is used.
     lacks: Option<&'static str>,
 }
@@ -114,7 +117,15 @@ impl KernelSource {
         }
         let default = kernel.source.is_none();
         let release = release.clone();
-        Ok(Some(KernelSource { release, pinned, kind, proof, patches, default, lacks }))
+        let configured = None;
+        Ok(Some(KernelSource { release, pinned, kind, proof, patches, default, configured, lacks }))
+    }
+
+    /// The same, for a kernel with this configuration: it says which patch level the source is of,
+    /// where the release does not.
+    pub fn configured_by(mut self, config: &Config) -> KernelSource {
+        self.configured = config.kernel_version().map(str::to_owned);
+        self
     }
 
     /// Where it is, without secrets.
@@ -174,7 +185,8 @@ impl KernelSource {
         let obtained = obtained(top.join(name));
         if matches!(obtained, Obtained::Source(_)) {
             let makefile = Path::new(name).join("Makefile");
-            version::check(top, &makefile, &self.release, &self.shown())?;
+            let configured = self.configured.as_deref();
+            version::check(top, &makefile, &self.release, configured, &self.shown())?;
         }
         Ok(obtained)
     }
@@ -250,12 +262,15 @@ impl KernelSource {
                 .with_context(|| format!("{KEY}: {path}"))
                 .exit(Exit::NoKernelSource)?;
         }
-        if !with.network && self.pinned.asks_network() && !tree::is_there(with, &id)? {
-            fail!(
-                Exit::Network,
-                "{} was not fetched yet, and there is no network this early",
-                self.pinned
-            );
+        if self.pinned.asks_network() && !tree::is_there(with, &id)? {
+            if !with.network {
+                fail!(
+                    Exit::Network,
+                    "{} was not fetched yet, and there is no network this early",
+                    self.pinned
+                );
+            }
+            network::wait_for_network(with.cancel);
         }
         tree::get(with, &id, |with, dir| {
             with.say(&format!("cloning {} ({})", self.pinned, self.proof.shown()));

@@ -26,11 +26,19 @@ struct Version {
 
 /// Refuses the source in `top` (`makefile` is its top Makefile's name below that) when it is not the
 /// one of kernel `release`. Distributions hide the third number (6.1.0-56 is any 6.1.x): there the
-/// first two count. A release without numbers says nothing.
+/// first two count, and all three of `configured`, the version that the head of the kernel's
+/// configuration names ([`crate::kernel::Config::kernel_version`]), where that is known. What is
+/// without numbers says nothing.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`], with both versions.
-pub(super) fn check(top: &Path, makefile: &Path, release: &Release, shown: &str) -> Result<()> {
+pub(super) fn check(
+    top: &Path,
+    makefile: &Path,
+    release: &Release,
+    configured: Option<&str>,
+    shown: &str,
+) -> Result<()> {
     let text = read(top, makefile)
         .with_context(|| format!("{shown}: its top Makefile"))
         .exit(Exit::NoKernelSource)?;
@@ -44,7 +52,23 @@ pub(super) fn check(top: &Path, makefile: &Path, release: &Release, shown: &str)
             release.version()
         );
     }
+    if let Some(configured) = configured
+        && numbers(configured).is_some_and(|numbers| numbers != version.numbers)
+    {
+        fail!(
+            Exit::NoKernelSource,
+            "{shown}: is the source of Linux {version}, and the configuration of kernel {release} was made for Linux {configured}, as its first lines say: set kernel.source to the source of exactly that one"
+        );
+    }
     Ok(())
+}
+
+/// The three numbers that a version begins with; the third may be missing.
+fn numbers(version: &str) -> Option<[u32; 3]> {
+    let end = version.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(version.len());
+    let mut numbers = version[..end].split('.').map(|number| number.parse().ok());
+    let (version, patchlevel) = (numbers.next()??, numbers.next()??);
+    Some([version, patchlevel, numbers.next().flatten().unwrap_or(0)])
 }
 
 /// A file that somebody else may write to, in directories that are somebody else's: no link is
@@ -133,7 +157,7 @@ mod tests {
             fs::create_dir(dir.path().join("tree")).unwrap();
             fs::write(dir.path().join("tree/Makefile"), makefile(numbers, extra)).unwrap();
             let release: Release = release.parse().unwrap();
-            let checked = check(dir.path(), Path::new("tree/Makefile"), &release, "x.tar.xz");
+            let checked = check(dir.path(), Path::new("tree/Makefile"), &release, None, "x.tar.xz");
             assert_eq!(checked.is_ok(), good, "{release} {numbers:?}{extra}: {checked:?}");
             if let Err(error) = checked {
                 assert_eq!(crate::exit::of(&error), Exit::NoKernelSource);
@@ -141,6 +165,38 @@ mod tests {
                 let source = format!("Linux {version}.{patchlevel}.{sublevel}");
                 let text = format!("{error:#}");
                 assert!(text.contains(&source) && text.contains(release.as_str()), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_release_that_hides_the_third_number_the_configuration_tells_it() {
+        for (release, configured, numbers, good) in [
+            ("6.1.0-56-cloud-amd64", "6.1.174", [6, 1, 174], true),
+            ("6.1.0-56-cloud-amd64", "6.1.174", [6, 1, 170], false),
+            ("6.1.0-56-cloud-amd64", "6.1.174", [6, 1, 0], false),
+            ("6.12.4-200.fc41.x86_64", "6.12.4-200.fc41.x86_64", [6, 12, 4], true),
+            ("6.6.74-flatcar", "6.6.74", [6, 6, 74], true),
+            ("6.6.74-flatcar", "6.6.73", [6, 6, 74], false),
+            ("6.13.0", "6.13", [6, 13, 0], true),
+            ("6.13.0-test", "6.13.0-rc2", [6, 13, 0], true),
+            ("5.14.0-503.el9.x86_64", "5.14.0-503.el9.x86_64", [5, 14, 0], true),
+            ("6.1.0-56-cloud-amd64", "custom", [6, 1, 170], true),
+            ("6.1.0-56-cloud-amd64", "6.1.", [6, 1, 0], true),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("Makefile"), makefile(numbers, " -of-its-own")).unwrap();
+            let release: Release = release.parse().unwrap();
+            let makefile = Path::new("Makefile");
+            let checked = check(dir.path(), makefile, &release, Some(configured), "x.tar.xz");
+            assert_eq!(checked.is_ok(), good, "{release} {configured} {numbers:?}: {checked:?}");
+            if let Err(error) = checked {
+                assert_eq!(crate::exit::of(&error), Exit::NoKernelSource);
+                let [version, patchlevel, sublevel] = numbers;
+                let source = format!("Linux {version}.{patchlevel}.{sublevel}");
+                for says in [&source, configured, "kernel.source"] {
+                    assert!(format!("{error:#}").contains(says), "{says}: {error:#}");
+                }
             }
         }
     }
@@ -164,7 +220,7 @@ mod tests {
             ("fifo", false),
             ("nothing", false),
         ] {
-            let checked = check(dir.path(), Path::new(name), &release, "x");
+            let checked = check(dir.path(), Path::new(name), &release, None, "x");
             assert_eq!(checked.is_ok(), good, "{name}: {checked:?}");
         }
     }

@@ -14,6 +14,9 @@ use crate::host::Host;
 use crate::kernel::locate::{self, Located};
 use crate::kernel::{Image, Release, Symvers, guard, recover};
 
+/// How many modules that cannot be read are named.
+const NAMED: usize = 10;
+
 /// Where things are.
 #[derive(Debug)]
 pub struct Found {
@@ -43,9 +46,7 @@ impl Found {
     /// [`Exit::NoKernelSource`]: it is nowhere.
     pub fn config(&self, host: &Host, settings: &Settings, release: &Release) -> Result<&Located> {
         let find = || {
-            let template = settings.kernel.config.as_ref();
-            let filled = template.map(|t| t.replace("${version}", &release.version()));
-            let configured = filled.map(|path| expand_release(&path, release));
+            let configured = settings.kernel.config.as_ref().map(|t| expand_release(t, release));
             let find = |image| locate::config(host, configured.as_deref(), release, image);
             match (find(None), &self.image) {
                 (Err(_), Ok(path)) => find(Some(&open(path)?)),
@@ -91,13 +92,24 @@ impl Found {
             return Ok(Some(shipped));
         }
         let Some(image) = image else { return Ok(None) };
-        let all = recover::symvers(image, Some(&self.modules), jobs as usize);
         // What OpenZFS needs is nearly all in the kernel itself, and verification looks at each import.
-        let all = all.or_else(|error| {
-            warn!("only the exports of the kernel itself are known, not those of its modules: {error:#}");
-            image.symvers()
-        });
-        all.map(Some).exit(Exit::NoSymvers)
+        match recover::symvers_as_far_as_read(image, &self.modules, jobs as usize) {
+            Ok((all, skipped)) => {
+                for error in skipped.iter().take(NAMED) {
+                    warn!("{error:#}; what this module exports is not known");
+                }
+                if skipped.len() > NAMED {
+                    warn!("{} more modules cannot be read either", skipped.len() - NAMED);
+                }
+                Ok(Some(all))
+            }
+            Err(error) => {
+                warn!(
+                    "only the exports of the kernel itself are known, not those of its modules: {error:#}"
+                );
+                image.symvers().map(Some).exit(Exit::NoSymvers)
+            }
+        }
     }
 }
 

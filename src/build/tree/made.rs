@@ -12,7 +12,7 @@ use super::{Looking, Prepared, Preparing};
 use crate::build::command::Run;
 use crate::build::harvest::read_plain;
 use crate::build::output::reason_of;
-use crate::build::recipe::NO_DEBUG_INFO;
+use crate::build::recipe::without_debug_info;
 use crate::config::Strategy;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -32,12 +32,9 @@ pub struct Ingredients {
 
 /// Options that name files of the distribution's own: keys, certificates, firmware. Nobody else has
 /// the files. And how modules are signed when they are installed, which some distributions strip
-/// from the configuration that they ship. No structure depends on any of them.
-const FILES_OF_ITS_OWN: [&str; 10] = [
-    "SYSTEM_TRUSTED_KEYRING",
+/// from the configuration that they ship. No option and no structure depends on any of them.
+const FILES_OF_ITS_OWN: [&str; 7] = [
     "SYSTEM_TRUSTED_KEYS",
-    "SYSTEM_EXTRA_CERTIFICATE",
-    "SYSTEM_EXTRA_CERTIFICATE_SIZE",
     "SYSTEM_REVOCATION_KEYS",
     "SYSTEM_BLACKLIST_HASH_LIST",
     "MODULE_SIG_KEY",
@@ -45,6 +42,46 @@ const FILES_OF_ITS_OWN: [&str; 10] = [
     "EXTRA_FIRMWARE",
     "EXTRA_FIRMWARE_DIR",
 ];
+
+/// What is dropped too where the kernel itself is compiled, as in 2014: the keyring that such keys
+/// are compiled into.
+const KEYRING: [&str; 3] =
+    ["SYSTEM_TRUSTED_KEYRING", "SYSTEM_EXTRA_CERTIFICATE", "SYSTEM_EXTRA_CERTIFICATE_SIZE"];
+
+/// What goes with that keyring (`depends on` in certs/Kconfig and security/integrity of Linux 5.4 to
+/// 7.x), unless another option selects it and it stays. None of it has a part in a structure.
+const ON_KEYRING: [&str; 14] = [
+    "SECONDARY_TRUSTED_KEYRING",
+    "SECONDARY_TRUSTED_KEYRING_SIGNED_BY_BUILTIN",
+    "INTEGRITY_TRUSTED_KEYRING",
+    "INTEGRITY_MACHINE_KEYRING",
+    "INTEGRITY_CA_MACHINE_KEYRING",
+    "INTEGRITY_CA_MACHINE_KEYRING_MAX",
+    "IMA_TRUSTED_KEYRING",
+    "IMA_BLACKLIST_KEYRING",
+    "IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY",
+    "IMA_QUEUE_EARLY_BOOT_KEYS",
+    "IMA_LOAD_X509",
+    "IMA_X509_PATH",
+    "EVM_LOAD_X509",
+    "EVM_X509_PATH",
+];
+
+/// The options that are taken out of the configuration, and those that may go with them.
+fn dropped(strategy: Strategy) -> (Vec<&'static str>, Vec<&'static str>) {
+    let mut out = FILES_OF_ITS_OWN.to_vec();
+    if strategy != Strategy::Full {
+        return (out.clone(), out);
+    }
+    out.extend(KEYRING);
+    let gone = out.iter().copied().chain(ON_KEYRING).collect();
+    (out, gone)
+}
+
+/// Compares the configuration that kconfig has completed with the shipped one.
+fn check_completed(strategy: Strategy, shipped: &Config, prepared: &Config) -> Result<()> {
+    guard::config_but_for(shipped, prepared, &dropped(strategy).1)
+}
 
 /// What the kernels of CoreOS and Flatcar expect in the directory they are built in (INITRAMFS_SOURCE
 /// is bootengine.cpio), whatever is in it.
@@ -80,6 +117,7 @@ impl Ingredients {
             fail!(Exit::NoSymvers, "nothing to recover its exports from: {error}");
         }
         let config = look.found.config(look.host, look.settings, look.release)?.clone();
+        let source = source.configured_by(&config.config);
         Ok(Ingredients { config, source })
     }
 
@@ -105,14 +143,14 @@ impl Preparing<'_> {
         };
         let kernel = Kernel { source, output: self.work.top.join("kernel") };
         let place = kernel.place(&self.work.top);
-        self.configure(&kernel, &given, &from.config.config)?;
+        self.configure(strategy, &kernel, &given, &from.config.config)?;
         self.steps.must(&kernel.make(self, &place).arg("modules_prepare"), reason_of)?;
         self.settle(&kernel, (strategy == Strategy::Recovered).then_some(&given))?;
         drop(given);
         self.probe(&kernel, &place, known.image.as_ref(), true)?;
         let tree = match strategy {
             Strategy::Full => self.whole(&kernel, &from.config.config, known.exports)?,
-            _ => self.read(&kernel, &from.config.config, known.exports)?,
+            _ => self.read(strategy, &kernel, &from.config.config, known.exports)?,
         };
         Ok(Prepared { tree, place, made_in: Some(self.work.top.clone()) })
     }
@@ -149,7 +187,8 @@ impl Preparing<'_> {
         }
         let salt = image.as_ref().and_then(Image::build_salt);
         info!("configuration from {}", from.config.source);
-        Ok(Known { config: edited(&from.config, salt.as_deref()), image, exports })
+        let config = edited(strategy, &from.config, salt.as_deref());
+        Ok(Known { config, image, exports })
     }
 
     /// The image knows best how it was configured, if it says.
@@ -188,7 +227,7 @@ impl Preparing<'_> {
             // these are missing matters to nobody: exports are what is wanted, and are compared.
             "yes" => run
                 .args(["vmlinux_o", "modules", "KBUILD_MODPOST_WARN=1"])
-                .args(NO_DEBUG_INFO)
+                .args(without_debug_info(shipped_config))
                 .arg("CONFIG_DEBUG_INFO_BTF_MODULES="),
             _ => run.args(["vmlinux", "modules"]),
         };
@@ -196,7 +235,7 @@ impl Preparing<'_> {
         let run = self.prefix.cached(run, &self.work.top);
         self.steps.must(&run, reason_of)?;
         self.settle(kernel, None)?;
-        let built = self.read(kernel, shipped_config, None)?;
+        let built = self.read(Strategy::Full, kernel, shipped_config, None)?;
         match shipped {
             Some(shipped) => guard::exports(
                 "what was built of kernel.source (with kernel.patches)",
@@ -212,7 +251,13 @@ impl Preparing<'_> {
 
     /// Puts the configuration there and completes it; what kconfig changed is looked at before
     /// anything is compiled.
-    fn configure(&mut self, kernel: &Kernel, given: &Given, shipped: &Config) -> Result<()> {
+    fn configure(
+        &mut self,
+        strategy: Strategy,
+        kernel: &Kernel,
+        given: &Given,
+        shipped: &Config,
+    ) -> Result<()> {
         let place = kernel.place(&self.work.top);
         let script = r#"rm -rf -- "$1" && mkdir -p "$1/certs" && cp -- "$2" "$1/.config" && cd "$1" && shift 2 && touch -- "$@""#;
         let run = self.prefix.run("bash", &place).args(["-c", script, "bash"]);
@@ -221,7 +266,7 @@ impl Preparing<'_> {
         self.steps.must(&kernel.make(self, &place).arg("olddefconfig"), reason_of)?;
         let prepared = read_plain(&self.work.top, &kernel.output.join(".config"))?;
         let prepared = Config::parse(&prepared).context("the completed .config")?;
-        guard::config_but_for(shipped, &prepared, &FILES_OF_ITS_OWN)
+        check_completed(strategy, shipped, &prepared)
     }
 
     /// The last touches: the release wherever kbuild looks for it (before 6.2, what a module is built
@@ -239,11 +284,17 @@ impl Preparing<'_> {
 
     /// What root knows of the tree; `exports` instead of those that the owner's file says. What modules
     /// will be compiled with is looked at once more.
-    fn read(&self, kernel: &Kernel, shipped: &Config, exports: Option<Symvers>) -> Result<Tree> {
+    fn read(
+        &self,
+        strategy: Strategy,
+        kernel: &Kernel,
+        shipped: &Config,
+        exports: Option<Symvers>,
+    ) -> Result<Tree> {
         let read = |name: &str| read_plain(&self.work.top, &kernel.output.join(name));
         let tree = Tree::of(&kernel.output, &kernel.source, self.release, read, exports)?;
         let config = Config::parse(&tree.config).context("the tree's .config")?;
-        guard::config_but_for(shipped, &config, &FILES_OF_ITS_OWN)?;
+        check_completed(strategy, shipped, &config)?;
         Ok(tree)
     }
 }
@@ -290,13 +341,14 @@ impl Kernel {
     }
 }
 
-/// The shipped configuration without [`FILES_OF_ITS_OWN`], and with the salt that the image has:
+/// The shipped configuration without what is [`dropped`], and with the salt that the image has:
 /// some distributions leave it out of the configuration that they ship.
-fn edited(shipped: &Located, salt: Option<&str>) -> Vec<u8> {
+fn edited(strategy: Strategy, shipped: &Located, salt: Option<&str>) -> Vec<u8> {
     let text = String::from_utf8_lossy(&shipped.text);
+    let (out, _) = dropped(strategy);
     let own = |line: &&str| {
         let name = line.strip_prefix("CONFIG_").and_then(|rest| rest.split('=').next());
-        !name.is_some_and(|name| FILES_OF_ITS_OWN.contains(&name))
+        !name.is_some_and(|name| out.contains(&name))
     };
     let mut edited: String = text.lines().filter(own).flat_map(|line| [line, "\n"]).collect();
     if let Some(salt) = salt.filter(|_| shipped.config.get("BUILD_SALT").is_none()) {
@@ -309,19 +361,39 @@ fn edited(shipped: &Located, salt: Option<&str>) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn edit(strategy: Strategy, text: &str, salt: Option<&str>) -> String {
+        let config = Config::parse(text.as_bytes()).unwrap();
+        let source = crate::kernel::locate::Source::Running;
+        let located = Located { text: text.into(), config, source };
+        String::from_utf8(edited(strategy, &located, salt)).unwrap()
+    }
+
     #[test]
     fn files_that_only_the_distribution_has_are_left_out_and_its_salt_is_put_in() {
-        let edit = |text: &str, salt| {
-            let config = Config::parse(text.as_bytes()).unwrap();
-            let source = crate::kernel::locate::Source::Running;
-            let located = Located { text: text.into(), config, source };
-            String::from_utf8(edited(&located, salt)).unwrap()
-        };
+        let edit = |text: &str, salt| edit(Strategy::Recovered, text, salt);
         let shipped = "CONFIG_A=y\nCONFIG_SYSTEM_TRUSTED_KEYS=\"debian/keys.pem\"\n# CONFIG_B is not set\nCONFIG_MODULE_SIG_KEY=\"\"\n";
         let kept = "CONFIG_A=y\n# CONFIG_B is not set\n";
         assert_eq!(edit(shipped, None), kept);
         let salted = "CONFIG_BUILD_SALT=\"6.1.0-x\"\n";
         assert_eq!(edit(shipped, Some("6.1.0-x")), format!("{kept}{salted}"));
         assert_eq!(edit(salted, Some("b")), salted, "the configuration knows it");
+    }
+
+    #[test]
+    fn the_keyring_that_options_depend_on_is_dropped_only_where_the_kernel_is_compiled() {
+        let rest = "CONFIG_A=y\nCONFIG_SECONDARY_TRUSTED_KEYRING=y\n";
+        let keyring = "CONFIG_SYSTEM_TRUSTED_KEYRING=y\nCONFIG_SYSTEM_EXTRA_CERTIFICATE=y\n";
+        let keys = "CONFIG_SYSTEM_TRUSTED_KEYS=\"keys.pem\"\n";
+        let text = format!("{rest}{keyring}{keys}");
+        assert_eq!(edit(Strategy::Recovered, &text, None), format!("{rest}{keyring}"));
+        assert_eq!(edit(Strategy::Full, &text, None), rest);
+        // What kconfig makes of that: nothing else selects the keyring.
+        let parse = |text: &str| Config::parse(text.as_bytes()).unwrap();
+        let (shipped, completed) = (parse(&text), parse("CONFIG_A=y\n"));
+        check_completed(Strategy::Full, &shipped, &completed).unwrap();
+        let error = check_completed(Strategy::Recovered, &shipped, &completed).unwrap_err();
+        assert!(error.to_string().contains("SYSTEM_TRUSTED_KEYRING: y -> not set"), "{error}");
+        let other = check_completed(Strategy::Full, &shipped, &parse("CONFIG_B=y\n"));
+        assert!(other.unwrap_err().to_string().contains("CONFIG_A: y"));
     }
 }

@@ -1,11 +1,16 @@
 //! The kernel build tree that modules are compiled against: the one that the system ships, or one
 //! made here from what the machine has (`kernel.tree`).
 
+mod apart;
 mod found;
 mod given;
 mod made;
 mod probe;
 mod shipped;
+#[cfg(test)]
+mod tests;
+
+pub use apart::prepare;
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -20,7 +25,7 @@ use crate::config::{Settings, Strategy, expand_release};
 use crate::exit::{Exit, Failure};
 use crate::fail;
 use crate::host::Host;
-use crate::kernel::{Release, Tree};
+use crate::kernel::{Release, Tree, guard};
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
 use crate::source::{KernelSource, Obtain, Obtained};
@@ -310,10 +315,14 @@ impl Preparing<'_> {
         };
         // What is below it is the owner's; this one is root's.
         let top = self.layout.cache().join("sources");
-        let image = self.found.open(self.build_id)?;
-        let exports = self.found.exports(image.as_ref(), self.jobs)?;
         let read = |name: &str| read_plain(&top, &output.join(name));
-        let tree = Tree::of(&output, &output, self.release, read, exports)?;
+        // Its own Module.symvers is what is compiled against: that has to be the kernel's.
+        let tree = Tree::of(&output, &output, self.release, read, None)?;
+        let image = self.found.open(self.build_id)?;
+        if let Some(exports) = self.found.exports(image.as_ref(), self.jobs)? {
+            let table = format!("the Module.symvers of {}", source.shown());
+            guard::exports(&table, &tree.symvers, &exports)?;
+        }
         let prepared = self.shipped(&tree)?;
         let made_in = prepared.made_in.or(Some(top));
         Ok(Prepared { made_in, ..prepared })

@@ -37,6 +37,7 @@ impl Preparing<'_> {
         let run = run.arg(given.path("probe.c")).arg(given.path("Kbuild"));
         run.output(self.steps.cancel)?;
         let run = kernel.make_module(self, place, &dir);
+        // It exports nothing, so nothing reads CRCs out of its debug information.
         let run = run.args(NO_DEBUG_INFO).arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
         // With the strategy `full` there is no Module.symvers yet, and the probe imports nothing.
         let run = run.arg("KBUILD_MODPOST_WARN=1");

@@ -25,6 +25,7 @@ const NAMED: usize = 3;
 impl Preparing<'_> {
     /// The tree as it is; or a copy of it with helper programs of its own.
     pub(super) fn shipped(&mut self, tree: &Tree) -> Result<Prepared> {
+        self.compiles(tree)?;
         let place = self.prefix.place(&self.work.top, tree, self.steps.cancel)?;
         let broken = self.broken(&place)?;
         if broken.is_empty() {
@@ -44,9 +45,23 @@ impl Preparing<'_> {
         self.copied(tree)
     }
 
+    /// Whether the prefix's compiler is one for this kernel, before anything is run. Of a clang's tree
+    /// it is the first module that would say so, by an option that gcc does not know.
+    fn compiles(&self, tree: &Tree) -> Result<()> {
+        let config = Config::parse(&tree.config)
+            .with_context(|| format!("{}/.config", tree.output.display()))
+            .exit(Exit::NoKernelSource)?;
+        guard::compiler(self.release, &config, tree.compiler().as_deref(), self.compiler)
+    }
+
     /// Whether the tree is whole, and of the kernel that is built for: there may be several builds of
     /// one release.
-    fn check(&mut self, tree: &Tree, place: &Place, image: Option<&Image>) -> Result<()> {
+    pub(super) fn check(
+        &mut self,
+        tree: &Tree,
+        place: &Place,
+        image: Option<&Image>,
+    ) -> Result<()> {
         if let Some(image) = image {
             let exports = image.symvers().exit(Exit::NoSymvers)?;
             let table = format!("{}/Module.symvers", tree.output.display());

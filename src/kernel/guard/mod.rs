@@ -13,6 +13,7 @@ pub use probes::may_differ;
 
 use anyhow::Result;
 
+use super::Release;
 use super::config::{Change, Config, diff};
 use super::facts::Facts;
 use crate::exit::Exit;
@@ -75,12 +76,11 @@ const CLANG: [&str; 7] = [
 ];
 
 /// Can a tree for this kernel be prepared from source with this compiler (its first line of
-/// `--version`)? Asked before anything is fetched or compiled. A tree that came with the kernel
-/// needs no such question: what was random is written down in it.
+/// `--version`)? Asked before anything is fetched or compiled. Of a tree that came with the kernel
+/// only [`compiler`] is asked: what was random is written down in it.
 ///
 /// # Errors
-/// [`Exit::Refused`], with the option and the reason: RANDSTRUCT, or a kernel made with clang (LTO,
-/// CFI) without that same clang.
+/// [`Exit::Refused`], with the option and the reason: RANDSTRUCT, or as [`compiler`].
 pub fn refusal(facts: &Facts, compiler_line: &str) -> Result<()> {
     let release = &facts.release;
     let Some(config) = &facts.options else { return Ok(()) };
@@ -90,13 +90,27 @@ pub fn refusal(facts: &Facts, compiler_line: &str) -> Result<()> {
             "kernel {release}: CONFIG_{option}=y: the order of members is random, and its seed is in no file of the running system; only the build tree that came with this kernel can be used (kernel.build-dir)"
         );
     }
+    compiler(release, config, facts.compiler.as_deref(), compiler_line)
+}
+
+/// Can modules for this kernel be compiled with this compiler, whatever tree there is? `kernel`: the
+/// line of the one that it was built with.
+///
+/// # Errors
+/// [`Exit::Refused`]: the kernel was made with clang (LTO, CFI), and this is not that same clang.
+pub fn compiler(
+    release: &Release,
+    config: &Config,
+    kernel: Option<&str>,
+    compiler_line: &str,
+) -> Result<()> {
     let Some(option) = CLANG.iter().find(|o| config.is_on(o)) else { return Ok(()) };
-    let kernel = facts.compiler.as_deref().unwrap_or("unknown");
+    let kernel = kernel.unwrap_or("unknown");
     match (clang_version(kernel), clang_version(compiler_line)) {
         (Some(kernel), Some(ours)) if kernel == ours => Ok(()),
         _ => fail!(
             Exit::Refused,
-            "kernel {release}: CONFIG_{option}=y: built by {kernel:?}, and its modules need that same clang; the prefix has {compiler_line:?}"
+            "kernel {release}: CONFIG_{option}=y: built by {kernel:?}, and its modules need that same clang. The prefix has {compiler_line:?}: kernels compiled by clang are not supported in a prefix of gcc"
         ),
     }
 }

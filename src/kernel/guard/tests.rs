@@ -116,7 +116,8 @@ fn what_no_tree_from_source_can_be_is_refused_before_anything_is_compiled() {
         ("other clang", clang, "clang version 18.1.0", Some("that same clang")),
         ("LTO", "CONFIG_LTO_CLANG_THIN=y\n", gcc, Some("CONFIG_LTO_CLANG_THIN=y")),
         ("no line", "CONFIG_CFI_CLANG=y\n", "clang version 17.0.6", Some("CONFIG_CFI_CLANG")),
-        ("empty", "CONFIG_CC_IS_CLANG=y\n", "", Some("the prefix has \"\"")),
+        ("empty", "CONFIG_CC_IS_CLANG=y\n", "", Some("The prefix has \"\"")),
+        ("no cure", clang, gcc, Some("clang are not supported in a prefix of gcc")),
     ] {
         match (says, refusal(&facts(text), compiler)) {
             (None, result) => assert!(result.is_ok(), "{case}: {result:?}"),

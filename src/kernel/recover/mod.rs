@@ -19,6 +19,7 @@ use object::{Object, ObjectSection};
 
 pub use check::{CheckReport, Mismatch};
 
+use self::modules::How;
 use self::table::{Licence, Part, Table, Tables};
 use super::{Export, Image, Symvers};
 use crate::compress::{Compression, Tail, unpack};
@@ -91,9 +92,33 @@ fn sections(image: &Image) -> Result<Tables<'_>> {
 pub fn symvers(image: &Image, modules: Option<&Path>, jobs: usize) -> Result<Symvers> {
     let mut symvers = vmlinux(image)?;
     if let Some(dir) = modules {
-        modules::read(dir, image.release().as_deref(), jobs, false)?.add_to(&mut symvers);
+        let release = image.release();
+        modules::read(dir, strictly(release.as_deref(), jobs, false))?.add_to(&mut symvers);
     }
     Ok(symvers)
+}
+
+/// [`symvers`] with all modules that can be read, and why the others cannot; each error names its
+/// file. Symbols of those are missing, and nothing says which.
+///
+/// # Errors
+/// The image has no export tables that can be read; no modules are there.
+pub fn symvers_as_far_as_read(
+    image: &Image,
+    modules: &Path,
+    jobs: usize,
+) -> Result<(Symvers, Vec<anyhow::Error>)> {
+    let mut symvers = vmlinux(image)?;
+    let release = image.release();
+    let how = How { strict: false, ..strictly(release.as_deref(), jobs, false) };
+    let mut found = modules::read(modules, how)?;
+    let skipped = std::mem::take(&mut found.skipped);
+    found.add_to(&mut symvers);
+    Ok((symvers, skipped))
+}
+
+fn strictly(release: Option<&str>, jobs: usize, versions: bool) -> How<'_> {
+    How { release, jobs, versions, strict: true }
 }
 
 /// [`symvers`] and [`check`] in one, so that each module is unpacked once.
@@ -102,7 +127,8 @@ pub fn symvers(image: &Image, modules: Option<&Path>, jobs: usize) -> Result<Sym
 /// As [`symvers`].
 pub fn checked(image: &Image, modules: &Path, jobs: usize) -> Result<(Symvers, CheckReport)> {
     let mut symvers = vmlinux(image)?;
-    let found = modules::read(modules, image.release().as_deref(), jobs, true)?;
+    let release = image.release();
+    let found = modules::read(modules, strictly(release.as_deref(), jobs, true))?;
     let versions = found.add_to(&mut symvers);
     let report = versions.compare(&symvers);
     Ok((symvers, report))
@@ -116,7 +142,7 @@ pub fn checked(image: &Image, modules: &Path, jobs: usize) -> Result<(Symvers, C
 /// A module cannot be read or is for another release (it is named), or there are none below
 /// `modules`/kernel. What differs is no error but in the report.
 pub fn check(symvers: &Symvers, modules: &Path, release: Option<&str>) -> Result<CheckReport> {
-    Ok(modules::read(modules, release, jobs(), true)?.versions.compare(symvers))
+    Ok(modules::read(modules, strictly(release, jobs(), true))?.versions.compare(symvers))
 }
 
 /// As many threads as this process has processors.

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
 use super::check::Versions;
 use super::{Symvers, add};
@@ -31,6 +31,21 @@ pub(super) struct Found {
     /// Owner and exports, by owner; only modules that export something.
     exports: Vec<(String, Vec<Export>)>,
     pub(super) versions: Versions,
+    /// Why some were not read; each names its file. Nothing where all have to be.
+    pub(super) skipped: Vec<Error>,
+}
+
+/// How modules are read.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    /// All have to be for this release, where it is known.
+    pub(super) release: Option<&'a str>,
+    /// Threads.
+    pub(super) jobs: usize,
+    /// Keep what they were built against.
+    pub(super) versions: bool,
+    /// One that cannot be read is an error; otherwise it is skipped.
+    pub(super) strict: bool,
 }
 
 impl Found {
@@ -53,15 +68,12 @@ struct Shipped {
     size: u64,
 }
 
-/// Reads every module below `dir`/kernel. Where `release` is given, all have to be for it. What
-/// they were built against is kept when `versions`.
-pub(super) fn read(
-    dir: &Path,
-    release: Option<&str>,
-    jobs: usize,
-    versions: bool,
-) -> Result<Found> {
-    let files = files(&dir.join("kernel"))?;
+/// Reads every module below `dir`/kernel.
+pub(super) fn read(dir: &Path, how: How<'_>) -> Result<Found> {
+    let (files, mut skipped) = files(&dir.join("kernel"))?;
+    if how.strict && !skipped.is_empty() {
+        return Err(skipped.swap_remove(0));
+    }
     // The largest first: the last one decides when all are done.
     let mut order: Vec<usize> = (0..files.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(files[index].size));
@@ -70,10 +82,9 @@ pub(super) fn read(
         order: &order,
         next: AtomicUsize::new(0),
         failed: AtomicBool::new(false),
-        release,
-        versions,
+        how,
     };
-    let jobs = jobs.clamp(1, MAX_JOBS).min(files.len().max(1));
+    let jobs = how.jobs.clamp(1, MAX_JOBS).min(files.len().max(1));
     let results: Vec<Result<Part>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (1..jobs).map(|_| scope.spawn(|| work.run())).collect();
         let mut results = vec![work.run()];
@@ -84,9 +95,10 @@ pub(super) fn read(
         results.extend(joined);
         results
     });
-    let mut found = Found { exports: Vec::new(), versions: Versions::default() };
+    let mut found = Found { exports: Vec::new(), versions: Versions::default(), skipped };
     for part in results {
         let part = part?;
+        found.skipped.extend(part.skipped);
         found.exports.extend(part.exports);
         found.versions.merge(part.versions);
     }
@@ -99,6 +111,7 @@ pub(super) fn read(
 struct Part {
     exports: Vec<(String, Vec<Export>)>,
     versions: Versions,
+    skipped: Vec<Error>,
 }
 
 struct Work<'a> {
@@ -106,8 +119,7 @@ struct Work<'a> {
     order: &'a [usize],
     next: AtomicUsize,
     failed: AtomicBool,
-    release: Option<&'a str>,
-    versions: bool,
+    how: How<'a>,
 }
 
 impl Work<'_> {
@@ -119,11 +131,15 @@ impl Work<'_> {
                 break;
             };
             let module = &self.files[index];
-            let read = self.module(module, &mut file, &mut plain, &mut part);
-            if read.is_err() {
+            let Err(error) = self.module(module, &mut file, &mut plain, &mut part) else {
+                continue;
+            };
+            let error = error.context(format!("{}", module.path.display()));
+            if self.how.strict {
                 self.failed.store(true, Ordering::Relaxed);
+                return Err(error);
             }
-            read.with_context(|| format!("{}", module.path.display()))?;
+            part.skipped.push(error);
         }
         Ok(part)
     }
@@ -152,12 +168,12 @@ impl Work<'_> {
         };
         let tables = read_tables(bytes)?;
         let vermagic = tables.info.vermagic().context("no vermagic: not a kernel module")?;
-        if let Some(release) = self.release
+        if let Some(release) = self.how.release
             && vermagic.release != release
         {
             bail!("a module for kernel {}; the image is {release}", vermagic.release);
         }
-        if self.versions {
+        if self.how.versions {
             part.versions.add(&module.owner, tables.versions);
         }
         if !tables.exports.is_empty() {
@@ -167,17 +183,23 @@ impl Work<'_> {
     }
 }
 
-/// The module files below `dir`, by owner.
-fn files(dir: &Path) -> Result<Vec<Shipped>> {
-    let mut files = Vec::new();
-    walk(dir, "", 0, &mut files)?;
-    ensure!(!files.is_empty(), "{}: no modules in it", dir.display());
+/// The module files below `dir`, by owner; and what looks like one and is none.
+fn files(dir: &Path) -> Result<(Vec<Shipped>, Vec<Error>)> {
+    let (mut files, mut skipped) = (Vec::new(), Vec::new());
+    walk(dir, "", 0, &mut files, &mut skipped)?;
+    ensure!(!files.is_empty() || !skipped.is_empty(), "{}: no modules in it", dir.display());
     files.sort_by(|a, b| (&a.owner, &a.path).cmp(&(&b.owner, &b.path)));
-    Ok(files)
+    Ok((files, skipped))
 }
 
 /// Links to directories are not followed: no kernel installs any, and they could go in circles.
-fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<Shipped>) -> Result<()> {
+fn walk(
+    dir: &Path,
+    prefix: &str,
+    depth: usize,
+    files: &mut Vec<Shipped>,
+    skipped: &mut Vec<Error>,
+) -> Result<()> {
     let shown = || format!("{}", dir.display());
     ensure!(depth < MAX_DEPTH, "{}: directories {MAX_DEPTH} deep", dir.display());
     for entry in fs::read_dir(dir).with_context(shown)? {
@@ -188,16 +210,30 @@ fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<Shipped>) -> Res
         let name = name.to_str().filter(|n| n.bytes().all(|b| b.is_ascii_graphic()));
         let stem = name.and_then(|n| SUFFIXES.iter().find_map(|s| n.strip_suffix(s)));
         match (kind.is_dir(), name, stem) {
-            (true, Some(name), _) => walk(&path, &format!("{prefix}{name}/"), depth + 1, files)?,
-            (true, None, _) => bail!("{}: not a name a kernel gives", path.display()),
+            (true, Some(name), _) => {
+                walk(&path, &format!("{prefix}{name}/"), depth + 1, files, skipped)?;
+            }
+            (true, None, _) => {
+                skipped.push(anyhow!("{}: not a name a kernel gives", path.display()));
+            }
             (false, _, Some(stem)) => {
-                let meta = fs::metadata(&path).with_context(|| format!("{}", path.display()))?;
-                ensure!(meta.is_file(), "{}: not a regular file", path.display());
-                ensure!(files.len() < MAX_FILES, "{}: too many modules", dir.display());
-                files.push(Shipped { path, owner: format!("{prefix}{stem}"), size: meta.len() });
+                let many = files.len() + skipped.len();
+                ensure!(many < MAX_FILES, "{}: too many modules", dir.display());
+                match size(&path) {
+                    Ok(size) => {
+                        files.push(Shipped { path, owner: format!("{prefix}{stem}"), size });
+                    }
+                    Err(error) => skipped.push(error.context(format!("{}", path.display()))),
+                }
             }
             (false, _, None) => {}
         }
     }
     Ok(())
+}
+
+fn size(path: &Path) -> Result<u64> {
+    let meta = fs::metadata(path)?;
+    ensure!(meta.is_file(), "not a regular file");
+    Ok(meta.len())
 }

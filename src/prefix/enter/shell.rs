@@ -2,8 +2,11 @@
 //! same rights and the same environment as a build.
 
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io::IsTerminal;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
@@ -13,7 +16,8 @@ use tempfile::TempDir;
 
 use super::Place;
 use crate::build::command::{Cancel, Run};
-use crate::build::{processes, tree_dir};
+use crate::build::workdir::owners_dir;
+use crate::build::{Prepared, prepare_tree, processes, tree_dir};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::fail;
@@ -42,7 +46,7 @@ pub struct Request {
 /// is the command's, 128 + N after signal N.
 ///
 /// # Errors
-/// Not root; no prefix; no tree for a kernel that was asked for by name.
+/// Not root; no prefix; no tree for a kernel that was asked for by name, and none can be made.
 pub fn run(host: &Host, settings: &Settings, request: &Request) -> Result<u8> {
     if !nix::unistd::geteuid().is_root() {
         fail!(
@@ -54,20 +58,24 @@ pub fn run(host: &Host, settings: &Settings, request: &Request) -> Result<u8> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let prefix = Prefix::open(&settings.prefix.path)?;
     let layout = Layout::new(&host.root);
-    let scratch = scratch(&layout, &prefix)?;
+    let scratch = scratch(&layout)?;
     let cancel = watch_signals()?;
     let release = request.release.as_ref().unwrap_or(&host.kernel_release);
-    let tree = match Tree::open(&tree_dir(host, settings, release), release) {
-        Ok(tree) => Some(tree),
-        Err(error) if request.release.is_some() => return Err(error),
-        Err(error) => {
-            eprintln!("zfs-prefix: KV_OUT_DIR and KERNEL_DIR are not set: {error:#}");
-            None
+    let (tree, mut place) = match Tree::open(&tree_dir(host, settings, release), release) {
+        Ok(tree) => {
+            let place = prefix.place(&home(&scratch, &prefix)?, &tree, &cancel)?;
+            (Some(tree), place)
         }
-    };
-    let mut place = match &tree {
-        Some(tree) => prefix.place(scratch.path(), tree, &cancel)?,
-        None => Place { work: Some(scratch.path().to_owned()), ..Place::default() },
+        Err(error) if request.release.is_some() => {
+            let prepared = prepared(host, settings, release, &prefix, &scratch, &error)?;
+            (Some(prepared.tree), prepared.place)
+        }
+        Err(error) => {
+            eprintln!(
+                "zfs-prefix: KV_OUT_DIR and KERNEL_DIR are not set: {error:#} (--kernel-release {release} has one made)"
+            );
+            (None, Place { work: Some(home(&scratch, &prefix)?), ..Place::default() })
+        }
     };
     place.network = request.network;
     let run = command(&prefix, &place, tree.as_ref(), request);
@@ -80,15 +88,40 @@ pub fn run(host: &Host, settings: &Settings, request: &Request) -> Result<u8> {
     Ok(code(status))
 }
 
-/// A directory for one shell, removed after it: HOME and TMPDIR.
-fn scratch(layout: &Layout, prefix: &Prefix) -> Result<TempDir> {
+/// A directory of root's for one shell, removed after it.
+fn scratch(layout: &Layout) -> Result<TempDir> {
     let parent = layout.cache().join("shell");
     make_dirs(&parent)?;
     let shown = || format!("{}", parent.display());
     let dir = TempDir::with_prefix_in("", &parent).with_context(shown)?;
-    let (uid, gid) = (prefix.user.uid, prefix.user.gid);
-    std::os::unix::fs::chown(dir.path(), Some(uid), Some(gid)).with_context(shown)?;
+    // The prefix's owner has to get through.
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).with_context(shown)?;
     Ok(dir)
+}
+
+/// HOME and TMPDIR, the owner's.
+fn home(scratch: &TempDir, prefix: &Prefix) -> Result<PathBuf> {
+    let home = scratch.path().join("home");
+    owners_dir(&home, prefix.user)?;
+    let private = Permissions::from_mode(0o700);
+    std::fs::set_permissions(&home, private).with_context(|| format!("{}", home.display()))?;
+    Ok(home)
+}
+
+/// A tree made as for a build, where the system has none; HOME is what it is made in.
+fn prepared(
+    host: &Host,
+    settings: &Settings,
+    release: &Release,
+    prefix: &Prefix,
+    scratch: &TempDir,
+    why: &anyhow::Error,
+) -> Result<Prepared> {
+    eprintln!("zfs-prefix: {why:#}; one is made as kernel.tree says, which may take a while");
+    // Apart from that of the shell, which leaves the keyboard's signals to its command.
+    let cancel = Cancel::default();
+    cancel.on_signals(&[libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT])?;
+    prepare_tree(host, settings, release, prefix, scratch.path(), &cancel)
 }
 
 fn command(prefix: &Prefix, place: &Place, tree: Option<&Tree>, request: &Request) -> Run {

@@ -45,10 +45,14 @@ without_arch() {
 }
 
 # No debug information is made that strip would throw away: zfs.ko is 9 MB, not 94 MB.
+# It is made where gendwarfksyms (Linux 6.14) reads the CRCs of exports out of it.
 # The prefix map keeps the build directory out of __FILE__, so the same inputs give the same bytes.
 kernel_make() {
-	without_arch emake V=0 \
-		CONFIG_DEBUG_INFO= CONFIG_DEBUG_INFO_BTF= CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT= \
+	local no_debug_info="CONFIG_DEBUG_INFO= CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT="
+	if grep -qx CONFIG_GENDWARFKSYMS=y "${KV_OUT_DIR}/.config"; then
+		no_debug_info=
+	fi
+	without_arch emake V=0 CONFIG_DEBUG_INFO_BTF= ${no_debug_info} \
 		KCFLAGS="-ffile-prefix-map=${WORKDIR}/=" "$@"
 }
 
