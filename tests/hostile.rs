@@ -307,6 +307,37 @@ fn entries_that_all_point_to_one_long_name_are_refused_before_memory_is_gone() {
     assert!(format!("{error:#}").contains("a name of 5000 bytes"), "{error:#}");
 }
 
+/// The configuration, if there is one.
+fn ikconfig(bytes: &[u8]) -> bool {
+    Image::parse(bytes).is_ok_and(|image| matches!(image.ikconfig(), Ok(Some(_))))
+}
+
+#[test]
+fn damaged_headers_of_packed_images_and_a_damaged_ikconfig_are_errors_or_images() {
+    let shipped = kernel("bookworm", "amd64", "linux-image-cloud-amd64").unwrap().image;
+    let mut seed = small_vmlinux("bookworm");
+    // CONFIG_IKCONFIG, as kernel/configs.c puts it into the data of a kernel.
+    let config = pack::with(&["gzip"], b"CONFIG_MODVERSIONS=y\n");
+    let begin = seed.len();
+    seed.extend([&b"IKCFG_ST"[..], &config, b"IKCFG_ED"].concat());
+    let whole = ikconfig(&seed);
+    let hot = vec![begin..seed.len(); 4];
+    let good = torment(&seed, &hot, 400, &ikconfig);
+    assert!(whole && good < 400, "{good}");
+    let packed = pack::with(&["gzip"], &seed);
+    let how = zfs_prefix::compress::Compression::Gzip;
+    let bzimage = pack::bzimage(&fs::read(shipped).unwrap(), &packed, how);
+    let zboot = pack::zboot(&packed, how);
+    // Where the numbers are that say where the payload is: Documentation/arch/x86/boot.rst, zboot-header.S.
+    for (name, seed, hot) in
+        [("bzImage", bzimage, [0x1f0..0x212, 0x248..0x250]), ("zboot", zboot, [0..8, 8..0x20])]
+    {
+        let (good, peak) = memory::peak(|| torment(&seed, &hot, 90, &|b| Image::parse(b).is_ok()));
+        assert!(read_all(&seed).is_some() && good < 150, "{name}: {good}");
+        assert!(peak < GIB, "{name}: {peak}");
+    }
+}
+
 #[test]
 fn a_modinfo_of_nothing_but_equal_signs_is_refused_before_memory_is_gone() {
     let modinfo = |entries: usize| {
