@@ -273,6 +273,7 @@ fn verdict(result: &JobResult, after: &Unit) -> Verdict {
             "something that it requires failed: systemctl list-dependencies '{}'",
             after.name
         )),
+        JobResult::Assert => Verdict::Failed(format!("an assertion is not met; {journal}")),
         JobResult::Timeout => Verdict::Failed(format!("its job timed out; {journal}")),
         JobResult::Canceled => {
             Verdict::Failed(format!("its job was cancelled or replaced; {journal}"))
