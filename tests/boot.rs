@@ -299,6 +299,19 @@ fn modules_that_come_late_bring_all_that_the_boot_skipped_and_cover_nothing() {
         fs::create_dir_all(&wants).unwrap();
         symlink(format!("../{unit}.service"), wants.join(format!("{unit}.service"))).unwrap();
     }
+    let wants = state.path("/etc/systemd/system/local-fs.target.wants");
+    fs::create_dir_all(&wants).unwrap();
+    for (unit, what, place) in
+        [("srv-web.mount", "tank/web", "/srv/web"), ("srv-db.mount", "tank/db", "/srv/db")]
+    {
+        let options = if what == "tank/web" { "zfsutil" } else { "defaults" };
+        let text = format!(
+            "[Unit]\nAfter=zfs-import.target\nBefore=local-fs.target zfs-mount.service\n\
+             [Mount]\nWhat={what}\nWhere={place}\nType=zfs\nOptions={options}\n"
+        );
+        state.write(&format!("/etc/systemd/system/{unit}"), text).unwrap();
+        symlink(format!("../{unit}"), wants.join(unit)).unwrap();
+    }
     state.write("/etc/key", [7; 32]).unwrap();
     // The first boot makes what the second one needs, and has its modules hidden from it.
     let make = "
@@ -306,6 +319,7 @@ probe make sh -ec 'zfs create tank/data && echo read > /tank/data/file
     zfs create -o encryption=on -o keyformat=raw -o keylocation=file:///etc/key tank/secret
     echo told > /tank/secret/file
     zfs create -o mountpoint=/srv/web tank/web && zfs create tank/web/below
+    zfs create -o mountpoint=legacy tank/db
     zfs create -V 16M tank/volume'
 ln -s /dev/null /etc/systemd/system/zfs-load.service
 sync
@@ -324,6 +338,7 @@ probe read cat /run/read /tank/secret/file
 probe units systemctl is-active zfs-import-cache keys zfs-volumes.target zfs-share zfs-zed reads
 probe volume test -b /dev/zvol/tank/volume
 probe held sh -c 'systemctl start zfs-mount.service; systemctl is-active zfs-mount; cat /run/zfs-prefix/mounts-refused'
+probe unit-held sh -c 'systemctl start srv-web.mount || cat /srv/web/index'
 rm -r /srv/web/index /srv/web/logs /run/zfs-prefix/mounts-refused
 probe decided systemctl start zfs-mount.service
 probe all zfs list -H -o mounted -t filesystem
@@ -358,6 +373,7 @@ probe again zfs-prefix load --import
         "keys.service: started in",
         "zfs mount tank: mounted at /tank\n",
         "zfs mount tank/data: mounted at /tank/data\n",
+        "srv-db.mount: started in",
         "zfs-volume-wait.service: started in",
         "zfs-zed.service: started in",
         "reads.service: started in",
@@ -368,14 +384,15 @@ probe again zfs-prefix load --import
     contains_all(last[0], &["2 failed: tank/web not mounted (2 files in it); tank/web/below not"]);
     assert_eq!(
         seen.output("mounted"),
-        "tank\tyes\ntank/data\tyes\ntank/secret\tyes\ntank/web\tno\ntank/web/below\tno"
+        "tank\tyes\ntank/data\tyes\ntank/db\tyes\ntank/secret\tyes\ntank/web\tno\ntank/web/below\tno"
     );
     assert_eq!(seen.output("index"), "site", "what was written was covered");
     assert_eq!(seen.output("read"), "read\ntold");
     assert_eq!(seen.output("units"), "active\n".repeat(6).trim_end());
     assert_eq!(seen.status("volume"), 0, "the volume has no device node");
     contains_all(&seen.output("held"), &["inactive\n", "tank/web\t/srv/web\t2 files in it\n"]);
-    assert_eq!((seen.status("decided"), &*seen.output("all")), (0, "yes\n".repeat(5).trim_end()));
+    assert_eq!(seen.output("unit-held").lines().last(), Some("site"), "covered by its mount unit");
+    assert_eq!((seen.status("decided"), &*seen.output("all")), (0, "yes\n".repeat(6).trim_end()));
     assert_eq!(seen.status("again"), 0, "{}", seen.output("again"));
     for unit in ["zfs-import-cache.service", "zfs-mount.service", "zfs-zed.service"] {
         contains_all(&seen.output("again"), &[&format!("{unit}: is active already\n")]);

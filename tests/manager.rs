@@ -21,7 +21,7 @@ use zfs_prefix::manager::{Error, JobResult, Manager};
 const LONG: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_secs(1);
 
-const UNITS: [(&str, &str); 8] = [
+const UNITS: [(&str, &str); 10] = [
     (
         "good",
         "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true",
@@ -38,6 +38,12 @@ const UNITS: [(&str, &str); 8] = [
     ),
     ("asked", "[Service]\nType=oneshot\nExecCondition=/bin/false\nExecStart=/bin/true"),
     ("slow", "[Service]\nType=oneshot\nExecStart=/bin/sleep 1000"),
+    ("asserts", "[Unit]\nAssertPathExists=!/etc\n[Service]\nExecStart=/bin/true"),
+    (
+        "needs-asserts",
+        "[Unit]\nRequires=asserts.service\nAfter=asserts.service\nRequiresMountsFor=/srv/x\n\
+         [Service]\nExecStart=/bin/true",
+    ),
     ("late", "[Unit]\nJobRunningTimeoutSec=1\n[Service]\nType=oneshot\nExecStart=/bin/sleep 1000"),
 ];
 
@@ -49,6 +55,8 @@ fn each_end_of_a_job_of_a_real_systemd_is_told_and_no_wait_is_without_an_end() {
     for (name, text) in UNITS {
         state.write(&format!("/etc/systemd/system/{name}.service"), format!("{text}\n")).unwrap();
     }
+    let mount = "[Mount]\nWhat=tank/x\nWhere=/srv/x\nType=zfs\n";
+    state.write("/etc/systemd/system/srv-x.mount", mount).unwrap();
     let machine = Machine::boot("manager", &root, &state, None, Duration::from_secs(60)).unwrap();
     let check = |line: &str| machine.check(line).unwrap().trim().to_owned();
     let bus = format!("unix:path={}", machine.path("/run/dbus/system_bus_socket").display());
@@ -61,6 +69,8 @@ fn each_end_of_a_job_of_a_real_systemd_is_told_and_no_wait_is_without_an_end() {
         ("needs-bad", JobResult::Dependency),
         ("never", JobResult::Done),
         ("late", JobResult::Timeout),
+        ("asserts", JobResult::Assert),
+        ("needs-asserts", JobResult::Dependency),
     ] {
         let unit = format!("{unit}.service");
         assert_eq!(manager.start(&unit, LONG), Ok(want), "{unit}");
@@ -83,6 +93,22 @@ fn each_end_of_a_job_of_a_real_systemd_is_told_and_no_wait_is_without_an_end() {
     assert!(needs.after.contains(&"bad.service".into()), "{needs:?}");
     assert!(manager.unit("bad.service").unwrap().wanted_by.contains(&"needs-bad.service".into()));
     assert_eq!(manager.unit("no-such.service").unwrap().load, "not-found");
+    assert_eq!(manager.unit("asserts.service").unwrap().absent_paths, ["/etc"]);
+    let needs = manager.unit("needs-asserts.service").unwrap();
+    for required in ["asserts.service", "srv-x.mount"] {
+        assert!(needs.requires.contains(&required.into()), "{needs:?}");
+    }
+    assert_eq!((&needs.mounts_for[..], &*needs.kind), (&["/srv/x".to_owned()][..], "simple"));
+    let idle = manager.idle_mounts().unwrap();
+    assert!(idle.contains(&"srv-x.mount".into()) && !idle.contains(&"-.mount".into()), "{idle:?}");
+    let mount = manager.unit("srv-x.mount").unwrap();
+    assert_eq!((&*mount.kind, &*mount.what, &*mount.place), ("zfs", "tank/x", "/srv/x"));
+    let text = "[Unit]\nAssertPathExists=!/run\n";
+    check(&format!(
+        "mkdir /etc/systemd/system/srv-x.mount.d && printf '{text}' >/etc/systemd/system/srv-x.mount.d/x.conf"
+    ));
+    manager.reload().unwrap();
+    assert_eq!(manager.unit("srv-x.mount").unwrap().absent_paths, ["/run"], "not read again");
 
     // Those that end before anybody can wait for them.
     for n in 0..100 {
@@ -107,6 +133,13 @@ fn each_end_of_a_job_of_a_real_systemd_is_told_and_no_wait_is_without_an_end() {
         }
     }
 
+    // Two at once: what is told of one while the other is waited for is not lost.
+    let slow = manager.begin("slow.service", false).unwrap();
+    let once = manager.begin("once.service", false).unwrap();
+    assert_eq!(manager.ended(&slow, SHORT), Err(Error::NotInTime(SHORT)));
+    assert_eq!(manager.ended(&once, Duration::ZERO), Ok(JobResult::Done));
+    check("systemctl stop slow.service");
+    assert_eq!(manager.ended(&slow, LONG), Ok(JobResult::Canceled));
     assert_eq!(manager.start("slow.service", SHORT), Err(Error::NotInTime(SHORT)));
     let slow = manager.unit("slow.service").unwrap();
     assert!(slow.active == "activating" && slow.job && slow.is_up(), "{slow:?}");

@@ -52,8 +52,9 @@ enum Command {
     },
     /// Load the published modules now, as zfs-load.service does
     Load {
-        /// Then import and mount what the boot had to skip (zfs-load-late.service says this)
-        #[arg(long, hide = true)]
+        /// Then start all that the boot skipped for lack of ZFS and is not there: import, keys, mounts,
+        /// volumes, shares, and the units that need them (zfs-load-late.service does this)
+        #[arg(long)]
         import: bool,
     },
     /// What can be learnt of a kernel

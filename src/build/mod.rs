@@ -140,6 +140,9 @@ impl Build<'_> {
             if self.published(&plan, &candidate.key, place == 0)? {
                 let text = format!("modules for kernel {} are published already", self.release);
                 info!("{text} (key {})", candidate.key);
+                if self.has_to_be_loaded() {
+                    store::write_atomic(&self.layout.published(), b"")?;
+                }
                 self.progress.ready(&text);
                 return Ok(());
             }
@@ -156,6 +159,14 @@ impl Build<'_> {
         }
         self.progress.ready(&text);
         Ok(())
+    }
+
+    /// Whether what was found published is to be loaded once more: something went wrong with the load in
+    /// this boot. Before the import (`early`) it is the boot that loads it.
+    fn has_to_be_loaded(&self) -> bool {
+        let running = self.release == self.host.kernel_release;
+        let loaded = self.host.path("/sys/module/zfs").exists();
+        running && !loaded && !self.options.early && !self.cancel.is_set()
     }
 
     /// Whether a sound tree of this key is there; makes sure that `current` points to it. One that is
@@ -297,5 +308,54 @@ fn taken(path: &Path) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e).with_context(|| format!("{}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_and_not_loaded_is_asked_for_once_more_but_not_before_the_boot_loads_it() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host {
+            root: root.path().to_owned(),
+            kernel_release: "6.1.0".parse().unwrap(),
+            cmdline: String::new(),
+            container: false,
+            in_initrd: false,
+        };
+        let settings = Settings::default();
+        let (idle, stopped) = (Cancel::default(), Cancel::default());
+        stopped.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        for (case, release, early, cancel, loaded, want) in [
+            ("late, not loaded", "6.1.0", false, &idle, false, true),
+            ("stopped", "6.1.0", false, &stopped, false, false),
+            ("of another kernel", "6.2.0", false, &idle, false, false),
+            ("before the boot loads it", "6.1.0", true, &idle, false, false),
+            ("every boot in which all is well", "6.1.0", false, &idle, true, false),
+        ] {
+            if loaded {
+                std::fs::create_dir_all(host.path("/sys/module/zfs")).unwrap();
+            }
+            let build = Build {
+                host: &host,
+                settings: &settings,
+                options: Options {
+                    release: None,
+                    force: false,
+                    jobs: None,
+                    early,
+                    exe: PathBuf::new(),
+                },
+                cancel,
+                layout: Layout::new(&host.root),
+                release: release.parse().unwrap(),
+                key: String::new(),
+                stage: Stage::Plan,
+                progress: Progress::new(false),
+            };
+            assert_eq!(build.has_to_be_loaded(), want, "{case}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const MOST: u64 = 100_000;
 
 /// The mount points of datasets, and the directories on the way to them: empty, they are what an
-/// earlier boot made to mount on, not what somebody wrote.
+/// earlier boot made to mount on, and not worth a word.
 #[derive(Debug, Default)]
 pub(super) struct Ways(BTreeSet<PathBuf>);
 
@@ -32,9 +32,10 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// There is nothing to hide.
+    /// Nobody would miss it: there are no files. Empty directories are made by programs that start
+    /// before their data is there, and by the boot itself (tmpfiles.d, StateDirectory=).
     pub(super) fn is_nothing(&self) -> bool {
-        self.files == 0 && self.directories == 0
+        self.files == 0 && !self.is_enough()
     }
 
     fn is_enough(&self) -> bool {
@@ -46,7 +47,7 @@ impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = |n: u64| if n == 1 { "" } else { "s" };
         if self.is_enough() {
-            return write!(f, "more than {MOST} files");
+            return write!(f, "more than {MOST} files and directories");
         }
         match (self.files, self.directories) {
             (0, d) => write!(f, "{d} empty director{}", if d == 1 { "y" } else { "ies" }),
@@ -130,13 +131,23 @@ mod tests {
     }
 
     #[test]
+    fn only_files_are_in_the_way_and_more_than_can_be_counted() {
+        for (files, directories, nothing) in
+            [(0, 0, true), (0, 7, true), (1, 0, false), (1, 7, false), (0, MOST, false)]
+        {
+            let content = Content { files, directories };
+            assert_eq!(content.is_nothing(), nothing, "{content:?}");
+        }
+    }
+
+    #[test]
     fn the_number_is_written_as_people_count() {
         for (files, directories, want) in [
             (1, 0, "1 file"),
             (3, 2, "3 files"),
             (0, 1, "1 empty directory"),
             (0, 2, "2 empty directories"),
-            (MOST, 0, "more than 100000 files"),
+            (MOST, 0, "more than 100000 files and directories"),
         ] {
             assert_eq!(Content { files, directories }.to_string(), want);
         }

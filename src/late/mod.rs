@@ -3,9 +3,17 @@
 
 mod choice;
 mod datasets;
+mod dependents;
+mod guard;
 mod look;
+mod mountinfo;
 mod mounts;
+mod off;
+mod refused;
 mod run;
+mod udev;
+mod units;
+mod verdict;
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -13,132 +21,134 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tracing::{error, info, warn};
 
-use crate::build::command::{Cancel, Run};
-use crate::config;
+use crate::config::{self, Settings};
 use crate::exit::Exit;
-use crate::fail;
 use crate::host::Host;
 use crate::log::id;
-use crate::store::Layout;
+use crate::store::{Layout, Lock};
+use mounts::Mounts;
 use run::{Late, Step};
 
+/// What catches up on everything, however often it is said.
+pub const AGAIN: &str = "zfs-prefix load --import";
+
+/// There while it is loaded.
+const MODULE: &str = "/sys/module/zfs";
 const LOAD: &str = "zfs-load.service";
 const POOLS: &str = "zfs-pools.service";
+const SHARE: &str = "zfs-share.service";
 /// Each only if the boot would have started it; a condition decides between the first two.
 const IMPORT: [&str; 3] =
     ["zfs-import-cache.service", "zfs-import-scan.service", "zfs-import-expected.service"];
-/// How long all of it may take: less than TimeoutStartSec= of the unit, so that it is said what
-/// was not done.
-const LIMIT: Duration = Duration::from_secs(14 * 60);
+/// How long all the rest may take beside an import. With the longest import it is less than
+/// TimeoutStartSec= of zfs-load-late.service, so that it is said what was not done.
+const REST: Duration = Duration::from_secs(4 * 60);
 /// More than TimeoutStartSec= of zfs-load.service.
 const LOAD_LIMIT: Duration = Duration::from_secs(6 * 60);
-/// How long one import may take: the log of a large pool is replayed, and disks may be slow.
-const IMPORT_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// How long one import may take at least: the log of a large pool is replayed, and disks may be slow.
+const IMPORT_LEAST: Duration = Duration::from_secs(10 * 60);
 /// How long anything else may.
 const STEP_LIMIT: Duration = Duration::from_secs(3 * 60);
 
+/// How long one import may take: zfs-import-expected.service keeps to pools.import-timeout.
+fn import_limit(settings: &Settings) -> Duration {
+    IMPORT_LEAST.max(settings.pools.import_timeout + Duration::from_secs(60))
+}
+
 /// Loads the published modules, then starts what the boot skipped because they were not there.
 /// Where nothing was loaded, nothing more is started. Exit status 0 means that nothing failed;
-/// [`Exit::PoolsAbsent`] that zfs-pools.service did.
+/// [`Exit::PoolsAbsent`] that zfs-pools.service did, [`Exit::NothingPublished`] that there is nothing
+/// to load.
 ///
 /// # Errors
-/// There is no systemd to ask, or the modules could not be loaded.
+/// There is no systemd to ask, or another one is at work.
 pub fn load_and_import(host: &Host) -> Result<u8> {
-    // Before the mark goes: where nobody can be asked, a later start of the unit tries again.
-    let mut late = Late::new(host, LIMIT).context("nothing is loaded or imported")?;
-    let layout = Layout::new(&host.root);
-    for mark in [layout.published(), layout.mounts_refused(), layout.shares_refused()] {
-        match std::fs::remove_file(&mark) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("{}", mark.display()));
-            }
-            _ => {}
-        }
+    let loaded = config::load(host);
+    for note in &loaded.notes {
+        warn!(message_id = id::CONFIG, "{note}");
     }
-    load(&mut late)?;
-    if !host.path("/sys/module/zfs").exists() {
-        info!("{LOAD} loaded nothing (journalctl -eu {LOAD}): nothing is imported");
-        return Ok(Exit::Done.code());
+    let limit = import_limit(&loaded.settings);
+    let nothing = "nothing is loaded or imported";
+    let _lock = Lock::late(&Layout::new(&host.root), AGAIN).context(nothing)?;
+    let mut late = Late::new(host, limit + REST).context(nothing)?;
+    // From before there is anything to mount: whatever is started meanwhile has mount units started.
+    guard::hold(&mut late);
+    if let Err(exit) = load(&mut late) {
+        // With a module somebody may have imported something.
+        if !host.path(MODULE).exists() {
+            guard::release(host)?;
+        }
+        summary(&late, false);
+        return Ok(exit.code());
     }
     late.stage = "udev";
-    udev(&mut late);
+    udev::udev(&mut late);
     late.stage = "import";
     for unit in IMPORT {
-        late.bring_up(unit, IMPORT_LIMIT);
+        late.bring_up(unit, limit);
     }
-    late.complete("zfs-import.target", IMPORT_LIMIT);
-    late.stage = "mount";
-    mounts::mount(&mut late);
-    late.stage = "volumes";
-    late.bring_up("zfs-volume-wait.service", STEP_LIMIT);
-    late.complete("zfs-volumes.target", STEP_LIMIT);
-    late.stage = "share";
-    late.bring_up("zfs-share.service", STEP_LIMIT);
-    late.stage = "zed";
-    late.bring_up("zfs-zed.service", STEP_LIMIT);
-    late.stage = "target";
-    late.complete("zfs.target", STEP_LIMIT);
-    let absent = pools(&mut late);
-    dependents(&mut late);
+    late.complete("zfs-import.target", limit);
+    let absent = follow(&mut late, &loaded.settings);
     Ok(summary(&late, absent).code())
 }
 
 /// Whatever the boot wanted. An active unit without a module is one whose module was taken out again.
-fn load(late: &mut Late<'_>) -> Result<()> {
-    let loaded = late.host.path("/sys/module/zfs").exists();
-    if late.bring_up_always(LOAD, !loaded, LOAD_LIMIT) == Step::Failed {
-        fail!(Exit::Other, "{LOAD} failed: nothing is imported; journalctl -eu {LOAD}");
-    }
-    Ok(())
-}
-
-/// Rules that came with the modules, and links of disks that nobody asked for before.
-fn udev(late: &mut Late<'_>) {
-    if !late.host.path("/run/udev/control").exists() {
-        late.say("udev", "does not run, nothing to do");
-        return;
-    }
-    let places = ["/usr/bin/udevadm", "/bin/udevadm", "/usr/sbin/udevadm", "/sbin/udevadm"];
-    let Some(udevadm) = places.iter().map(|p| late.host.path(p)).find(|p| p.is_file()) else {
-        late.failed("udev", "there is no udevadm");
-        return;
-    };
-    for args in [
-        &["control", "--reload"][..],
-        &["trigger", "--action=change", "--subsystem-match=block", "--subsystem-match=misc"],
-        &["settle", "--timeout=60"],
-    ] {
-        let run = Run::new(&udevadm).args(args).within(late.left(Duration::from_secs(70)));
-        let run = run.idle(Duration::from_secs(70));
-        if let Err(e) = run.output(&Cancel::default()) {
-            late.failed("udev", &format!("{e:#}"));
-            return;
+fn load(late: &mut Late<'_>) -> Result<(), Exit> {
+    let module = late.host.path(MODULE);
+    let step = late.bring_up_always(LOAD, !module.exists(), LOAD_LIMIT);
+    if module.exists() {
+        // Only now: until it is there, every start of zfs-load-late.service is another try.
+        let published = Layout::new(&late.host.root).published();
+        match std::fs::remove_file(&published) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                late.failed(LOAD, &format!("{}: {e}", published.display()));
+            }
+            _ => {}
         }
+        // One that failed all the same has said so.
+        return if step == Step::Failed { Err(Exit::Other) } else { Ok(()) };
     }
-    late.say("udev", "rules read, block devices looked at, settled");
+    if step == Step::Failed {
+        return Err(Exit::Other);
+    }
+    let why = format!("loaded nothing (journalctl -eu {LOAD}): nothing is imported");
+    late.failed(LOAD, &why);
+    Err(Exit::NothingPublished)
 }
 
-/// Whether the expected pools are there; true: they are not.
-fn pools(late: &mut Late<'_>) -> bool {
+/// All that follows an import. True: expected pools are absent.
+fn follow(late: &mut Late<'_>, settings: &Settings) -> bool {
+    late.stage = "mount";
+    let mut mounts = Mounts::begin(late);
+    late.stage = "volumes";
+    late.bring_up("zfs-volume-wait.service", STEP_LIMIT);
+    late.complete("zfs-volumes.target", STEP_LIMIT);
+    late.stage = "share";
+    late.bring_up(SHARE, STEP_LIMIT);
+    late.stage = "zed";
+    late.bring_up("zfs-zed.service", STEP_LIMIT);
+    late.stage = "target";
+    late.complete("zfs.target", STEP_LIMIT);
     late.stage = "pools";
-    late.bring_up(POOLS, STEP_LIMIT) == Step::Failed
-}
-
-/// Those who wait for the pools, and those who began without.
-fn dependents(late: &mut Late<'_>) {
-    let loaded = config::load(late.host);
-    for note in &loaded.notes {
-        warn!(message_id = id::CONFIG, "{note}");
+    let mut absent = late.bring_up(POOLS, STEP_LIMIT) == Step::Failed;
+    let mut left = dependents::of(&settings.boot);
+    // A key that is on its way may be all that is missed.
+    if !(absent && mounts.is_waiting()) {
+        left = dependents::start(late, left, &mounts, absent);
     }
-    let boot = loaded.settings.boot;
-    late.stage = "require";
-    for unit in &boot.require_pools_for {
-        late.bring_up(unit, STEP_LIMIT);
+    late.stage = "keys";
+    if mounts.end(late) {
+        if mounts.to_share && late.ask(SHARE).is_ok_and(|unit| unit.active == "active") {
+            late.bring_up_always(SHARE, true, STEP_LIMIT);
+        }
+        if absent {
+            late.stage = "pools";
+            late.forget(POOLS);
+            absent = late.bring_up_always(POOLS, false, STEP_LIMIT) == Step::Failed;
+        }
+        dependents::start(late, left, &mounts, absent);
     }
-    late.stage = "restart";
-    for unit in &boot.restart_after_import {
-        late.bring_up_anew(unit, STEP_LIMIT);
-    }
+    absent
 }
 
 /// The last line, and the exit status.
@@ -161,9 +171,30 @@ fn summary(late: &Late<'_>, pools_absent: bool) -> Exit {
         message_id = id::LATE_INCOMPLETE,
         zfs_prefix_stage = "done",
         zfs_prefix_kernel = kernel,
-        "not all is done that the boot skipped for lack of ZFS; {} failed: {}; {started}",
+        "not all is done that the boot skipped for lack of ZFS; {} failed: {}; {started}. When that \
+         is mended: {AGAIN}",
         late.failures.len(),
         late.failures.join("; ")
     );
     if pools_absent { Exit::PoolsAbsent } else { Exit::Other }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_may_take_as_long_as_is_configured_and_the_unit_waits_longer() {
+        let mut settings = Settings::default();
+        assert_eq!(import_limit(&settings), IMPORT_LEAST);
+        settings.pools.import_timeout = Duration::from_secs(3600);
+        assert_eq!(import_limit(&settings), Duration::from_secs(3660));
+        let unit = include_str!("../../units/zfs-load-late.service");
+        let minutes = unit.lines().find_map(|line| line.strip_prefix("TimeoutStartSec="));
+        let minutes: u64 = minutes.unwrap().strip_suffix("min").unwrap().parse().unwrap();
+        assert!(
+            import_limit(&settings) + REST + Duration::from_secs(60)
+                < Duration::from_secs(minutes * 60)
+        );
+    }
 }

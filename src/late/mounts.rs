@@ -1,98 +1,234 @@
-//! The datasets: zfs-mount.service where nothing is in the way; otherwise one by one, and what lies
-//! over something that somebody wrote stays unmounted.
+//! The datasets: by their mount units, as in a boot, then by zfs-mount.service where nothing is in the
+//! way; otherwise one by one, and what lies over files that somebody wrote stays unmounted.
+//!
+//! What can be mounted without a key that somebody has to type does not wait for it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tracing::error;
+use tracing::{info, warn};
 
 use super::choice::before;
-use super::datasets::{self, Dataset, Decision, Refused, Why};
+use super::datasets::{self, Dataset, Decision};
+use super::guard::{self, MOUNT};
 use super::look;
-use super::run::Late;
-use crate::build::command::{Cancel, Run};
+use super::mountinfo;
+use super::off::Off;
+use super::refused::refuse;
+use super::run::{Late, Pending, Step};
+use super::units;
+use crate::build::command::{Cancel, Run, describe};
 use crate::log::id;
-use crate::store::{Layout, make_dirs, write_atomic};
+use crate::manager::Unit;
 use crate::zfs::programs::program;
 
-const MOUNT: &str = "zfs-mount.service";
-/// What wants the mount units of datasets.
-const LOCAL_FS: &str = "local-fs.target";
 /// How long zfs-mount.service may take, and what it needs.
 const LIMIT: Duration = Duration::from_secs(5 * 60);
-/// How long zfs(8) may take for one thing.
+/// How long zfs(8) may take to mount one dataset.
 const ONE: Duration = Duration::from_secs(60);
+/// How long it may take to list them: there may be thousands, and the pools were imported just now.
+const LIST: Duration = Duration::from_secs(5 * 60);
+/// How long the first mount waits for keys. Those that are read from somewhere are there by then.
+const KEYS: Duration = Duration::from_secs(20);
 
-/// Mounts what `zfs mount -a` would mount and nothing is in the way of.
-pub(super) fn mount(late: &mut Late<'_>) {
-    let Ok(Some(unit)) = late.look_at(MOUNT) else {
+/// The mounts, as far as they have come.
+pub(super) struct Mounts {
+    /// zfs-mount.service, if the boot would have started it.
+    own: Option<Unit>,
+    /// Units that load keys and are not done.
+    keys: Vec<Pending>,
+    /// What was said already.
+    said: BTreeSet<String>,
+    /// What was mounted last is to be shared, too.
+    pub(super) to_share: bool,
+}
+
+impl Mounts {
+    /// Mounts what the boot would have mounted and nothing is in the way of.
+    pub(super) fn begin(late: &mut Late<'_>) -> Mounts {
+        let own = late.look_at(MOUNT).ok().flatten();
         late.taken(MOUNT);
-        return;
-    };
-    // Keys may be loaded by these; what they unlock is mounted, too.
-    late.bring_up_all(&before(&unit), LIMIT);
-    let keys = keys(late);
-    late.bring_up_all(&keys, LIMIT);
-    if !late.may_go_on(MOUNT) {
-        late.taken(MOUNT);
-        return;
-    }
-    match decided(late) {
-        // Active, it does nothing more for what was imported since.
-        Ok(decision)
-            if decision.refused.is_empty()
-                && (unit.active != "active" || decision.mount.is_empty()) =>
-        {
-            late.bring_up(MOUNT, LIMIT);
+        let mut mounts = Mounts { own, keys: Vec::new(), said: BTreeSet::new(), to_share: false };
+        if !late.may_go_on(MOUNT) {
+            // Whoever ends the import later does not mount over anything either.
+            guard::keep(late, None, &[]);
+            return mounts;
         }
-        Ok(decision) => {
-            late.taken(MOUNT);
-            if !decision.refused.is_empty() {
-                hold_back(late, &decision.refused);
+        // Units of keys may have file systems mounted for their files: what is in the way is kept off
+        // before.
+        let Some(decision) = mounts.look(late) else { return mounts };
+        let keys = mounts.key_units(late, &decision);
+        let begun = late.begin_all(&keys);
+        if begun.is_empty() {
+            mounts.mount(late, &decision);
+            return mounts;
+        }
+        mounts.keys = late.wait(begun, KEYS);
+        for pending in &mounts.keys {
+            late.say(pending.unit(), "is not done yet; what can be mounted without is mounted");
+        }
+        if let Some(decision) = mounts.look(late) {
+            mounts.mount(late, &decision);
+        }
+        mounts
+    }
+
+    /// Whether units that load keys are not done.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Waits for the keys, and mounts what they unlock; whether something may have changed.
+    pub(super) fn end(&mut self, late: &mut Late<'_>) -> bool {
+        if !self.is_waiting() {
+            return false;
+        }
+        let keys = std::mem::take(&mut self.keys);
+        for pending in late.wait(keys, LIMIT) {
+            late.not_in_time(&pending);
+        }
+        self.to_share = false;
+        if let Some(decision) = self.look(late) {
+            self.mount(late, &decision);
+        }
+        true
+    }
+
+    /// Decides, and keeps off what is refused.
+    fn look(&mut self, late: &mut Late<'_>) -> Option<Decision> {
+        match decided(late, self.own.is_some()) {
+            Ok(decision) => {
+                let held = guard::keep(late, Some(&decision.refused), &decision.avoided);
+                if held && self.said.insert(MOUNT.to_owned()) {
+                    let how = format!("rm {}; systemctl start {MOUNT}", guard::mark());
+                    late.say(MOUNT, &format!("held back; when it is decided: {how}"));
+                }
+                for refused in &decision.refused {
+                    if self.said.insert(refused.dataset.name.clone()) {
+                        refuse(late, refused);
+                    }
+                }
+                Some(decision)
             }
-            one_by_one(late, &decision.mount);
-            decision.refused.iter().for_each(|refused| refuse(late, refused));
+            // A pool that is not there is an empty list, no error.
+            Err(e) => {
+                guard::keep(late, None, &[]);
+                keep_off_all(late);
+                let why = format!("not started, for it is not known what it would cover: {e:#}");
+                late.failed(MOUNT, &why);
+                None
+            }
         }
-        // A pool that is not there is an empty list, no error.
-        Err(e) => {
-            late.taken(MOUNT);
-            hold_back(late, &[]);
-            let why = format!("not started, for it is not known what it would cover: {e:#}");
-            late.failed(MOUNT, &why);
+    }
+
+    /// The units that load keys of what the boot wanted to mount, and what an operator has put before
+    /// zfs-mount.service for that.
+    fn key_units(&self, late: &mut Late<'_>, decision: &Decision) -> Vec<String> {
+        let locked = decision.locked.iter().chain(&decision.mount);
+        let refused = decision.refused.iter().map(|r| &r.dataset);
+        let units = locked.chain(refused).filter(|d| d.is_wanted()).filter_map(|d| d.unit.as_ref());
+        let keys: BTreeSet<String> = units.flat_map(|unit| unit.keys.clone()).collect();
+        let own = self.own.as_ref().map(before).unwrap_or_default();
+        // What is not installed, or is there, is not worth a line.
+        let there = |name: &String| {
+            late.ask(name).is_ok_and(|unit| unit.load != "not-found" && unit.active != "active")
+        };
+        own.into_iter().chain(keys).filter(there).collect()
+    }
+
+    fn mount(&mut self, late: &mut Late<'_>, decision: &Decision) {
+        for (place, content) in &decision.hidden {
+            info!(
+                message_id = id::LATE_STEP,
+                zfs_prefix_stage = late.stage,
+                "{} has {content} in it, which will be hidden",
+                place.display()
+            );
+        }
+        let by_unit = decision.mount.iter().filter(|d| d.is_wanted());
+        for unit in by_unit.filter_map(|d| d.unit.as_ref()) {
+            // Somebody may be typing its key.
+            if unit.keys.is_empty() {
+                late.bring_up(&unit.name, LIMIT);
+            }
+        }
+        let left: Vec<&Dataset> = decision.mount.iter().filter(|d| d.is_left_to_zfs()).collect();
+        let waits = |d: &&Dataset| self.is_waiting() && is_below_locked(decision, d);
+        let (later, now): (Vec<&Dataset>, Vec<&Dataset>) = left.into_iter().partition(waits);
+        self.to_share |= now.iter().any(|dataset| dataset.shared);
+        let Some(own) = &self.own else { return };
+        // Active, it does nothing more for what was imported since.
+        let whole = own.active != "active" || now.is_empty();
+        match decision.refused.is_empty() && later.is_empty() && whole {
+            true => {
+                if late.bring_up_always(MOUNT, false, LIMIT) == Step::Done {
+                    self.own.iter_mut().for_each(|unit| unit.active = "active".to_owned());
+                }
+            }
+            false => one_by_one(late, &now),
         }
     }
 }
 
-/// The units that load the keys of what the boot wanted to mount, as zfs-mount-generator(8) names them,
-/// whoever wrote them.
-fn keys(late: &mut Late<'_>) -> Vec<String> {
-    let mounts = late.ask(LOCAL_FS).map(|target| target.wants).unwrap_or_default();
-    let mut keys = Vec::new();
-    for mount in mounts.iter().filter(|name| name.ends_with(".mount")) {
-        // What cannot be asked for now cannot be started either, and that is said there.
-        let needs = late.ask(mount).map(|unit| unit.wants).unwrap_or_default();
-        keys.extend(needs.into_iter().filter(|name| name.starts_with("zfs-load-key@")));
-    }
-    keys.sort();
-    keys.dedup();
-    keys
+/// Mounted before what it lies in, it would be covered.
+fn is_below_locked(decision: &Decision, dataset: &Dataset) -> bool {
+    decision.locked.iter().any(|locked| dataset.mountpoint.starts_with(&locked.mountpoint))
 }
 
-fn decided(late: &Late<'_>) -> Result<Decision> {
-    let all = listed(late)?;
+/// What is still not mounted and should be: nobody starts what needs it. The first one that failed or
+/// was refused is returned, in words; what waits for a key has done neither.
+pub(super) fn missing(late: &mut Late<'_>, mounts: &Mounts) -> Option<String> {
+    let decision = match decided(late, mounts.own.is_some()) {
+        Ok(decision) => decision,
+        Err(_) => return Some("it is not known whether all datasets are mounted".to_owned()),
+    };
+    let off = |dataset: &Dataset, why: String, later: bool| Off {
+        unit: dataset.unit.as_ref().map(|unit| unit.name.clone()).unwrap_or_default(),
+        place: Some(dataset.mountpoint.clone()),
+        why,
+        guarded: true,
+        later,
+    };
+    let mut failed = Vec::new();
+    for dataset in &decision.mount {
+        let why = format!("{} is not mounted", dataset.name);
+        let later = mounts.is_waiting() && is_below_locked(&decision, dataset);
+        if !later && !dataset.partial {
+            failed.push(why.clone());
+        }
+        late.off.push(off(dataset, why, later));
+    }
+    for dataset in &decision.locked {
+        let why = format!("{} is not mounted (its key is not loaded)", dataset.name);
+        late.off.push(off(dataset, why, mounts.is_waiting()));
+    }
+    let refused = decision.refused.iter().map(|r| format!("{} is not mounted", r.dataset.name));
+    failed.into_iter().chain(refused).next()
+}
+
+fn decided(late: &mut Late<'_>, all: bool) -> Result<Decision> {
+    let units = units::idle(late)?;
+    if !all && units.is_empty() {
+        // Nobody mounts anything here.
+        return Ok(Decision::default());
+    }
+    let listed = listed(late)?;
     let path = late.host.path("/proc/self/mountinfo");
     let info = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    let mounts = mountinfo::read(&info);
+    let datasets = datasets::missing(&listed.lines, &units, &mounts, all);
     let look = |path: &Path, ways: &look::Ways| look::look(&late.host.path(path), ways);
-    Ok(datasets::decide(&all, &datasets::mounts(&info), look))
+    Ok(datasets::decide(&datasets, &mounts, look))
 }
 
-fn listed(late: &Late<'_>) -> Result<Vec<Dataset>> {
+fn listed(late: &Late<'_>) -> Result<datasets::Listed> {
     let zfs = program(late.host, "zfs").context("there is no zfs program")?;
     let list = Run::new(&zfs)
         .args(["list", "-H", "-t", "filesystem", "-o", datasets::COLUMNS])
         .env("LC_ALL", "C.UTF-8")
-        .within(late.left(ONE));
+        .within(late.left(LIST));
     let mut text = String::new();
     let ended = list.lines(&Cancel::default(), |line| {
         text.push_str(line);
@@ -100,50 +236,36 @@ fn listed(late: &Late<'_>) -> Result<Vec<Dataset>> {
     })?;
     match ended.status.success() && ended.beyond.is_none() {
         // Its complaints and its answer come together.
-        true if text.trim_end() == "no datasets available" => Ok(Vec::new()),
-        true => datasets::parse(&text),
+        true if text.trim_end() == "no datasets available" => Ok(datasets::Listed::default()),
+        true => {
+            let listed = datasets::parse(&text)?;
+            for complaint in &listed.complaints {
+                warn!(zfs_prefix_stage = late.stage, "{}: {complaint}", list.shown());
+            }
+            Ok(listed)
+        }
         false => Err(anyhow::anyhow!(
             "{}: {}: {}",
             list.shown(),
-            crate::build::command::describe(ended.status),
+            describe(ended.status),
             Vec::from(ended.tail).join(" / ")
         )),
     }
 }
 
-/// Keeps zfs-mount.service from mounting everything, whoever starts it: zfs.target and
-/// zfs-share.service want it. Its drop-in has a condition on this file.
-fn hold_back(late: &mut Late<'_>, refused: &[Refused]) {
-    let layout = Layout::new(&late.host.root);
-    let lines = refused
-        .iter()
-        .map(|r| format!("{}\t{}\t{}\n", r.dataset.name, r.dataset.mountpoint.display(), why(r)));
-    let text: String = lines.collect();
-    let marks = [Some(layout.mounts_refused()), shared(refused).then(|| layout.shares_refused())];
-    for mark in marks.into_iter().flatten() {
-        let written = make_dirs(&layout.run()).and_then(|()| write_atomic(&mark, text.as_bytes()));
-        if let Err(e) = written {
-            late.kept_off = Some(MOUNT);
-            late.failed(MOUNT, &format!("{e:#}"));
-        }
-    }
-    let mark = Layout::new(Path::new("/")).mounts_refused().display().to_string();
-    match late.ask(MOUNT) {
-        Ok(unit) if unit.absent_paths.contains(&mark) && late.kept_off.is_none() => {
-            let how = format!("rm {mark}; systemctl start {MOUNT}");
-            late.say(MOUNT, &format!("held back; when it is decided: {how}"));
-        }
-        // Not our drop-in, or an old one.
-        _ => late.kept_off = Some(MOUNT),
-    }
+/// Nothing is known of them: nobody who needs one of them is started.
+fn keep_off_all(late: &mut Late<'_>) {
+    let Ok(units) = units::idle(late) else { return };
+    late.off.extend(units.into_iter().map(|unit| Off {
+        why: format!("{} is not mounted", unit.what),
+        guarded: unit.absent_paths.contains(&guard::mark()),
+        place: Some(unit.place),
+        unit: unit.name,
+        later: false,
+    }));
 }
 
-/// `zfs share -a` mounts what it shares.
-fn shared(refused: &[Refused]) -> bool {
-    refused.is_empty() || refused.iter().any(|r| r.dataset.shared)
-}
-
-fn one_by_one(late: &mut Late<'_>, datasets: &[Dataset]) {
+fn one_by_one(late: &mut Late<'_>, datasets: &[&Dataset]) {
     let Some(zfs) = program(late.host, "zfs") else { return };
     let mut failed: Vec<(PathBuf, String)> = Vec::new();
     for dataset in datasets {
@@ -162,52 +284,12 @@ fn one_by_one(late: &mut Late<'_>, datasets: &[Dataset]) {
                 late.say(&what, &format!("mounted at {}", dataset.mountpoint.display()));
                 late.started.push(what);
             }
+            // As `zfs mount -a` does.
+            Err(e) if dataset.partial => late.say(&what, &format!("left out, not complete: {e:#}")),
             Err(e) => {
                 late.failed(&what, &format!("{e:#}"));
                 failed.push((dataset.mountpoint.clone(), dataset.name.clone()));
             }
         }
     }
-}
-
-fn why(refused: &Refused) -> String {
-    match &refused.why {
-        Why::NotEmpty(content) => format!("{content} in it"),
-        Why::Unreadable(e) => format!("cannot be looked into: {e}"),
-        Why::Covered(mount) => format!("{} is mounted there", mount.display()),
-        Why::Below(name) => format!("below {name}, which is not mounted"),
-    }
-}
-
-/// What an operator reads at three in the morning.
-fn refuse(late: &mut Late<'_>, refused: &Refused) {
-    let (name, at) = (&refused.dataset.name, refused.dataset.mountpoint.display());
-    let message = match &refused.why {
-        Why::NotEmpty(content) => format!(
-            "{name} is not mounted: {at} has {content} in it, written while the pool was not there, \
-             and would be hidden. Look (ls -lA '{at}'), move away what is to be kept; then: zfs \
-             mount {name}"
-        ),
-        Why::Unreadable(e) => format!(
-            "{name} is not mounted: {at} cannot be looked into ({e}). Look; then: zfs mount {name}"
-        ),
-        Why::Covered(mount) => format!(
-            "{name} is not mounted: {} is a mount point already, and would be hidden. Look \
-             (findmnt '{}'); then: zfs mount {name}",
-            mount.display(),
-            mount.display()
-        ),
-        Why::Below(above) => format!(
-            "{name} is not mounted: {at} is below the mount point of {above}, which is not mounted. \
-             After that one: zfs mount {name}"
-        ),
-    };
-    error!(
-        message_id = id::MOUNT_REFUSED,
-        zfs_prefix_stage = late.stage,
-        zfs_prefix_kernel = late.host.kernel_release.as_str(),
-        zfs_prefix_dataset = name.as_str(),
-        "{message}"
-    );
-    late.failures.push(format!("{name} not mounted ({})", why(refused)));
 }

@@ -6,9 +6,18 @@ use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 use super::choice::{in_order, is_wanted, left_alone};
+use super::off::{self, Off};
+use super::verdict::{Verdict, gone_again, is_only_executed, verdict, without_result};
 use crate::host::Host;
 use crate::log::id;
-use crate::manager::{Error, JobResult, Manager, Unit};
+use crate::manager::{Error, Job, JobResult, Manager, Unit};
+
+/// How long a bus, or a manager, that is not there is waited for.
+const RETURN: Duration = Duration::from_secs(60);
+/// How often it is looked for what nobody tells.
+const LOOK: Duration = Duration::from_millis(500);
+/// What is executed and has not ended after this long runs.
+const BREATH: Duration = Duration::from_secs(1);
 
 /// How a step ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +47,25 @@ pub(super) struct Late<'a> {
     pub(super) failures: Vec<String>,
     /// Why nothing more is tried.
     pub(super) stopped: Option<String>,
-    /// Starting a unit that wants this one would do what must not be done.
-    pub(super) kept_off: Option<&'static str>,
+    /// What must not be started, nor what needs it.
+    pub(super) off: Vec<Off>,
+    /// How often another connection was made: jobs of an earlier one are told of by nobody.
+    connections: u32,
+}
+
+/// A job that is begun and not waited for yet.
+pub(super) struct Pending {
+    unit: String,
+    job: Result<Job, Error>,
+    connection: u32,
+    begun: Instant,
+    restart: bool,
+}
+
+impl Pending {
+    pub(super) fn unit(&self) -> &str {
+        &self.unit
+    }
 }
 
 impl<'a> Late<'a> {
@@ -53,7 +79,8 @@ impl<'a> Late<'a> {
             started: Vec::new(),
             failures: Vec::new(),
             stopped: None,
-            kept_off: None,
+            off: Vec::new(),
+            connections: 0,
         })
     }
 
@@ -64,10 +91,34 @@ impl<'a> Late<'a> {
 
     /// What systemd knows of `unit`.
     pub(super) fn ask(&mut self, unit: &str) -> Result<Unit, Error> {
-        if self.manager.is_over() {
-            self.manager = Manager::connect(None)?;
+        self.call(|manager| manager.unit(unit))
+    }
+
+    /// Calls the manager: once more where it, or the bus, had gone away since the last call, or it did
+    /// not answer. To start what is being started changes nothing.
+    pub(super) fn call<R>(
+        &mut self,
+        mut call: impl FnMut(&mut Manager) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        if !self.manager.is_over() {
+            match call(&mut self.manager) {
+                Err(_) if self.manager.is_over() => {}
+                Err(Error::NoAnswer(_)) => return call(&mut self.manager),
+                other => return other,
+            }
         }
-        self.manager.unit(unit)
+        let deadline = Instant::now() + self.left(RETURN);
+        loop {
+            match Manager::connect(None) {
+                Ok(manager) => {
+                    self.manager = manager;
+                    self.connections += 1;
+                    return call(&mut self.manager);
+                }
+                Err(e) if Instant::now() >= deadline => return Err(e),
+                Err(_) => std::thread::sleep(LOOK),
+            }
+        }
     }
 
     /// Says that `what` failed, and remembers it for the end.
@@ -134,16 +185,6 @@ impl<'a> Late<'a> {
         }
     }
 
-    /// Restarts `unit` if it runs, starts it if the boot would have started it.
-    pub(super) fn bring_up_anew(&mut self, unit: &str, limit: Duration) -> Step {
-        self.tried.insert(unit.to_owned());
-        match self.look_at(unit) {
-            Ok(Some(state)) => self.job(&state, limit, state.is_up()),
-            Ok(None) => Step::Not,
-            Err(step) => step,
-        }
-    }
-
     /// `unit`, if it is for us to start; said otherwise.
     pub(super) fn look_at(&mut self, unit: &str) -> Result<Option<Unit>, Step> {
         let looked = self.ask(unit).and_then(|state| {
@@ -164,29 +205,106 @@ impl<'a> Late<'a> {
         }
     }
 
+    /// What `unit` needs and must not be started, if there is something.
+    pub(super) fn needs_off(&mut self, unit: &Unit) -> Option<Off> {
+        let off = self.off.clone();
+        off::needed(unit, &off, |name| self.ask(name)).cloned()
+    }
+
     /// Starts or restarts, waits, and says how it ended.
-    fn job(&mut self, state: &Unit, limit: Duration, restart: bool) -> Step {
-        let unit = state.name.as_str();
-        if !self.may_go_on(unit) {
-            return Step::Failed;
+    pub(super) fn job(&mut self, state: &Unit, limit: Duration, restart: bool) -> Step {
+        let deadline = Instant::now() + self.left(limit);
+        match self.begin(state, restart) {
+            Ok(pending) => match self.ended(&pending, deadline) {
+                Err(Error::NotInTime(_)) => self.not_in_time(&pending),
+                result => self.judge(&pending, result),
+            },
+            Err(step) => step,
         }
-        if let Some(off) = self.kept_off.filter(|off| state.wants.iter().any(|w| w == off)) {
-            return self.failed(unit, &format!("not started: it would start {off}"));
+    }
+
+    /// Begins to start or restart it, if that may be.
+    fn begin(&mut self, state: &Unit, restart: bool) -> Result<Pending, Step> {
+        let unit = state.name.clone();
+        if !self.may_go_on(&unit) {
+            return Err(Step::Failed);
         }
-        let limit = self.left(limit);
-        let begun = Instant::now();
-        let ended = match restart {
-            true => self.manager.restart(unit, limit),
-            false => self.manager.start(unit, limit),
+        if let Some(off) = self.needs_off(state) {
+            let done = if restart { "restarted" } else { "started" };
+            return Err(self.failed(&unit, &format!("not {done}: {}", off.why)));
+        }
+        let job = self.call(|manager| manager.begin(&unit, restart));
+        let connection = self.connections;
+        Ok(Pending { unit, job, connection, begun: Instant::now(), restart })
+    }
+
+    /// Begins all of `units` that the boot would have started and that do not run, at once.
+    pub(super) fn begin_all(&mut self, units: &[String]) -> Vec<Pending> {
+        let mut pending = Vec::new();
+        for unit in units {
+            if !self.tried.insert(unit.clone()) {
+                continue;
+            }
+            match self.look_at(unit) {
+                Ok(Some(state)) if state.active == "active" => self.say(unit, "is active already"),
+                Ok(Some(state)) => pending.extend(self.begin(&state, false).ok()),
+                _ => {}
+            }
+        }
+        pending
+    }
+
+    /// Waits for `jobs`, all together for as long as `limit`; those that are not done then are returned.
+    pub(super) fn wait(&mut self, jobs: Vec<Pending>, limit: Duration) -> Vec<Pending> {
+        let deadline = Instant::now() + self.left(limit);
+        let mut left = Vec::new();
+        for pending in jobs {
+            match self.ended(&pending, deadline) {
+                Err(Error::NotInTime(_)) => left.push(pending),
+                result => drop(self.judge(&pending, result)),
+            }
+        }
+        left
+    }
+
+    /// What became of a job. Where nobody tells it any more (systemd was executed anew, the bus
+    /// restarted, a reload took long), the job is not lost: its unit is looked at until it has none.
+    fn ended(&mut self, pending: &Pending, deadline: Instant) -> Result<Verdict, Error> {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let told: Result<JobResult, Error> = match &pending.job {
+            Ok(_) if pending.connection != self.connections => Err(Error::Closed),
+            Ok(job) => self.manager.ended(job, left()),
+            Err(e) => Err(e.clone()),
         };
-        let after = match ended {
-            Ok(result) => self.ask(unit).map(|after| verdict(&result, &after)),
+        match told {
+            Ok(result) => self.ask(&pending.unit).map(|after| verdict(&result, &after)),
+            Err(Error::Reexecuted | Error::Closed | Error::NoAnswer(_) | Error::NoBus(_)) => loop {
+                let asked = self.ask(&pending.unit);
+                match asked {
+                    Ok(after) if after.is_settled() => return Ok(without_result(&after)),
+                    _ if left().is_zero() => return Err(Error::NotInTime(pending.begun.elapsed())),
+                    _ => std::thread::sleep(LOOK.min(left())),
+                }
+            },
             Err(e) => Err(e),
+        }
+    }
+
+    /// Says how it ended.
+    fn judge(&mut self, pending: &Pending, ended: Result<Verdict, Error>) -> Step {
+        let unit = pending.unit.as_str();
+        let ended = match ended {
+            Ok(Verdict::Started) => self.still_there(unit).map(|gone| match gone {
+                Some(why) => Verdict::Failed(why),
+                None => Verdict::Started,
+            }),
+            other => other,
         };
-        match after {
+        match ended {
             Ok(Verdict::Started) => {
-                let what = if restart { "restarted" } else { "started" };
-                self.say(unit, &format!("{what} in {:.1} s", begun.elapsed().as_secs_f64()));
+                let what = if pending.restart { "restarted" } else { "started" };
+                let took = pending.begun.elapsed().as_secs_f64();
+                self.say(unit, &format!("{what} in {took:.1} s"));
                 self.started.push(unit.to_owned());
                 Step::Done
             }
@@ -195,13 +313,26 @@ impl<'a> Late<'a> {
                 Step::Not
             }
             Ok(Verdict::Failed(why)) => self.failed(unit, &why),
-            Err(e) => {
-                if matches!(e, Error::NotInTime(_)) && self.stage == "import" {
-                    self.stopped = Some(format!("{unit} is not done"));
-                }
-                self.failed(unit, &e.to_string())
-            }
+            Err(e) => self.failed(unit, &e.to_string()),
         }
+    }
+
+    /// Why a service does not run of which only is known that it was executed, if so.
+    fn still_there(&mut self, unit: &str) -> Result<Option<String>, Error> {
+        if !unit.ends_with(".service") || !is_only_executed(&self.ask(unit)?) {
+            return Ok(None);
+        }
+        std::thread::sleep(BREATH);
+        Ok(gone_again(&self.ask(unit)?))
+    }
+
+    /// It goes on. Nothing may run ahead of an import.
+    pub(super) fn not_in_time(&mut self, pending: &Pending) -> Step {
+        let unit = pending.unit.as_str();
+        if self.stage == "import" {
+            self.stopped = Some(format!("{unit} is not done"));
+        }
+        self.failed(unit, &Error::NotInTime(pending.begun.elapsed()).to_string())
     }
 
     /// What the target `target` wants and has not had its turn; then the target itself, if it is not
@@ -241,92 +372,14 @@ impl<'a> Late<'a> {
         }
     }
 
+    /// `unit` failed, and has been tried again since.
+    pub(super) fn forget(&mut self, unit: &str) {
+        let of_it = format!("{unit} (");
+        self.failures.retain(|failure| !failure.starts_with(&of_it));
+    }
+
     /// `unit` is not to be started by [`Late::complete`].
     pub(super) fn taken(&mut self, unit: &str) {
         self.tried.insert(unit.to_owned());
-    }
-}
-
-/// What came of a job.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Started,
-    Skipped(String),
-    Failed(String),
-}
-
-/// `after`: the unit when the job was over. Conditions are not part of a job's result.
-fn verdict(result: &JobResult, after: &Unit) -> Verdict {
-    let journal = format!("journalctl -eu '{}'", after.name);
-    match result {
-        JobResult::Skipped => Verdict::Skipped("see ".to_owned() + &journal),
-        JobResult::Done if after.result == "exec-condition" => {
-            Verdict::Skipped(format!("ExecCondition=, {journal}"))
-        }
-        JobResult::Done if !after.condition && !after.is_up() => {
-            Verdict::Skipped(after.unmet.join(", "))
-        }
-        JobResult::Done if after.active == "failed" => Verdict::Failed(reason(after)),
-        JobResult::Done => Verdict::Started,
-        JobResult::Failed => Verdict::Failed(reason(after)),
-        JobResult::Dependency => Verdict::Failed(format!(
-            "something that it requires failed: systemctl list-dependencies '{}'",
-            after.name
-        )),
-        JobResult::Timeout => Verdict::Failed(format!("its job timed out; {journal}")),
-        JobResult::Canceled => {
-            Verdict::Failed(format!("its job was cancelled or replaced; {journal}"))
-        }
-        JobResult::Other(word) => {
-            Verdict::Failed(format!("its job ended with {word:?}; {journal}"))
-        }
-    }
-}
-
-fn reason(unit: &Unit) -> String {
-    let status = match unit.result.as_str() {
-        "exit-code" => format!("exit status {}", unit.status),
-        "" => "no result".to_owned(),
-        other => other.to_owned(),
-    };
-    format!("failed, {status}; journalctl -eu '{}'", unit.name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_is_judged_by_its_result_and_by_what_became_of_the_unit() {
-        let unit = |active: &str, result: &str, condition: bool| Unit {
-            name: "x.service".into(),
-            active: active.into(),
-            result: result.into(),
-            condition,
-            status: 20,
-            unmet: vec!["ConditionPathExists=!/x".into()],
-            ..Unit::default()
-        };
-        for (result, unit, want) in [
-            (JobResult::Done, unit("active", "success", true), "started"),
-            // A oneshot without RemainAfterExit=.
-            (JobResult::Done, unit("inactive", "success", true), "started"),
-            (JobResult::Done, unit("inactive", "success", false), "ConditionPathExists=!/x"),
-            (JobResult::Done, unit("inactive", "exec-condition", true), "ExecCondition="),
-            (JobResult::Skipped, unit("inactive", "success", true), "journalctl"),
-            (JobResult::Done, unit("failed", "exit-code", true), "exit status 20"),
-            (JobResult::Failed, unit("failed", "exit-code", true), "exit status 20"),
-            (JobResult::Failed, unit("failed", "timeout", true), "failed, timeout"),
-            (JobResult::Dependency, unit("inactive", "success", true), "it requires failed"),
-            (JobResult::Timeout, unit("inactive", "success", true), "timed out"),
-            (JobResult::Canceled, unit("inactive", "success", true), "cancelled"),
-            (JobResult::Other("once".into()), unit("active", "success", true), "\"once\""),
-        ] {
-            let said = match verdict(&result, &unit) {
-                Verdict::Started => "started".to_owned(),
-                Verdict::Skipped(why) | Verdict::Failed(why) => why,
-            };
-            assert!(said.contains(want), "{result:?} {unit:?}: {said}");
-        }
     }
 }

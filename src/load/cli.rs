@@ -52,6 +52,10 @@ pub fn main(args: &[OsString], host: impl FnOnce() -> Result<Host>) -> Exit {
     if !check && let Err(e) = crate::pools::memory::note(&host) {
         warn!(zfs_prefix_stage = "load", "the pools in zpool.cache could not be noted: {e:#}");
     }
+    // After a soft-reboot, which keeps /run.
+    if !check && let Err(e) = Layout::new(&host.root).forget_refused_before() {
+        warn!(zfs_prefix_stage = "load", "what an earlier boot refused to mount stays so: {e:#}");
+    }
     let loader = Loader::zfs(&host);
     let result =
         if check { loader.check().map(|()| None) } else { loader.run(&mut Kernel).map(Some) };

@@ -60,9 +60,12 @@ impl fmt::Display for Error {
             Error::Reexecuted => {
                 f.write_str("systemd was executed anew meanwhile (daemon-reexec): result not known")
             }
-            Error::NotInTime(limit) => {
-                write!(f, "not done after {} s; it goes on: systemctl list-jobs", limit.as_secs())
-            }
+            Error::NotInTime(limit) => write!(
+                f,
+                "not done after {} s; it goes on (systemctl list-jobs). When it has ended: \
+                 zfs-prefix load --import",
+                limit.as_secs()
+            ),
             Error::NoAnswer(method) => write!(f, "systemd did not answer {method}()"),
             Error::Refused { message, .. } => f.write_str(message),
             Error::Protocol(what) => write!(f, "unexpected answer of systemd: {what}"),

@@ -9,6 +9,7 @@ mod error;
 mod listen;
 mod unit;
 
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub enum JobResult {
     Failed,
     /// A unit that it needs failed.
     Dependency,
+    /// An assertion of the unit (Assert…=) is not met: it was not started.
+    Assert,
     /// It did not apply to the unit's state.
     Skipped,
     /// A word that this program does not know: no success.
@@ -56,16 +59,23 @@ impl JobResult {
             "timeout" => JobResult::Timeout,
             "failed" => JobResult::Failed,
             "dependency" => JobResult::Dependency,
+            "assert" => JobResult::Assert,
             "skipped" => JobResult::Skipped,
             other => JobResult::Other(other.to_owned()),
         }
     }
 }
 
+/// A job that was begun, for [`Manager::ended`].
+#[derive(Clone, Debug)]
+pub struct Job(OwnedObjectPath);
+
 /// A connection to the manager, subscribed to its signals.
 pub struct Manager {
     connection: Connection,
     events: Receiver<Event>,
+    /// Jobs that somebody may still wait for; with their result once they have one.
+    jobs: HashMap<OwnedObjectPath, Option<JobResult>>,
     /// What ended it: whatever is asked of it later gets the same answer.
     over: Option<Error>,
 }
@@ -85,7 +95,7 @@ impl Manager {
             Err(_) => return Err(Error::NoBus(format!("no answer in {} s", CONNECT.as_secs()))),
         };
         let events = listen::listen(&connection)?;
-        let mut manager = Manager { connection, events, over: None };
+        let mut manager = Manager { connection, events, jobs: HashMap::new(), over: None };
         manager.call::<(), ()>("Subscribe", &())?;
         Ok(manager)
     }
@@ -95,7 +105,8 @@ impl Manager {
     /// # Errors
     /// The manager refused the job, or was lost; [`Error::NotInTime`]: the job goes on.
     pub fn start(&mut self, unit: &str, limit: Duration) -> Result<JobResult, Error> {
-        self.job("StartUnit", unit, limit)
+        let job = self.begin(unit, false)?;
+        self.ended(&job, limit)
     }
 
     /// Restarts `unit`, or starts it where it does not run, and waits as [`Manager::start`] does.
@@ -103,7 +114,89 @@ impl Manager {
     /// # Errors
     /// As [`Manager::start`].
     pub fn restart(&mut self, unit: &str, limit: Duration) -> Result<JobResult, Error> {
-        self.job("RestartUnit", unit, limit)
+        let job = self.begin(unit, true)?;
+        self.ended(&job, limit)
+    }
+
+    /// Has `unit` started, or restarted, without waiting. Each job that is begun is to be waited for.
+    ///
+    /// # Errors
+    /// The manager refused the job, or was lost.
+    pub fn begin(&mut self, unit: &str, restart: bool) -> Result<Job, Error> {
+        self.hold(unit)?;
+        // A manager that is lost already would begin nothing.
+        while let Ok(event) = self.events.try_recv() {
+            self.note(event)?;
+        }
+        let method = if restart { "RestartUnit" } else { "StartUnit" };
+        let path: OwnedObjectPath = self.call(method, &(unit, "replace"))?;
+        self.jobs.insert(path.clone(), None);
+        Ok(Job(path))
+    }
+
+    /// Waits for a job that was begun, for at most `limit`.
+    ///
+    /// # Errors
+    /// The manager was lost; [`Error::NotInTime`]: the job goes on, and can be waited for again.
+    pub fn ended(&mut self, job: &Job, limit: Duration) -> Result<JobResult, Error> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(result) = self.jobs.get(&job.0).and_then(Clone::clone) {
+                return Ok(result);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(event) => self.note(event)?,
+                Err(RecvTimeoutError::Timeout) => return Err(Error::NotInTime(limit)),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.lost(Error::Closed)),
+            }
+        }
+    }
+
+    fn note(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Over(error) => Err(self.lost(error)),
+            Event::Removed { job, result } => {
+                // Those of others are nobody's here.
+                if let Some(noted) = self.jobs.get_mut(&job) {
+                    *noted = Some(JobResult::read(&result));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Has the manager read all unit files again (`systemctl daemon-reload`).
+    ///
+    /// # Errors
+    /// It refused, did not do it in time, or was lost.
+    pub fn reload(&mut self) -> Result<(), Error> {
+        self.call("Reload", &())
+    }
+
+    /// The names of all mount units that are not active, loaded or not.
+    ///
+    /// # Errors
+    /// The manager was lost.
+    pub fn idle_mounts(&mut self) -> Result<Vec<String>, Error> {
+        let mounts = (Vec::<String>::new(), vec!["*.mount"]);
+        let loaded: Vec<ListedUnit> = self.call("ListUnitsByPatterns", &mounts)?;
+        let files: Vec<(String, String)> = self.call("ListUnitFilesByPatterns", &mounts)?;
+        let mut active: HashMap<String, bool> = HashMap::new();
+        for (path, _) in files {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            // A template is no unit.
+            if !name.contains("@.") {
+                active.insert(name.to_owned(), false);
+            }
+        }
+        for unit in loaded {
+            active.insert(unit.0, unit.3 == "active");
+        }
+        let mut idle: Vec<String> =
+            active.into_iter().filter_map(|(name, active)| (!active).then_some(name)).collect();
+        idle.sort();
+        Ok(idle)
     }
 
     /// What the manager knows of `unit`, which is loaded for that.
@@ -123,30 +216,6 @@ impl Manager {
             // Of one that cannot be loaded; starting it says why.
             Err(Error::Refused { .. }) => Ok(()),
             other => other,
-        }
-    }
-
-    fn job(&mut self, method: &str, unit: &str, limit: Duration) -> Result<JobResult, Error> {
-        let deadline = Instant::now() + limit;
-        self.hold(unit)?;
-        // Those of jobs that nobody waits for any more.
-        while let Ok(event) = self.events.try_recv() {
-            if let Event::Over(error) = event {
-                return Err(self.lost(error));
-            }
-        }
-        let job: OwnedObjectPath = self.call(method, &(unit, "replace"))?;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.events.recv_timeout(left) {
-                Ok(Event::Removed { job: removed, result }) if removed == job => {
-                    return Ok(JobResult::read(&result));
-                }
-                Ok(Event::Removed { .. }) => {}
-                Ok(Event::Over(error)) => return Err(self.lost(error)),
-                Err(RecvTimeoutError::Timeout) => return Err(Error::NotInTime(limit)),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.lost(Error::Closed)),
-            }
         }
     }
 
@@ -198,6 +267,11 @@ impl Drop for Manager {
         let _ = self.connection.clone().close();
     }
 }
+
+/// Name, description, LoadState, ActiveState, SubState, what it follows, its object; id, type and object
+/// of its job.
+type ListedUnit =
+    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 fn connection(address: Option<&str>) -> zbus::Result<Connection> {
     let builder = match address {

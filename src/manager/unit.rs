@@ -20,6 +20,16 @@ pub struct Unit {
     pub active: String,
     /// UnitFileState: `enabled`, `disabled`, `static`, `masked`, …; empty without a file.
     pub file: String,
+    /// SubState: `running`, `exited`, `auto-restart`, ….
+    pub sub: String,
+    /// Type, of services (`oneshot`, `simple`, …) and of mounts (the file system's).
+    pub kind: String,
+    /// What, of mounts.
+    pub what: String,
+    /// Where, of mounts.
+    pub place: String,
+    /// NRestarts, of services: how often it was restarted by itself since somebody started it.
+    pub restarts: u32,
     /// Result, of those types of units that have one: `success`, `exit-code`, `exec-condition`, ….
     pub result: String,
     /// ExecMainStatus, of services.
@@ -28,12 +38,16 @@ pub struct Unit {
     pub condition: bool,
     /// The conditions that were not met then, as in a unit file.
     pub unmet: Vec<String>,
-    /// What ConditionPathExists= asks to be absent.
+    /// What ConditionPathExists= and AssertPathExists= ask to be absent.
     pub absent_paths: Vec<String>,
     /// A job for it is queued.
     pub job: bool,
     /// Wants=, Requires= and the like.
     pub wants: Vec<String>,
+    /// Of these, those that it does not start without.
+    pub requires: Vec<String>,
+    /// RequiresMountsFor=
+    pub mounts_for: Vec<String>,
     /// WantedBy=, RequiredBy= and the like, wherever the link is.
     pub wanted_by: Vec<String>,
     /// After=
@@ -41,6 +55,11 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Nothing happens to it at the moment.
+    pub fn is_settled(&self) -> bool {
+        !self.job && matches!(self.active.as_str(), "active" | "inactive" | "failed")
+    }
+
     /// It runs, or will in a moment.
     pub fn is_up(&self) -> bool {
         matches!(self.active.as_str(), "active" | "activating" | "reloading")
@@ -63,23 +82,31 @@ pub(super) fn read(
         Some(interface) => all(interface)?,
         None => Properties::new(),
     };
-    let conditions = conditions(&unit);
+    let (conditions, asserts) = (conditions(&unit, "Conditions"), conditions(&unit, "Asserts"));
     Ok(Unit {
         name: name.to_owned(),
         load: text(&unit, "LoadState"),
         active: text(&unit, "ActiveState"),
         file: text(&unit, "UnitFileState"),
+        sub: text(&unit, "SubState"),
+        kind: text(&own, "Type"),
+        what: text(&own, "What"),
+        place: text(&own, "Where"),
+        restarts: own.get("NRestarts").and_then(|v| u32::try_from(v).ok()).unwrap_or_default(),
         result: text(&own, "Result"),
         status: own.get("ExecMainStatus").and_then(|v| i32::try_from(v).ok()).unwrap_or_default(),
         condition: unit.get("ConditionResult").and_then(|v| bool::try_from(v).ok()) == Some(true),
         unmet: conditions.iter().filter(|c| c.state < 0).map(Condition::shown).collect(),
         absent_paths: conditions
             .into_iter()
-            .filter(Condition::is_absence)
+            .filter(|c| c.is_absence("ConditionPathExists"))
+            .chain(asserts.into_iter().filter(|c| c.is_absence("AssertPathExists")))
             .map(|c| c.value)
             .collect(),
         job: unit.get("Job").is_some_and(has_job),
         wants: lists(&unit, &["Wants", "Requires", "BindsTo", "Upholds"]),
+        requires: lists(&unit, &["Requires", "BindsTo"]),
+        mounts_for: lists(&unit, &["RequiresMountsFor"]),
         wanted_by: lists(&unit, &["WantedBy", "RequiredBy", "BoundBy", "UpheldBy"]),
         after: lists(&unit, &["After"]),
     })
@@ -113,7 +140,7 @@ fn has_job(value: &OwnedValue) -> bool {
     job.is_some_and(|(id, _)| id != 0)
 }
 
-/// An element of Conditions.
+/// An element of Conditions, or of Asserts.
 struct Condition {
     kind: String,
     trigger: bool,
@@ -129,13 +156,13 @@ impl Condition {
         format!("{}={trigger}{negated}{}", self.kind, self.value)
     }
 
-    fn is_absence(&self) -> bool {
-        self.kind == "ConditionPathExists" && self.negated && !self.trigger
+    fn is_absence(&self, kind: &str) -> bool {
+        self.kind == kind && self.negated && !self.trigger
     }
 }
 
-fn conditions(properties: &Properties) -> Vec<Condition> {
-    let value = properties.get("Conditions").and_then(|v| v.try_clone().ok());
+fn conditions(properties: &Properties, name: &str) -> Vec<Condition> {
+    let value = properties.get(name).and_then(|v| v.try_clone().ok());
     let list = value.and_then(|v| Vec::<(String, bool, bool, String, i32)>::try_from(v).ok());
     let read =
         |(kind, trigger, negated, value, state)| Condition { kind, trigger, negated, value, state };

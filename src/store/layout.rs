@@ -71,19 +71,26 @@ impl Layout {
         self.run().join("provision.lock")
     }
 
+    /// `/run/zfs-prefix/late.lock`, as [`Layout::lock`].
+    pub fn late_lock(&self) -> PathBuf {
+        self.run().join("late.lock")
+    }
+
     /// `/run/zfs-prefix/force-<release>`: the next build of it is to be forced.
     pub fn force(&self, release: &Release) -> PathBuf {
         self.run().join(format!("force-{release}"))
     }
 
     /// `/run/zfs-prefix/published`: the last build for the running kernel ended well, and published
-    /// something. zfs-load-late.service asks for it, and takes it away.
+    /// something, or found it published and not loaded. zfs-load-late.service asks for it; it goes when
+    /// the module is loaded, so that a load that failed can be tried again.
     pub fn published(&self) -> PathBuf {
         self.run().join("published")
     }
 
     /// `/run/zfs-prefix/mounts-refused`: the datasets that a late import left unmounted, one a line.
-    /// While it is there, zfs-mount.service is skipped by its condition.
+    /// While it is there, zfs-mount.service is skipped by its condition, and their mount units fail by an
+    /// assertion.
     pub fn mounts_refused(&self) -> PathBuf {
         self.run().join("mounts-refused")
     }

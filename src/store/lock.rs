@@ -1,4 +1,4 @@
-//! One build at a time, and one `prefix provision`.
+//! One build at a time, one `prefix provision`, and one late import.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -36,6 +36,14 @@ impl Lock {
         Lock::at(layout, &layout.provision_lock(), what)
     }
 
+    /// Takes the lock of `load --import`: two would undo each other's precautions.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub fn late(layout: &Layout, what: &str) -> Result<Lock> {
+        Lock::at(layout, &layout.late_lock(), what)
+    }
+
     fn at(layout: &Layout, path: &Path, what: &str) -> Result<Lock> {
         make_dirs(&layout.run())?;
         let mut file = OpenOptions::new()
@@ -60,21 +68,24 @@ impl Lock {
             }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => fail!(
                 Exit::Locked,
-                "{} (process {}, from {}); wait for it: journalctl -fu 'zfs-build*' -u zfs-prefix-provision",
-                holding(&holder),
+                "{} (process {}, from {}); wait for it: journalctl -f{}",
+                holding(&holder).0,
                 holder.trim(),
-                path.display()
+                path.display(),
+                holding(&holder).1
             ),
             Err((_, e)) => Err(e).with_context(|| format!("{}: flock", path.display())),
         }
     }
 }
 
-/// What a holder does, by what it wrote.
-fn holding(holder: &str) -> &'static str {
-    match holder.contains("prefix provision") {
-        true => "a prefix is being provisioned",
-        false => "another build is running",
+/// What a holder does, by what it wrote, and where it tells of it.
+fn holding(holder: &str) -> (&'static str, &'static str) {
+    const BUILDS: &str = "u 'zfs-build*' -u zfs-prefix-provision";
+    match holder {
+        _ if holder.contains("prefix provision") => ("a prefix is being provisioned", BUILDS),
+        _ if holder.contains("load --import") => ("a late import is running", " -t zfs-prefix"),
+        _ => ("another build is running", BUILDS),
     }
 }
 
@@ -94,7 +105,11 @@ mod tests {
         let provision = Lock::provision(&layout, "zfs-prefix prefix provision").unwrap();
         let error = Lock::provision(&layout, "zfs-prefix prefix provision").unwrap_err();
         assert!(error.to_string().contains("a prefix is being provisioned"), "{error}");
-        drop((first, provision));
+        let late = Lock::late(&layout, "zfs-prefix load --import").unwrap();
+        let error = Lock::late(&layout, "zfs-prefix load --import").unwrap_err().to_string();
+        assert!(error.contains("a late import is running"), "{error}");
+        assert!(error.ends_with("journalctl -f -t zfs-prefix"), "{error}");
+        drop((first, provision, late));
         Lock::take(&layout, "6.2.0").unwrap();
     }
 }

@@ -8,6 +8,7 @@ mod layout;
 mod lock;
 mod manifest;
 mod publish;
+mod refused;
 pub(crate) mod trust;
 
 pub use check::{check_directories, check_published, check_tree, entries};

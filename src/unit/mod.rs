@@ -8,7 +8,7 @@ mod detect;
 mod installed;
 mod kmsg;
 mod mounts;
-mod name;
+pub(crate) mod name;
 mod output;
 mod plan;
 mod problems;

@@ -1,0 +1,132 @@
+//! What must not be started, for it would mount over something, or needs what is not mounted.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::manager::{Error, Unit};
+
+/// As many requirements of a unit as are followed; an operator's have a handful.
+const MOST: usize = 500;
+
+/// A unit that is kept off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Off {
+    /// Its name; it need not exist.
+    pub(super) unit: String,
+    /// Where it would mount.
+    pub(super) place: Option<PathBuf>,
+    /// Why what needs it is not started.
+    pub(super) why: String,
+    /// systemd refuses to start it: what only wants it may be started.
+    pub(super) guarded: bool,
+    /// It may be there later: somebody may still type a passphrase.
+    pub(super) later: bool,
+}
+
+impl Off {
+    fn stops(&self, unit: &Unit) -> bool {
+        let below =
+            |place: &PathBuf| unit.mounts_for.iter().any(|path| Path::new(path).starts_with(place));
+        unit.name == self.unit
+            || unit.requires.contains(&self.unit)
+            || self.place.as_ref().is_some_and(below)
+            || (!self.guarded && unit.wants.contains(&self.unit))
+    }
+}
+
+/// The first of `off` that `unit` needs, directly or over what it requires. What is active already is
+/// not started with it, and not looked into.
+pub(super) fn needed<'o>(
+    unit: &Unit,
+    off: &'o [Off],
+    mut ask: impl FnMut(&str) -> Result<Unit, Error>,
+) -> Option<&'o Off> {
+    if off.is_empty() {
+        return None;
+    }
+    let mut seen = BTreeSet::from([unit.name.clone()]);
+    let mut next = vec![unit.clone()];
+    while let Some(unit) = next.pop() {
+        if let Some(off) = off.iter().find(|off| off.stops(&unit)) {
+            return Some(off);
+        }
+        for name in &unit.requires {
+            if seen.len() < MOST && seen.insert(name.clone()) {
+                // Who cannot be asked for cannot be started either, and that is said then.
+                next.extend(ask(name).ok().filter(|unit| unit.active != "active"));
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(name: &str, active: &str, requires: &[&str], mounts_for: &[&str]) -> Unit {
+        let owned = |list: &[&str]| -> Vec<String> { list.iter().map(|&s| s.into()).collect() };
+        Unit {
+            name: name.into(),
+            active: active.into(),
+            requires: owned(requires),
+            wants: owned(requires),
+            mounts_for: owned(mounts_for),
+            ..Unit::default()
+        }
+    }
+
+    fn off(unit: &str, place: &str) -> Off {
+        Off {
+            unit: unit.into(),
+            place: Some(place.into()),
+            why: "tank/web is not mounted".into(),
+            guarded: true,
+            later: false,
+        }
+    }
+
+    #[test]
+    fn what_needs_a_mount_that_is_refused_is_found_over_all_that_it_requires() {
+        let world = [
+            unit("sysinit.target", "active", &["srv-web.mount"], &[]),
+            unit("plain.service", "inactive", &["sysinit.target"], &["/srv"]),
+            unit("direct.service", "active", &["srv-web.mount", "sysinit.target"], &[]),
+            // Without a mount unit: only the path says so.
+            unit("path.service", "inactive", &["sysinit.target"], &["/var/x", "/srv/web/logs"]),
+            unit("beside.service", "inactive", &[], &["/srv/website"]),
+            unit("over.service", "inactive", &["path.service"], &[]),
+            unit("round.service", "inactive", &["about.service"], &[]),
+            unit("about.service", "inactive", &["round.service", "over.service"], &[]),
+            unit("upon.service", "inactive", &["direct.service"], &[]),
+            unit("srv-web.mount", "inactive", &[], &[]),
+        ];
+        let ask = |name: &str| Ok(world.iter().find(|u| u.name == name).cloned().unwrap());
+        let offs = [off("srv-web.mount", "/srv/web")];
+        for (name, want) in [
+            ("plain.service", false),
+            ("direct.service", true),
+            ("path.service", true),
+            ("beside.service", false),
+            ("over.service", true),
+            ("round.service", true),
+            ("srv-web.mount", true),
+            // What it requires runs: it is not started with it.
+            ("upon.service", false),
+        ] {
+            assert_eq!(needed(&ask(name).unwrap(), &offs, ask).is_some(), want, "{name}");
+            assert_eq!(needed(&ask(name).unwrap(), &[], ask), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn who_only_wants_it_is_stopped_only_where_systemd_does_not_refuse_it() {
+        let wants =
+            Unit { wants: vec!["x.service".into()], ..unit("y.target", "inactive", &[], &[]) };
+        let mut offs = [Off { place: None, ..off("x.service", "/") }];
+        let ask = |_: &str| Err(Error::Closed);
+        assert_eq!(needed(&wants, &offs, ask), None);
+        offs[0].guarded = false;
+        assert!(needed(&wants, &offs, ask).is_some());
+    }
+}
