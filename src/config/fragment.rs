@@ -135,9 +135,15 @@ pub(super) fn parse(text: &str) -> Result<(Fragment, Vec<Problem>), Vec<Problem>
     for (section, content) in document.get_ref() {
         let prefix = format!("{}.", section.get_ref());
         let known_section = KEYS.iter().any(|key| key.name.starts_with(&prefix));
-        let Some(table) = content.get_ref().as_table().filter(|_| known_section) else {
+        if !known_section {
             let message = format!("unknown key or section {:?}", section.get_ref());
             unknown.push(at(section.span().start, message));
+            continue;
+        }
+        let Some(table) = content.get_ref().as_table() else {
+            // `boot = "never"` or `[[boot]]`: whoever wrote that meant something by it.
+            let name = section.get_ref();
+            bad.push(at(section.span().start, format!("{name}: expected a [{name}] table")));
             continue;
         };
         for (name, value) in table {

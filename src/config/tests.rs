@@ -107,6 +107,8 @@ fn a_bad_file_is_set_aside_as_a_whole_and_the_rest_holds() {
     for (text, message) in [
         ("build.jobs = 7\n[boot\n", "2:6: unclosed table, expected `]`"),
         ("build.jobs = 7\nbuild.jobs = 8\n", "2:7: duplicate key"),
+        ("build.jobs = 7\n[[boot]]\nenabled = false\n", "2:3: boot: expected a [boot] table"),
+        ("build.jobs = 7\nboot = \"never\"\n", "2:1: boot: expected a [boot] table"),
         (
             "build.jobs = 7\nboot.timeout = \"soon\"\n",
             "2:16: boot.timeout: found \"soon\", expected a time from 1s to 24h, as \"30min\"",
