@@ -222,6 +222,24 @@ fn what_cannot_be_written_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_drop_in_of_an_operators_unit_that_cannot_be_written_costs_nothing_else() {
+    let case = Case::named("require-pools-for");
+    let root = case.root();
+    let out = scratch("out-");
+    fs::create_dir_all(out.path().join("normal")).unwrap();
+    fs::write(out.path().join("normal/docker.service.d"), "in the way").unwrap();
+    let output = case.run(&[GENERATOR], root.path(), out.path());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let log = case.kmsg(root.path());
+    assert!(log.contains("<3>") && log.contains("boot.require-pools-for: cannot create"), "{log}");
+    let mut expected = case.expected();
+    expected.retain(|path, _| !path.starts_with("normal/docker.service.d"));
+    let mut written = tree_of(out.path());
+    written.retain(|path, _| !path.starts_with("normal/docker.service.d"));
+    assert_eq!(written, expected);
+}
+
+#[test]
 fn a_drop_in_that_could_only_be_written_in_part_is_not_left_behind() {
     let case = Case::named("block");
     let root = case.root();

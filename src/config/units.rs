@@ -18,8 +18,8 @@ const OURS: [&str; 9] = [
     "zfs-volume",
     "zfs-zed",
 ];
-/// UNIT_NAME_MAX
-const LONGEST: usize = 255;
+/// UNIT_NAME_MAX, which is also that of a file's name; each of them gets a directory with ".d" at its end.
+const LONGEST: usize = 255 - ".d".len();
 
 /// `boot.restart-after-import`
 pub(super) fn names(value: &Value<'_>) -> Result<Vec<String>, Bad> {
@@ -109,6 +109,8 @@ mod tests {
         ] {
             assert_eq!(is_waiting(name), taken, "{name}");
         }
-        assert!(!is_name(&format!("{}.service", "a".repeat(250))));
+        let long = |length: usize| format!("{}.service", "a".repeat(length - ".service".len()));
+        assert!(is_name(&long(253)), "NAME.d is as long as a name can be");
+        assert!(!is_name(&long(254)), "NAME.d would be too long");
     }
 }

@@ -23,6 +23,7 @@ use crate::exit::Exit;
 use crate::host::Host;
 pub use detect::Environment;
 use kmsg::{Kmsg, Level};
+use output::Entry;
 use problems::Problems;
 
 /// The three output directories of a generator; with one argument all of them are that one.
@@ -82,13 +83,16 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
     for entry in &plan.entries {
         output::write(directories, entry)?;
     }
-    let unwritten = datasets(&plan.units, directories, &mut plan.problems);
+    let mut unwritten = operators(&plan.operators, directories, &mut plan.problems);
+    unwritten += datasets(&plan.units, directories, &mut plan.problems);
     for problem in plan.problems.into_lines() {
         log.write(Level::Error, &problem);
     }
     log.write(Level::Debug, &plan.summary);
     if unwritten > 0 {
-        anyhow::bail!("{unwritten} units of datasets are not written; the rest is in place");
+        anyhow::bail!(
+            "{unwritten} drop-ins or units of datasets are not written; the rest is in place"
+        );
     }
     if plan.missing.is_empty() {
         return Ok(());
@@ -98,6 +102,12 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
         plan::UNIT_DIRECTORIES.join(" or "),
         plan.missing.join(", ")
     )
+}
+
+/// Writes drop-ins of other people's units; how many are not written. The boot path is there by then.
+fn operators(entries: &[Entry], to: &Directories, problems: &mut Problems) -> usize {
+    let failed = entries.iter().filter_map(|entry| output::write(to, entry).err());
+    failed.map(|e| problems.add(format_args!("boot.require-pools-for: {e:#}"))).count()
 }
 
 /// Writes the units of datasets; how many are not written. One that cannot be is no reason to leave the

@@ -59,6 +59,8 @@ pub(super) struct Plan {
     /// Of the datasets, after everything else: the boot has to have the modules first.
     pub(super) units: Vec<Unit>,
     pub(super) warnings: Vec<String>,
+    /// Drop-ins of other people's units: one of them that cannot be written costs nothing else.
+    pub(super) operators: Vec<Entry>,
     /// What is wrong with the lists of datasets.
     pub(super) problems: Problems,
     /// Static files that should be there and are not.
@@ -250,8 +252,9 @@ fn require_pools(host: &Host, loaded: &Loaded, plan: &mut Plan) {
          After={POOLS}\n"
     );
     for unit in &loaded.settings.boot.require_pools_for {
-        let path = format!("{unit}.d/50-zfs-prefix.conf");
-        plan.add(Precedence::Normal, path, What::File(text.clone()));
+        let path = PathBuf::from(format!("{unit}.d/50-zfs-prefix.conf"));
+        let what = What::File(text.clone());
+        plan.operators.push(Entry { precedence: Precedence::Normal, path, what });
     }
 }
 
@@ -303,7 +306,7 @@ mod tests {
         let mut loaded = Loaded::default();
         loaded.settings.boot.require_pools_for = vec!["docker.service".to_owned()];
         let drop_ins = |plan: &Plan| -> Vec<PathBuf> {
-            let paths = plan.entries.iter().map(|e| e.path.clone());
+            let paths = plan.operators.iter().map(|e| e.path.clone());
             paths.filter(|path| path.starts_with("docker.service.d")).collect()
         };
         let without = plan(&host, &loaded).unwrap();
