@@ -15,6 +15,7 @@ pub mod host;
 pub mod kernel;
 #[cfg(not(target_env = "musl"))]
 pub mod late;
+mod links;
 pub mod load;
 pub mod log;
 #[cfg(not(target_env = "musl"))]

@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 
 use super::note::Problem;
 use crate::host::Host;
+use crate::links::{self, End};
 
 /// Highest precedence first.
-const DIRECTORIES: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
+pub(super) const DIRECTORIES: [&str; 4] = ["/etc", "/run", LOCAL, "/usr/lib"];
+/// A link into /var on some systems (Fedora CoreOS).
+const LOCAL: &str = "/usr/local/lib";
 const MAIN: &str = "zfs-prefix/config.toml";
 const DROP_INS: &str = "zfs-prefix/config.d";
 /// A configuration is a page; anything near this size is a mistake.
@@ -26,10 +29,20 @@ pub(super) struct File {
     pub(super) text: Result<String, Problem>,
 }
 
+/// The directories for those who may not look into /var; and where one led there, if it did.
+pub(super) fn outside_var(host: &Host) -> (Vec<&'static str>, Option<PathBuf>) {
+    let path = Path::new(LOCAL).join("zfs-prefix");
+    let way = links::follow(host, &path, |at| at.starts_with("/var"));
+    let in_var = matches!(way.end, End::Later).then_some(way.path);
+    let mut directories = DIRECTORIES.to_vec();
+    directories.retain(|directory| in_var.is_none() || *directory != LOCAL);
+    (directories, in_var)
+}
+
 /// The files that count, in the order they apply.
-pub(super) fn list(host: &Host) -> Vec<File> {
+pub(super) fn list(host: &Host, directories: &[&str]) -> Vec<File> {
     let mut files = Vec::new();
-    for dir in DIRECTORIES {
+    for dir in directories {
         let path = Path::new(dir).join(MAIN);
         if let Some(text) = read(host, &path) {
             files.push(File { path, text });
@@ -37,7 +50,7 @@ pub(super) fn list(host: &Host) -> Vec<File> {
         }
     }
     let mut names: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-    for dir in DIRECTORIES {
+    for dir in directories {
         let dir = Path::new(dir).join(DROP_INS);
         match drop_in_names(host, &dir) {
             Ok(found) => {

@@ -56,9 +56,20 @@ impl Loaded {
 /// Reads the configuration of `host`: main file, then drop-ins in the order of their names, then
 /// the kernel command line; the later wins key by key.
 pub fn load(host: &Host) -> Loaded {
+    from(host, &files::DIRECTORIES)
+}
+
+/// The same without a look into /var, which is not there yet when generators run at boot: also where
+/// `/usr/local` is a link to it. In that case the path that was not looked at is the second.
+pub fn load_before_var(host: &Host) -> (Loaded, Option<PathBuf>) {
+    let (directories, in_var) = files::outside_var(host);
+    (from(host, &directories), in_var)
+}
+
+fn from(host: &Host, directories: &[&str]) -> Loaded {
     let mut loaded = Loaded::default();
     let mut merged = Fragment::default();
-    for file in files::list(host) {
+    for file in files::list(host, directories) {
         let parsed = match file.text {
             Ok(text) => fragment::parse(&text),
             Err(problem) => Err(vec![problem]),

@@ -282,3 +282,35 @@ fn the_man_page_names_every_key() {
         assert!(page.contains(&format!(".BR {name} ")), "{key} is not in the man page");
     }
 }
+
+/// Fedora CoreOS: there is nothing in /var yet when a generator runs at boot, and something at a reload.
+#[test]
+fn a_usr_local_in_var_is_read_by_all_but_those_that_may_not_look_there() {
+    let root = tempfile::tempdir().unwrap();
+    let host = |root: &Path| Host {
+        root: root.to_owned(),
+        kernel_release: "6.1.0".parse().unwrap(),
+        cmdline: String::new(),
+        container: false,
+        in_initrd: false,
+    };
+    let host = host(root.path());
+    let write = |path: &str, text: &str| {
+        let path = host.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("/etc/zfs-prefix/config.toml", "build.jobs = 3");
+    write("/var/usrlocal/lib/zfs-prefix/config.d/x.toml", "boot.when-missing = \"never\"");
+    std::fs::create_dir_all(host.path("/usr")).unwrap();
+    std::os::unix::fs::symlink("../var/usrlocal", host.path("/usr/local")).unwrap();
+    assert_eq!(load(&host).settings.boot.when_missing, WhenMissing::Never);
+    let (loaded, in_var) = load_before_var(&host);
+    assert_eq!(loaded.settings.boot.when_missing, WhenMissing::Late);
+    assert_eq!(loaded.settings.build.jobs, Some(3));
+    assert_eq!(in_var.as_deref(), Some(Path::new("/var/usrlocal/lib/zfs-prefix")));
+    std::fs::remove_file(host.path("/usr/local")).unwrap();
+    write("/usr/local/lib/zfs-prefix/config.d/x.toml", "boot.when-missing = \"never\"");
+    let (loaded, in_var) = load_before_var(&host);
+    assert_eq!((loaded.settings.boot.when_missing, in_var), (WhenMissing::Never, None));
+}

@@ -64,7 +64,11 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
         log.write(Level::Debug, "in the initrd: nothing to do here");
         return Ok(());
     }
-    let loaded = config::load(host);
+    let (loaded, in_var) = config::load_before_var(host);
+    if let Some(path) = in_var {
+        let path = path.display();
+        log.write(Level::Debug, &format!("configuration in {path}: not read here, it is in /var"));
+    }
     for note in &loaded.notes {
         let level = match note.severity {
             Severity::Warning => Level::Warning,

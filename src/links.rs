@@ -1,0 +1,126 @@
+//! Where a path leads, component by component, without a look at what may be another one later in the
+//! boot: what is decided before /var is mounted has to be decided in the same way afterwards.
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::path::{Component, Path, PathBuf};
+
+use crate::host::Host;
+
+/// As many links as the kernel follows.
+const MOST: usize = 40;
+
+/// What is at the end.
+#[derive(Debug)]
+pub(crate) enum End {
+    Here(Metadata),
+    Nothing,
+    /// In a directory that is not looked into.
+    Later,
+}
+
+/// A path without links, as far as it was looked at, and without `.` and `..`.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) path: PathBuf,
+    pub(crate) end: End,
+}
+
+/// Follows the links in `path`, which is absolute; what `later` is true of is not looked at.
+pub(crate) fn follow(host: &Host, path: &Path, later: impl Fn(&Path) -> bool) -> Way {
+    let mut way = Way { path: PathBuf::from("/"), end: End::Nothing };
+    // The next one is at the end.
+    let mut rest = reversed(path);
+    let mut links = 0;
+    while let Some(name) = rest.pop() {
+        step(&mut way.path, name);
+        if later(&way.path) {
+            way.end = End::Later;
+            break;
+        }
+        let Ok(meta) = std::fs::symlink_metadata(host.path(&way.path)) else {
+            way.end = End::Nothing;
+            break;
+        };
+        if !meta.is_symlink() {
+            way.end = End::Here(meta);
+            continue;
+        }
+        links += 1;
+        let target = std::fs::read_link(host.path(&way.path)).ok().filter(|_| links <= MOST);
+        let Some(target) = target else {
+            way.end = End::Nothing;
+            break;
+        };
+        way.path.pop();
+        if target.is_absolute() {
+            way.path = PathBuf::from("/");
+        }
+        rest.extend(reversed(&target));
+    }
+    rest.into_iter().rev().for_each(|name| step(&mut way.path, name));
+    way
+}
+
+fn step(path: &mut PathBuf, name: OsString) {
+    match name == ".." {
+        true => drop(path.pop()),
+        false => path.push(name),
+    }
+}
+
+fn reversed(path: &Path) -> Vec<OsString> {
+    let names = path.components().rev().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    names.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn each_component_may_be_a_link_and_what_comes_later_is_not_looked_at() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host {
+            root: root.path().to_owned(),
+            kernel_release: "6.1.0".parse().unwrap(),
+            cmdline: String::new(),
+            container: false,
+            in_initrd: false,
+        };
+        for directory in ["usr/local", "opt/real/deep", "var/srv", "mnt"] {
+            std::fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        for (target, link) in [
+            ("var/srv", "srv"),
+            ("/opt/real", "home"),
+            ("../../../mnt/../srv", "opt/real/deep/up"),
+            ("loop", "loop"),
+            // Behind the door that stays closed.
+            ("/opt", "var/srv/away"),
+        ] {
+            symlink(target, root.path().join(link)).unwrap();
+        }
+        for (path, leads_to, end) in [
+            ("/", "/", "Nothing"),
+            ("/mnt", "/mnt", "Here"),
+            ("/mnt/./x/../y", "/mnt/y", "Nothing"),
+            ("/srv", "/var/srv", "Later"),
+            ("/srv/away/x", "/var/srv/away/x", "Later"),
+            ("/home/deep", "/opt/real/deep", "Here"),
+            ("/home/deep/../x", "/opt/real/x", "Nothing"),
+            ("/home/deep/up/away/../y", "/var/srv/y", "Later"),
+            ("/loop/x", "/loop/x", "Nothing"),
+            ("/usr/local/nothing/x", "/usr/local/nothing/x", "Nothing"),
+        ] {
+            let way = follow(&host, Path::new(path), |at| at.starts_with("/var"));
+            assert_eq!(way.path, Path::new(leads_to), "{path}");
+            assert!(format!("{:?}", way.end).starts_with(end), "{path}: {way:?}");
+        }
+    }
+}
