@@ -242,14 +242,38 @@ fn where_the_system_has_none_our_openzfs_units_have_no_cycle_and_no_complaint() 
     }
 }
 
-/// Datasets as zed lists them: /var, one with a key file below another one, and one that asks.
+/// Datasets as zed lists them: /var, one with a key file below another one, one that asks, and one with a
+/// key from the network, with others below it.
 const DATASETS: &str = "\
 tank\tnone\toff\ton\ton\ton\ton\toff\ton\toff\t-\tnone\t-\t-\t-\t-\t-\t-\t-\t-
 tank/asked\t/asked\tnoauto\ton\ton\ton\ton\toff\ton\toff\ttank/asked\tprompt\t-\t-\t-\t-\t-\t-\t-\t-
+tank/far\t/far\ton\ton\ton\ton\ton\toff\ton\toff\ttank/far\thttps://keys.example/far\t-\t-\t-\t-\t-\t-\t-\t-
+tank/far/in\t/far/in\ton\ton\ton\ton\ton\toff\ton\toff\ttank/far\tnone\t-\t-\t-\t-\t-\t-\toff\t-
+tank/plain\t/far/plain\ton\ton\ton\ton\ton\toff\ton\toff\t-\tnone\t-\t-\t-\t-\t-\t-\t-\t-
 tank/keys\t/keys of all\ton\ton\ton\ton\ton\toff\ton\toff\t-\tnone\t-\t-\t-\t-\t-\t-\toff\t-
 tank/safe\t/safe\ton\ton\ton\ton\ton\toff\ton\toff\ttank/safe\tfile:///keys of all/safe\t-\t-\t-\t-\t-\t-\t-\t-
 tank/var\t/var\ton\ton\ton\ton\ton\toff\ton\toff\t-\tnone\t-\t-\t-\t-\t-\t-\t-\t-
 ";
+
+/// A network as NetworkManager makes it: after D-Bus, which is after local-fs.target.
+fn network(root: &Path) {
+    let online = "[Unit]\nRequires=NetworkManager.service\nAfter=NetworkManager.service\n\
+                  Before=network-online.target\n[Service]\nType=oneshot\nExecStart=/bin/sh\n";
+    let manager = "[Unit]\nWants=network.target\nBefore=network.target\nRequires=bus.socket\n\
+                   After=bus.socket\n[Service]\nExecStart=/bin/sh\n";
+    for (name, text) in [
+        ("NetworkManager-wait-online.service", online),
+        ("NetworkManager.service", manager),
+        ("bus.socket", "[Socket]\nListenStream=/run/bus\n"),
+        ("bus.service", "[Service]\nExecStart=/bin/sh\n"),
+    ] {
+        write(root, &format!("etc/systemd/system/{name}"), text);
+    }
+    let wants = root.join("etc/systemd/system/network-online.target.wants");
+    fs::create_dir_all(&wants).unwrap();
+    let name = "NetworkManager-wait-online.service";
+    symlink(Path::new("..").join(name), wants.join(name)).unwrap();
+}
 
 #[test]
 fn a_boot_that_mounts_datasets_by_our_units_has_no_cycle_and_whoever_needs_one_waits_for_it() {
@@ -262,11 +286,14 @@ fn a_boot_that_mounts_datasets_by_our_units_has_no_cycle_and_whoever_needs_one_w
         write(&root, "etc/systemd/system/needs.service", service);
         let wants = root.join("etc/systemd/system/multi-user.target.wants");
         symlink("../needs.service", wants.join("needs.service")).unwrap();
+        network(&root);
         generate(&root, cmdline);
         let said = fs::read_to_string(root.join("dev/kmsg")).unwrap();
-        assert!(said.contains("6 units of datasets"), "{said}");
+        assert!(said.contains("10 units of datasets"), "{said}");
         let units = [
             "local-fs.target",
+            "remote-fs.target",
+            "far.mount",
             "needs.service",
             "safe.mount",
             "asked.mount",
@@ -282,6 +309,24 @@ fn a_boot_that_mounts_datasets_by_our_units_has_no_cycle_and_whoever_needs_one_w
             ["needs.service", "safe.mount", "zfs-load-key@tank-safe.service", "ordering cycle"];
         assert!(way.iter().all(|part| said.contains(part)), "{cmdline}: {said}");
     }
+}
+
+#[test]
+fn a_key_from_the_network_is_a_cycle_before_local_fs_and_verify_would_see_it() {
+    let dir = machine_without_openzfs();
+    let root = dir.path().join("root");
+    write(&root, "etc/zfs/zfs-list.cache/tank", DATASETS);
+    copy(Path::new("/bin/true"), &root.join("bin/sh"));
+    network(&root);
+    generate(&root, "quiet");
+    // As zfs-mount-generator(8) has it, and systemd's defaults.
+    let unit = root.join("run/systemd/system/far.mount");
+    let text = fs::read_to_string(&unit).unwrap();
+    let theirs = text.replace("DefaultDependencies=no\n", "").replace("remote-fs", "local-fs");
+    assert_ne!(text, theirs);
+    fs::write(&unit, theirs).unwrap();
+    let said = verify(&root, &["multi-user.target", "far.mount"]);
+    assert!(said.contains("ordering cycle") && said.contains("far.mount"), "{said}");
 }
 
 #[test]

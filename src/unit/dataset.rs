@@ -3,7 +3,9 @@
 //! Source: zfs-mount-generator(8), and what that of OpenZFS 2.3.2 was seen to write.
 
 use std::fmt::Arguments;
+use std::path::Path;
 
+use super::mounts::Mounts;
 use super::name;
 use super::problems::Problems;
 use super::zfs_list::{Column, Line, List, Place};
@@ -13,7 +15,7 @@ use crate::config::is_pool_name;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Needs<'a> {
     pub(super) requires: Vec<&'a str>,
-    /// Words of RequiresMountsFor=.
+    /// Of RequiresMountsFor=, without links.
     pub(super) paths: Vec<String>,
 }
 
@@ -39,8 +41,10 @@ pub(super) enum Nofail {
 /// A file system that gets a mount unit, if its mount point is not somebody else's.
 #[derive(Clone, Debug)]
 pub(super) struct Mount<'a> {
-    /// Simple: one `/` between two names, none at the end.
+    /// Simple: one `/` between two names, none at the end; and without links, which systemd refuses.
     pub(super) point: String,
+    /// The same as it is in the list, if that is another one.
+    pub(super) link: Option<String>,
     /// `canmount=noauto`
     pub(super) noauto: bool,
     pub(super) pulled: Pulled<'a>,
@@ -61,6 +65,8 @@ pub(super) struct Dataset<'a> {
     pub(super) needs: Needs<'a>,
     /// Its encryption root, and `keylocation`.
     pub(super) key: Option<(&'a str, &'a str)>,
+    /// Of a key that is a file: its path, without links.
+    pub(super) key_file: Option<String>,
     pub(super) mount: Option<Mount<'a>>,
 }
 
@@ -77,6 +83,7 @@ const OPTIONS: [(Column, &str, &str); 5] = [
 struct Reader<'a, 'p> {
     line: &'p Line<'a>,
     place: Place<'a>,
+    mounts: &'p Mounts<'p>,
     problems: &'p mut Problems,
 }
 
@@ -85,10 +92,11 @@ pub(super) fn read<'a>(
     list: &'a List,
     number: usize,
     line: &Line<'a>,
+    mounts: &Mounts<'_>,
     problems: &mut Problems,
 ) -> Option<Dataset<'a>> {
     let place = list.place(number);
-    let mut reader = Reader { line, place, problems };
+    let mut reader = Reader { line, place, mounts, problems };
     if !is_dataset_name(line.name) {
         return reader.refuse(format_args!("no name of a dataset"));
     }
@@ -107,7 +115,9 @@ pub(super) fn read<'a>(
         requires: reader.units(Column::Requires).unwrap_or_default(),
         paths: reader.paths(),
     };
-    Some(Dataset { name: line.name, place, list: &list.name, needs, key, mount })
+    let file = key.and_then(|(_, location)| scheme(location)).filter(|(kind, _)| *kind == "file");
+    let key_file = file.map(|(_, path)| reader.canonical(path));
+    Some(Dataset { name: line.name, place, list: &list.name, needs, key, key_file, mount })
 }
 
 impl<'a> Reader<'a, '_> {
@@ -124,6 +134,13 @@ impl<'a> Reader<'a, '_> {
         let root = self.line.get(Column::Encroot).filter(|root| *root != "none")?;
         if !is_dataset_name(root) {
             self.say(format_args!("{root:?} is no name of an encryption root; without a key"));
+            return None;
+        }
+        if name::escape_path(root).len() + "zfs-load-key@.service".len() > name::LONGEST {
+            self.say(format_args!(
+                "the name of the unit that loads the key of {root:?} would be too long; without \
+                 that unit"
+            ));
             return None;
         }
         let location = self.line.get(Column::Keylocation).unwrap_or("none");
@@ -149,10 +166,11 @@ impl<'a> Reader<'a, '_> {
             Some("on") => return None,
             Some(other) => return self.refuse(format_args!("org.openzfs.systemd:ignore={other}")),
         }
-        let point = self.point()?;
+        let (point, link) = self.point()?;
         let pulled = self.pulled(noauto);
         Some(Mount {
             point,
+            link,
             noauto,
             pulled,
             before: self.units(Column::Before).unwrap_or_default(),
@@ -161,20 +179,31 @@ impl<'a> Reader<'a, '_> {
         })
     }
 
-    fn point(&mut self) -> Option<String> {
+    /// The mount point without links, and as it is in the list if there are some in it.
+    fn point(&mut self) -> Option<(String, Option<String>)> {
         let point = self.line.get(Column::Mountpoint).unwrap_or("-");
         let names: Vec<&str> = point.split('/').filter(|c| !c.is_empty()).collect();
         if !point.starts_with('/') || names.iter().any(|name| matches!(*name, "." | "..")) {
             return self.refuse(format_args!("mountpoint={point} is no absolute path"));
         }
         let simple = format!("/{}", names.join("/"));
-        if !name::can_end_a_line(&simple) {
+        let canonical = self.canonical(&simple);
+        if !name::can_end_a_line(&canonical) {
             return self.refuse(format_args!("mountpoint={point:?} cannot be written into a unit"));
         }
-        if name::escape_path(&simple).len() + ".mount".len() > name::LONGEST {
+        if name::escape_path(&canonical).len() + ".mount".len() > name::LONGEST {
             return self.refuse(format_args!("the name of its mount unit would be too long"));
         }
-        Some(simple)
+        let link = (canonical != simple).then_some(simple);
+        Some((canonical, link))
+    }
+
+    /// `path` without links.
+    fn canonical(&self, path: &str) -> String {
+        let canonical = self.mounts.canonical(Path::new(path));
+        // A link can lead to what cannot be written; then the path stays as it is.
+        let canonical = canonical.to_str().filter(|text| !text.contains(char::is_control));
+        canonical.unwrap_or(path).to_owned()
     }
 
     fn pulled(&mut self, noauto: bool) -> Pulled<'a> {
@@ -218,7 +247,7 @@ impl<'a> Reader<'a, '_> {
         let (good, bad): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with('/'));
         bad.iter()
             .for_each(|word| self.say(format_args!("{word:?} is no absolute path; left out")));
-        good.into_iter().map(path).collect()
+        good.into_iter().map(|path| self.canonical(path)).collect()
     }
 
     fn options(&mut self) -> Vec<&'static str> {
@@ -259,9 +288,9 @@ pub(super) fn scheme(location: &str) -> Option<(&str, &str)> {
     Some((scheme, rest.strip_prefix("//")?))
 }
 
-/// `path` as a word of RequiresMountsFor=.
-pub(super) fn path(path: &str) -> String {
-    name::quoted(&name::without_specifiers(path))
+/// Whether a key at `location` needs the network.
+pub(super) fn is_on_the_network(location: &str) -> bool {
+    scheme(location).is_some_and(|(scheme, _)| matches!(scheme, "http" | "https"))
 }
 
 /// A pool, and file systems in it (zfs(8)). `%` is in names of receives that were interrupted; white
@@ -273,5 +302,4 @@ fn is_dataset_name(name: &str) -> bool {
         && components.all(|c| !matches!(c, "" | "." | "..") && c.bytes().all(fits))
         && name.len() <= name::LONGEST
         && name::can_end_a_line(name)
-        && name::escape_path(name).len() + "zfs-load-key@.service".len() <= name::LONGEST
 }

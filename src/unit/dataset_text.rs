@@ -1,16 +1,17 @@
 //! The text of the units of a dataset.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use super::dataset::{self, Dataset, Mount, Nofail, Pulled};
+use super::graph::Traits;
+use super::installed::Zfs;
 use super::name::{escape_path, quoted, without_specifiers};
 use super::zfs_list::DIRECTORY;
 
 /// What is true of all datasets.
 pub(super) struct World<'w> {
     /// How units call zfs(8).
-    pub(super) zfs: &'w Path,
+    pub(super) zfs: &'w Zfs,
     /// Pools that are there already.
     pub(super) imported: &'w [String],
 }
@@ -62,26 +63,42 @@ fn list<'a>(text: &mut String, key: &str, words: impl IntoIterator<Item = &'a st
     }
 }
 
+/// What all file systems with these traits are pulled in by, if their properties name nobody.
+pub(super) fn file_systems(traits: Traits) -> &'static str {
+    if traits.network { "remote-fs.target" } else { "local-fs.target" }
+}
+
 /// The mount unit.
-pub(super) fn mount(dataset: &Dataset<'_>, mount: &Mount<'_>, world: &World<'_>) -> String {
+pub(super) fn mount(
+    dataset: &Dataset<'_>,
+    mount: &Mount<'_>,
+    traits: Traits,
+    world: &World<'_>,
+) -> String {
     let key = dataset.key.map(|(root, _)| key_unit(root));
     let import = world.import(dataset);
     let pulled: Vec<&str> = match &mount.pulled {
         Pulled::ByNobody | Pulled::ByLocalFs(Nofail::On) => Vec::new(),
-        Pulled::ByLocalFs(Nofail::Unset | Nofail::Off) => vec!["local-fs.target"],
+        Pulled::ByLocalFs(Nofail::Unset | Nofail::Off) => vec![file_systems(traits)],
         Pulled::By(wanted, required) => wanted.iter().chain(required).copied().collect(),
     };
     let mut text = head(dataset.list);
-    // `zfs mount -a` mounts what is left.
-    let before = mount.before.iter().copied().chain(["zfs-mount.service"]);
-    list(&mut text, "Before", before.chain(pulled));
+    if traits.network {
+        // The defaults order it before local-fs.target, which the network may be after. Not `_netdev`:
+        // there are modules that refuse options they do not know.
+        text += "DefaultDependencies=no\nConflicts=umount.target\n";
+    }
+    // `zfs mount -a`, which is before local-fs.target, mounts what is left.
+    let later = if traits.network { "umount.target" } else { "zfs-mount.service" };
+    list(&mut text, "Before", mount.before.iter().copied().chain([later]).chain(pulled));
     list(&mut text, "After", mount.after.iter().copied().chain(import).chain(key.as_deref()));
     list(&mut text, "Wants", import);
-    list(&mut text, "BindsTo", key.as_deref());
-    list(&mut text, "Requires", dataset.needs.requires.iter().copied());
-    list(&mut text, "RequiresMountsFor", dataset.needs.paths.iter().map(String::as_str));
+    // Not BindsTo=: with a key that somebody loaded by hand, that would unmount at once.
+    let requires = key.as_deref().into_iter().chain(dataset.needs.requires.iter().copied());
+    list(&mut text, "Requires", requires);
+    list_paths(&mut text, dataset.needs.paths.iter());
     // Others fail, so that nobody starts without them; a failure of this one would be the boot's.
-    if mount.pulled == Pulled::ByLocalFs(Nofail::Off) {
+    if traits.skipped {
         text += MODULE;
     }
     let options = mount.options.iter().flat_map(|option| [*option, ","]);
@@ -93,13 +110,16 @@ pub(super) fn mount(dataset: &Dataset<'_>, mount: &Mount<'_>, world: &World<'_>)
     )
 }
 
+fn list_paths<'a>(text: &mut String, paths: impl Iterator<Item = &'a String>) {
+    let words: Vec<String> = paths.map(|path| quoted(&without_specifiers(path))).collect();
+    list(text, "RequiresMountsFor", words.iter().map(String::as_str));
+}
+
 /// The unit that loads the key of `dataset`, an encryption root, from `location`.
 pub(super) fn key(dataset: &Dataset<'_>, location: &str, world: &World<'_>) -> String {
     let name = without_specifiers(dataset.name);
     let import = world.import(dataset);
-    let (scheme, rest) = dataset::scheme(location).unwrap_or_default();
-    let network = matches!(scheme, "http" | "https").then_some(NETWORK);
-    let file = (scheme == "file").then(|| dataset::path(rest));
+    let network = dataset::is_on_the_network(location).then_some(NETWORK);
     let mut text = head(dataset.list);
     // It may be needed for local-fs.target, which the defaults would order before it.
     let _ =
@@ -107,18 +127,20 @@ pub(super) fn key(dataset: &Dataset<'_>, location: &str, world: &World<'_>) -> S
     list(&mut text, "Wants", import.into_iter().chain(network));
     list(&mut text, "After", import.into_iter().chain(network));
     list(&mut text, "Requires", dataset.needs.requires.iter().copied());
-    let paths = dataset.needs.paths.iter().chain(&file).map(String::as_str);
-    list(&mut text, "RequiresMountsFor", paths);
-    // What is mounted with it fails then, for it has to be active; that says enough.
+    list_paths(&mut text, dataset.needs.paths.iter().chain(&dataset.key_file));
+    // What is mounted with it fails then; that says enough.
     text += MODULE;
-    let load = if scheme.is_empty() {
+    let load = if dataset::scheme(location).is_none() {
         // Three times: people mistype.
         "for try in 1 2 3; do systemd-ask-password --id=\"zfs:$$1\" \"Passphrase of $$1:\" | \
          \"$$0\" load-key \"$$1\" && exit 0; done; exit 1"
     } else {
         "exec \"$$0\" load-key \"$$1\""
     };
-    let arguments = format!("{} {}", quoted(&world.zfs.display().to_string()), quoted(&name));
+    let command = world.zfs.command.display().to_string();
+    let arguments = format!("{} {}", quoted(&command), quoted(&name));
+    let search = world.zfs.search.map(|path| format!("ExecSearchPath={path}\n"));
+    let search = search.unwrap_or_default();
     text + &format!(
         "\n\
          [Service]\n\
@@ -127,6 +149,7 @@ pub(super) fn key(dataset: &Dataset<'_>, location: &str, world: &World<'_>) -> S
          # The journal may be on what this unlocks.\n\
          StandardOutput=null\n\
          StandardError=null\n\
+         {search}\
          ExecStart=/bin/sh -euc '{STATE}unavailable ] || exit 0; {load}' {arguments}\n\
          ExecStop=/bin/sh -euc '{STATE}available ] || exit 0; exec \"$$0\" unload-key \"$$1\"' {arguments}\n"
     )

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::dataset::{self, Dataset, Mount, Nofail, Pulled};
 use super::dataset_text::{self as text, World};
+use super::graph::{Node, Role, Traits, traits};
+use super::installed::Zfs;
 use super::mounts::Mounts;
 use super::output::{Entry, Precedence, What};
 use super::problems::Problems;
@@ -31,33 +33,73 @@ fn entry(path: PathBuf, what: What) -> Entry {
     Entry { precedence: Precedence::Normal, path, what }
 }
 
+/// The units of datasets, and what is to be said of them where only debugging asks.
+#[derive(Debug)]
+pub(super) struct Units {
+    pub(super) all: Vec<Unit>,
+    pub(super) summary: String,
+}
+
 /// The units of all datasets in `lists`: of keys, and of file systems. `zfs`: how they call zfs(8).
 pub(super) fn units(
     host: &Host,
     lists: &[List],
-    mounts: &Mounts,
-    zfs: &Path,
+    mounts: &Mounts<'_>,
+    zfs: &Zfs,
     problems: &mut Problems,
-) -> Vec<Unit> {
+) -> Units {
     let imported = imported(host);
     let world = World { zfs, imported: &imported };
-    let datasets = datasets(lists, problems);
-    let mut units = Vec::new();
-    for (name, claims) in &claims(&datasets, mounts, problems) {
+    let datasets = datasets(lists, mounts, problems);
+    let claims = claims(&datasets, mounts, problems);
+    let nodes = nodes(&claims, &datasets, problems);
+    let written = nodes.iter().zip(traits(&nodes)).map(|(node, traits)| match node.role {
+        Role::Key(location) => {
+            Unit::new(node.name, text::key(node.dataset, location, &world), Vec::new())
+        }
+        Role::Mount(mount) => {
+            let text = text::mount(node.dataset, mount, traits, &world);
+            Unit::new(node.name, text, links(node.name, mount, traits))
+        }
+    });
+    let all: Vec<Unit> = written.collect();
+    let summary = format!("; {} units of datasets{}", all.len(), below_links(&nodes));
+    Units { all, summary }
+}
+
+/// What becomes a unit, of all that claim its name.
+fn nodes<'c, 'a>(
+    claims: &'c BTreeMap<String, Vec<usize>>,
+    datasets: &'c [Dataset<'a>],
+    problems: &mut Problems,
+) -> Vec<Node<'c, 'a>> {
+    let mut nodes = Vec::new();
+    for (name, claims) in claims {
         let Some(first) = claims.first().and_then(|at| datasets.get(*at)) else { continue };
         match first.key.filter(|(root, _)| name.ends_with(SERVICE) && *root == first.name) {
             Some((_, location)) => {
-                units.push(Unit::new(name, text::key(first, location, &world), Vec::new()));
+                nodes.push(Node { name, dataset: first, role: Role::Key(location) });
             }
             None => {
                 let claims = claims.iter().filter_map(|at| datasets.get(*at));
                 let Some((dataset, mount)) = chosen(claims, problems) else { continue };
-                let text = text::mount(dataset, mount, &world);
-                units.push(Unit::new(name, text, links(name, mount)));
+                nodes.push(Node { name, dataset, role: Role::Mount(mount) });
             }
         }
     }
-    units
+    nodes
+}
+
+/// How many mount points are below links, with one of them: whoever waits for one has to name where it
+/// leads to.
+fn below_links(nodes: &[Node<'_, '_>]) -> String {
+    let mut linked = nodes.iter().filter_map(|node| match &node.role {
+        Role::Mount(Mount { link: Some(link), point, .. }) => Some((link, point)),
+        _ => None,
+    });
+    let Some((link, point)) = linked.next() else { return String::new() };
+    let more = linked.count() + 1;
+    format!(", {more} with a link in the mount point (as {link}, which is {point})")
 }
 
 /// The end of the names of units that load keys.
@@ -70,12 +112,18 @@ fn imported(host: &Host) -> Vec<String> {
 }
 
 /// All of them that become units, in the order of the lists.
-fn datasets<'a>(lists: &'a [List], problems: &mut Problems) -> Vec<Dataset<'a>> {
+fn datasets<'a>(
+    lists: &'a [List],
+    mounts: &Mounts<'_>,
+    problems: &mut Problems,
+) -> Vec<Dataset<'a>> {
     let mut datasets = Vec::new();
     for list in lists {
         for (number, line) in list.lines() {
             match line {
-                Ok(line) => datasets.extend(dataset::read(list, number, &line, problems)),
+                Ok(line) => {
+                    datasets.extend(dataset::read(list, number, &line, mounts, problems));
+                }
                 Err(why) => problems.add(format_args!("{}: the line {why}", list.place(number))),
             }
         }
@@ -86,7 +134,7 @@ fn datasets<'a>(lists: &'a [List], problems: &mut Problems) -> Vec<Dataset<'a>> 
 /// The name of each unit, and which of `datasets` claim it.
 fn claims(
     datasets: &[Dataset<'_>],
-    mounts: &Mounts,
+    mounts: &Mounts<'_>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Vec<usize>> {
     let mut claims: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -132,8 +180,8 @@ fn chosen<'c, 'a>(
 }
 
 /// The links to `unit` in the directories of those that pull it in.
-fn links(unit: &str, mount: &Mount<'_>) -> Vec<Entry> {
-    let local_fs = ["local-fs.target"];
+fn links(unit: &str, mount: &Mount<'_>, traits: Traits) -> Vec<Entry> {
+    let local_fs = [text::file_systems(traits)];
     let (wanted, required): (&[&str], &[&str]) = match &mount.pulled {
         Pulled::ByNobody => (&[], &[]),
         Pulled::ByLocalFs(Nofail::Off) => (&[], &local_fs),
@@ -157,9 +205,10 @@ mod tests {
     fn written(root: &Path, list: &str) -> (BTreeMap<String, String>, Vec<String>) {
         let host = crate::unit::tests::host(root);
         let lists = [of("tank", list)];
-        let mounts = Mounts::read(&host, &lists);
         let mut problems = Problems::default();
-        let units = units(&host, &lists, &mounts, Path::new("/usr/sbin/zfs"), &mut problems);
+        let mounts = Mounts::read(&host, &lists, &mut problems);
+        let zfs = Zfs { command: PathBuf::from("/usr/sbin/zfs"), search: None };
+        let units = units(&host, &lists, &mounts, &zfs, &mut problems).all;
         let entries = units.into_iter().flat_map(|unit| {
             assert_eq!(unit.file.path.components().count(), 1, "{:?}", unit.file.path);
             assert!(unit.links.iter().all(|link| link.path.components().count() == 2));
@@ -227,7 +276,7 @@ mod tests {
         let key = &units["zfs-load-key@tank-a\\x20\\x25x.service"];
         assert!(key.contains("\nRequiresMountsFor=/n%%n \"/k y/it's 5%%\"\n"), "{key}");
         assert!(key.contains(" /usr/sbin/zfs \"tank/a %%x\"\n"), "{key}");
-        assert!(mount.contains("\nBindsTo=zfs-load-key@tank-a\\x20\\x25x.service\n"), "{mount}");
+        assert!(mount.contains("\nRequires=zfs-load-key@tank-a\\x20\\x25x.service\n"), "{mount}");
     }
 
     #[test]
@@ -259,5 +308,114 @@ mod tests {
             let waits = text.contains("zfs-import.target");
             assert_eq!(waits, name.contains("other"), "{name}: {text}");
         }
+    }
+
+    /// A line with these properties from `encroot` on, as many as are given.
+    fn line(name: &str, point: &str, rest: &str) -> String {
+        let given = rest.split('\t').count();
+        format!("{name}\t{point}\ton\t{FLAGS}\t{rest}{}\n", "\t-".repeat(10 - given))
+    }
+
+    #[test]
+    fn what_a_required_file_system_needs_is_skipped_with_it_where_there_is_no_module() {
+        const OFF: &str = "-\tnone\t-\t-\t-\t-\t-\t-\toff";
+        let root = tempfile::tempdir().unwrap();
+        let list = [
+            // Above it; where its key is, whose own key is somewhere else; what it names; above that.
+            line("tank/a", "/a", "-\tnone"),
+            line("tank/a/b", "/a/b", "-\tnone"),
+            line("tank/a/b/c", "/a/b/c", &format!("tank/k{}", OFF.strip_prefix('-').unwrap())),
+            line("tank/k", "none", "tank/k\tfile:///keys/k"),
+            line("tank/keys", "/keys", "tank/keys\tfile:///stick/key"),
+            line("tank/stick", "/stick", "-\tnone\tnamed.mount\t/paths/p/q"),
+            line("tank/named", "/named", "-\tnone"),
+            line("tank/paths", "/paths/p", "-\tnone"),
+            // Nobody's business.
+            line("tank/other", "/other", "-\tnone"),
+            line("tank/below", "/a/b/c/d", "-\tnone"),
+        ];
+        let (units, said) = written(root.path(), &list.concat());
+        assert_eq!(said, [""; 0]);
+        let skipped = |text: &str| text.contains("\nConditionPathIsDirectory=/sys/module/zfs\n");
+        let mut mounts = units.iter().filter(|(name, _)| name.ends_with(".mount"));
+        assert!(mounts.all(|(name, text)| {
+            let alone = ["other.mount", "a-b-c-d.mount"].contains(&name.as_str());
+            name.contains(".target.") || skipped(text) != alone
+        }));
+        assert_eq!(units.values().filter(|text| skipped(text)).count(), 9, "{units:?}");
+        // Without it nothing is skipped but keys.
+        let (units, _) = written(root.path(), &list.concat().replace("\toff\t-\n", "\ton\t-\n"));
+        assert_eq!(units.values().filter(|text| skipped(text)).count(), 2, "{units:?}");
+    }
+
+    #[test]
+    fn what_needs_a_key_from_the_network_is_mounted_after_the_local_file_systems() {
+        let root = tempfile::tempdir().unwrap();
+        let list = [
+            line("tank/far", "/far", "tank/far\thttps://keys.example/far"),
+            line("tank/far/in", "/in", "tank/far\tnone"),
+            line("tank/plain", "/far/plain", "-\tnone"),
+            line("tank/safe", "/safe", "tank/safe\tfile:///far/keys/safe"),
+            line("tank/must", "/must", "tank/far\tnone\t-\t-\t-\t-\t-\t-\toff"),
+            line("tank/by", "/by", "tank/far\tnone\t-\t-\t-\t-\tx.target"),
+            line("tank/near", "/near", "-\tnone"),
+        ];
+        let (units, said) = written(root.path(), &list.concat());
+        assert_eq!(said, [""; 0]);
+        let links: Vec<&str> =
+            units.keys().map(String::as_str).filter(|name| name.contains('/')).collect();
+        let expected = [
+            "local-fs.target.wants/near.mount",
+            "remote-fs.target.requires/must.mount",
+            "remote-fs.target.wants/far-plain.mount",
+            "remote-fs.target.wants/far.mount",
+            "remote-fs.target.wants/in.mount",
+            "remote-fs.target.wants/safe.mount",
+            "x.target.wants/by.mount",
+        ];
+        assert_eq!(links, expected);
+        for name in ["far", "far-plain", "in", "safe", "must", "by", "near"] {
+            let text = &units[&format!("{name}.mount")];
+            let waited_for =
+                ["zfs-mount.service", "local-fs.target"].iter().any(|unit| text.contains(unit));
+            assert_eq!(waited_for, name == "near", "{text}");
+            let default = !text.contains("\nDefaultDependencies=no\nConflicts=umount.target\n");
+            assert_eq!(default, name == "near", "{text}");
+        }
+        assert!(units["by.mount"].contains("\nBefore=umount.target x.target\n"), "{units:?}");
+    }
+
+    #[test]
+    fn only_the_unit_of_a_key_can_have_too_long_a_name_for_one() {
+        let root = tempfile::tempdir().unwrap();
+        // Each of these dashes is four characters there.
+        let name = format!("tank/{}", "-".repeat(60));
+        let (units, said) = written(root.path(), &line(&name, "/x", "-\tnone"));
+        assert_eq!(said, [""; 0]);
+        assert!(units.contains_key("x.mount"), "{units:?}");
+        let (units, said) = written(root.path(), &line(&name, "/x", &format!("{name}\tprompt")));
+        assert!(said.len() == 1 && said[0].contains("loads the key of"), "{said:?}");
+        assert!(!units.keys().any(|name| name.contains("load-key")), "{units:?}");
+    }
+
+    #[test]
+    fn a_mount_point_below_a_link_is_mounted_where_that_leads_to() {
+        let root = tempfile::tempdir().unwrap();
+        // As on Fedora CoreOS. What is in /var may be there or not.
+        std::os::unix::fs::symlink("var/srv", root.path().join("srv")).unwrap();
+        let list = [
+            line("tank/data", "/srv/data", "tank/data\tfile:///srv/keys/data"),
+            line("tank/more", "/srv/data/more", "-\tnone\t-\t/srv/x"),
+        ];
+        let (units, said) = written(root.path(), &list.concat());
+        assert_eq!(said, [""; 0]);
+        assert!(units["var-srv-data.mount"].contains("\nWhere=/var/srv/data\n"), "{units:?}");
+        let more = &units["var-srv-data-more.mount"];
+        assert!(more.contains("\nRequiresMountsFor=/var/srv/x\n"), "{more}");
+        let key = &units["zfs-load-key@tank-data.service"];
+        assert!(key.contains("\nRequiresMountsFor=/var/srv/keys/data\n"), "{key}");
+        std::fs::create_dir_all(root.path().join("var/srv")).unwrap();
+        std::os::unix::fs::symlink("/elsewhere", root.path().join("var/srv/data")).unwrap();
+        assert_eq!(written(root.path(), &list.concat()).0, units, "once /var is there");
     }
 }

@@ -2,10 +2,11 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::config::Userland;
 use crate::host::Host;
+use crate::links::{End, Way, follow};
 
 /// The directories of systemd.generator(7), first choice first, and where /lib is one of its own.
 const GENERATORS: [&str; 5] = [
@@ -15,10 +16,14 @@ const GENERATORS: [&str; 5] = [
     "/usr/lib/systemd/system-generators",
     "/lib/systemd/system-generators",
 ];
+const MOUNT_GENERATOR: &str = "zfs-mount-generator";
 /// Where the system's own programs are.
 const PROGRAMS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 /// Where those are that were published with the loaded modules.
 const PUBLISHED: &str = "/run/zfs-prefix/active/userland/sbin/zfs";
+/// As in units/dropins: where units look for programs on a system that has its own.
+const SEARCH: &str = "/run/zfs-prefix/active/userland/sbin:/run/zfs-prefix/active/userland/bin:\
+    /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A link that leads here may dangle now and not after a daemon-reload, or the other way round; what it
 /// leads to is never looked at, so that each run of the generator decides the same.
 const LATER: [&str; 2] = ["/run/zfs-prefix", "/var"];
@@ -27,7 +32,7 @@ const LATER: [&str; 2] = ["/run/zfs-prefix", "/var"];
 /// lists are for us to read.
 pub(super) fn mount_generator(host: &Host) -> Option<PathBuf> {
     for directory in GENERATORS {
-        let path = Path::new(directory).join("zfs-mount-generator");
+        let path = Path::new(directory).join(MOUNT_GENERATOR);
         let Some((target, meta)) = resolved(host, &path) else { continue };
         let masked = target == Path::new("/dev/null") || (meta.is_file() && meta.len() == 0);
         if masked || runs(&meta) {
@@ -37,12 +42,39 @@ pub(super) fn mount_generator(host: &Host) -> Option<PathBuf> {
     None
 }
 
-/// How units call zfs(8), with `zfs.userland` as it is configured.
-pub(super) fn zfs(host: &Host, userland: Userland) -> PathBuf {
-    if userland == Userland::Prefix {
-        return PathBuf::from(PUBLISHED);
+/// Links of that name to what is published with the modules, and where they lead: no generator at boot,
+/// and one at each daemon-reload.
+pub(super) fn links_to_a_generator(host: &Host) -> Vec<(PathBuf, PathBuf)> {
+    let mut links = Vec::new();
+    for directory in GENERATORS {
+        let path = Path::new(directory).join(MOUNT_GENERATOR);
+        // Whether there is one in a directory that is itself there later only is not known.
+        let reached = matches!(way(host, Path::new(directory)).end, End::Here(_));
+        if let (true, Way { path: target, end: End::Later }) = (reached, way(host, &path)) {
+            links.push((path, target));
+        }
     }
-    own_program(host, "zfs").unwrap_or_else(|| PathBuf::from(PUBLISHED))
+    links
+}
+
+/// How units call zfs(8).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Zfs {
+    pub(super) command: PathBuf,
+    /// ExecSearchPath=, for a command without a path.
+    pub(super) search: Option<&'static str>,
+}
+
+/// How they do it with `zfs.userland` as it is configured. On a system that has its own zfs they look for
+/// it as that system's units do: a published one is of the modules' version, and there only if the own
+/// is not.
+pub(super) fn zfs(host: &Host, userland: Userland) -> Zfs {
+    let own = own_program(host, "zfs");
+    match (own, userland) {
+        (None, _) => Zfs { command: PathBuf::from(PUBLISHED), search: None },
+        (Some(own), Userland::Host) => Zfs { command: own, search: None },
+        (Some(_), _) => Zfs { command: PathBuf::from("zfs"), search: Some(SEARCH) },
+    }
 }
 
 /// The system's own program of this name, which may be of another version than the modules.
@@ -55,35 +87,16 @@ fn runs(meta: &Metadata) -> bool {
     meta.is_file() && meta.permissions().mode() & 0o111 != 0
 }
 
-/// What the links at `path` lead to at last, and what that is.
+/// What the links at `path`, and on the way to it, lead to at last, and what that is.
 fn resolved(host: &Host, path: &Path) -> Option<(PathBuf, Metadata)> {
-    let mut path = path.to_owned();
-    // As many as the kernel follows.
-    for _ in 0..40 {
-        if LATER.iter().any(|later| path.starts_with(later)) {
-            return None;
-        }
-        let meta = std::fs::symlink_metadata(host.path(&path)).ok()?;
-        if !meta.is_symlink() {
-            return Some((path, meta));
-        }
-        let target = std::fs::read_link(host.path(&path)).ok()?;
-        path = plain(&path.parent()?.join(target));
+    match way(host, path) {
+        Way { path, end: End::Here(meta) } => Some((path, meta)),
+        _ => None,
     }
-    None
 }
 
-/// An absolute path without `.` and `..`.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::ParentDir => drop(plain.pop()),
-            Component::Normal(name) => plain.push(name),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    plain
+fn way(host: &Host, path: &Path) -> Way {
+    follow(host, path, |at| LATER.iter().any(|later| at.starts_with(later)))
 }
 
 #[cfg(test)]
@@ -113,6 +126,10 @@ mod tests {
         symlink("/run/zfs-prefix/active/userland/g", host.path("/opt/on")).unwrap();
         symlink("zfs-mount-generator", directory.join("again")).unwrap();
         symlink(target, directory.join("zfs-mount-generator")).unwrap();
+        let later: Vec<_> = links_to_a_generator(&host).into_iter().map(|(_, to)| to).collect();
+        let expected = ["/opt/on", "/run", "../../../../run", "/var"];
+        let is_later = expected.iter().any(|start| target.starts_with(start));
+        assert_eq!(later.len(), usize::from(is_later), "{target}: {later:?}");
         mount_generator(&host)
     }
 
@@ -153,17 +170,39 @@ mod tests {
     }
 
     #[test]
-    fn zfs_is_the_systems_own_or_the_one_published_with_the_modules() {
+    fn zfs_is_looked_for_as_by_the_systems_units_or_is_the_one_published_with_the_modules() {
         let root = tempfile::tempdir().unwrap();
         let host = crate::unit::tests::host(root.path());
         let zfs = |userland| super::zfs(&host, userland);
-        assert_eq!(zfs(Userland::Auto), Path::new(PUBLISHED));
+        let published = || Zfs { command: PathBuf::from(PUBLISHED), search: None };
+        assert_eq!(zfs(Userland::Auto), published());
         put(&host, PUBLISHED, "x", 0o755);
         fs::create_dir_all(host.path("/usr/sbin")).unwrap();
         symlink(PUBLISHED, host.path("/usr/sbin/zfs")).unwrap();
-        assert_eq!(zfs(Userland::Auto), Path::new(PUBLISHED), "a link of install-openzfs");
+        assert_eq!(zfs(Userland::Auto), published(), "a link of install-openzfs");
         put(&host, "/usr/local/sbin/zfs", "x", 0o755);
-        assert_eq!(zfs(Userland::Auto), Path::new("/usr/local/sbin/zfs"));
-        assert_eq!(zfs(Userland::Prefix), Path::new(PUBLISHED), "the system's is not used");
+        for userland in [Userland::Auto, Userland::Prefix] {
+            let searched = Zfs { command: PathBuf::from("zfs"), search: Some(SEARCH) };
+            assert_eq!(zfs(userland), searched, "{userland:?}");
+        }
+        let own = Zfs { command: PathBuf::from("/usr/local/sbin/zfs"), search: None };
+        assert_eq!(zfs(Userland::Host), own);
+        let drop_in =
+            include_str!("../../units/dropins/zfs-mount.service.d/51-zfs-prefix-programs.conf");
+        assert!(drop_in.contains(&format!("\nExecSearchPath={SEARCH}\n")), "{drop_in}");
+    }
+
+    /// Fedora CoreOS: /usr/local is a link into /var, which may not be mounted at boot.
+    #[test]
+    fn a_directory_that_is_a_link_into_var_is_empty_whatever_is_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        let host = crate::unit::tests::host(root.path());
+        put(&host, "/var/usrlocal/sbin/zfs", "x", 0o755);
+        put(&host, "/var/usrlocal/lib/systemd/system-generators/zfs-mount-generator", "x", 0o755);
+        fs::create_dir_all(host.path("/usr")).unwrap();
+        symlink("../var/usrlocal", host.path("/usr/local")).unwrap();
+        assert_eq!(own_program(&host, "zfs"), None);
+        assert_eq!(mount_generator(&host), None);
+        assert_eq!(links_to_a_generator(&host), []);
     }
 }

@@ -5,6 +5,7 @@ mod dataset;
 mod dataset_text;
 mod datasets;
 mod detect;
+mod graph;
 mod installed;
 mod kmsg;
 mod mounts;

@@ -89,7 +89,7 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
         bail!("no {LOAD} in {}: install zfs-prefix again", UNIT_DIRECTORIES.join(" or "));
     };
     let lists = zfs_list::read(host, &mut plan.problems);
-    let mounts = Mounts::read(host, &lists);
+    let mounts = Mounts::read(host, &lists, &mut plan.problems);
     let settings = &loaded.settings;
     let store_on_pool = mounts.on_pool(Path::new(STORE));
     if store_on_pool {
@@ -137,8 +137,16 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
             Some(path) => plan.summary += &format!("; datasets are left to {}", path.display()),
             None => {
                 let zfs = installed::zfs(host, settings.zfs.userland);
-                plan.units = datasets::units(host, &lists, &mounts, &zfs, &mut plan.problems);
-                plan.summary += &format!("; {} units of datasets", plan.units.len());
+                let units = datasets::units(host, &lists, &mounts, &zfs, &mut plan.problems);
+                (plan.units, plan.summary) = (units.all, plan.summary + &units.summary);
+                for (link, target) in installed::links_to_a_generator(host) {
+                    plan.warnings.push(format!(
+                        "{} leads to {}: at a daemon-reload that writes units of datasets, too, \
+                         and they are written here. Remove the link",
+                        link.display(),
+                        target.display()
+                    ));
+                }
             }
         }
     }
