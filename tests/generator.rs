@@ -153,7 +153,7 @@ fn assert_modes(case: &str, out: &Path, tree: &Tree) {
 #[test]
 fn each_case_gives_exactly_its_golden_tree_however_often_it_runs() {
     let names = entries(&source().join("tests/golden"));
-    assert!(names.len() >= 42, "cases are missing: {names:?}");
+    assert!(names.len() >= 49, "cases are missing: {names:?}");
     for name in names {
         let case = Case::named(&name);
         let root = case.root();
@@ -255,8 +255,14 @@ fn a_drop_in_that_could_only_be_written_in_part_is_not_left_behind() {
 
 #[test]
 fn it_starts_no_process_and_opens_nothing_below_var() {
-    for name in ["block", "var-on-pool-fstab", "var-on-pool-list", "bad-file", "datasets-encrypted"]
-    {
+    for name in [
+        "block",
+        "var-on-pool-fstab",
+        "var-on-pool-list",
+        "bad-file",
+        "datasets-encrypted",
+        "links-into-var",
+    ] {
         let case = Case::named(name);
         let root = case.root();
         fs::create_dir_all(root.path().join("var/lib/zfs-prefix/current")).unwrap();

@@ -37,6 +37,9 @@ const EARLY: &str = "zfs-build-early.service";
 const POOLS: &str = "zfs-pools.service";
 const EXPECTED: &str = "zfs-import-expected.service";
 const STORE: &str = "/var/lib/zfs-prefix";
+const CACHE: &str = "/var/cache/zfs-prefix";
+/// There when the module is loaded.
+const MODULE: &str = "/sys/module/zfs";
 const MASKABLE: &str = "zfs-load.service.d/10-var.conf";
 const MODPROBE: &str = "zfs-load-module.service.d/50-zfs-prefix.conf";
 /// Units of OpenZFS, and what has them run the programs that fit the modules.
@@ -56,11 +59,11 @@ const DROP_IN_DIRECTORIES: [&str; 2] = ["/usr/lib/zfs-prefix/dropins", "/opt/zfs
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) entries: Vec<Entry>,
+    /// Drop-ins of other people's units: one of them that cannot be written costs nothing else.
+    pub(super) operators: Vec<Entry>,
     /// Of the datasets, after everything else: the boot has to have the modules first.
     pub(super) units: Vec<Unit>,
     pub(super) warnings: Vec<String>,
-    /// Drop-ins of other people's units: one of them that cannot be written costs nothing else.
-    pub(super) operators: Vec<Entry>,
     /// What is wrong with the lists of datasets.
     pub(super) problems: Problems,
     /// Static files that should be there and are not.
@@ -91,8 +94,7 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
     let lists = zfs_list::read(host, &mut plan.problems);
     let mounts = Mounts::read(host, &lists, &mut plan.problems);
     let settings = &loaded.settings;
-    let store_on_pool = mounts.on_pool(Path::new(STORE));
-    if store_on_pool {
+    if mounts.on_pool(Path::new(STORE)) {
         mask_var(host, &mut plan);
     }
     match present(host, &DROP_IN_DIRECTORIES, MODPROBE) {
@@ -107,19 +109,7 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
     if !settings.boot.require_pools_for.is_empty() {
         require_pools(host, loaded, &mut plan);
     }
-    let mut when_missing = settings.boot.when_missing;
-    if when_missing == WhenMissing::Block {
-        if store_on_pool || mounts.on_pool(&settings.prefix.path) {
-            plan.warnings.push(format!(
-                "boot.when-missing = \"block\" cannot be had: {STORE} or {} is on a pool itself; \
-                 building after the boot",
-                settings.prefix.path.display()
-            ));
-            when_missing = WhenMissing::Late;
-        } else {
-            early_build(host, loaded, &mut plan);
-        }
-    }
+    let when_missing = when_missing(host, loaded, &mounts, &mut plan);
     if when_missing != WhenMissing::Never {
         // Also with "block": a no-op after a good early build, a second chance after a bad one.
         match directory_of(host, BUILD) {
@@ -151,6 +141,40 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
         }
     }
     Ok(plan)
+}
+
+/// What becomes of `boot.when-missing` where what a build needs is on a pool, which is not there yet.
+fn when_missing(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Plan) -> WhenMissing {
+    let on_pool = |paths: &[&Path]| -> Option<String> {
+        let there = paths.iter().filter(|path| mounts.on_pool(path));
+        let there: Vec<_> = there.map(|path| path.display().to_string()).collect();
+        (!there.is_empty()).then(|| there.join(", "))
+    };
+    let of_units = [Path::new(STORE), Path::new(CACHE)];
+    let mut when_missing = loaded.settings.boot.when_missing;
+    if when_missing == WhenMissing::Block {
+        match on_pool(&[of_units[0], of_units[1], &loaded.settings.prefix.path]) {
+            None => early_build(host, loaded, mounts, plan),
+            Some(paths) => {
+                plan.warnings.push(format!(
+                    "boot.when-missing = \"block\" cannot be had: on a pool itself: {paths}; \
+                     \"late\" instead"
+                ));
+                when_missing = WhenMissing::Late;
+            }
+        }
+    }
+    // Loaded in the initrd there is nothing to build, and after an import everything is there.
+    if when_missing == WhenMissing::Late && !is_there(host, Path::new(MODULE)) {
+        plan.warnings.extend(on_pool(&of_units).map(|paths| {
+            format!(
+                "on a pool itself: {paths}. Where there are no modules for the kernel that is not \
+                 there either, and none can be built: keep it off the pools, or have the initrd \
+                 load the modules"
+            )
+        }));
+    }
+    when_missing
 }
 
 /// Has the system's own units of OpenZFS run the programs that were published with the modules, if some
@@ -210,14 +234,16 @@ fn mask_var(host: &Host, plan: &mut Plan) {
     plan.add(precedence, MASKABLE, What::Link(PathBuf::from("/dev/null")));
 }
 
-fn early_build(host: &Host, loaded: &Loaded, plan: &mut Plan) {
+fn early_build(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Plan) {
     let Some(directory) = directory_of(host, EARLY) else {
         plan.missing.push(EARLY);
         return;
     };
     let path = format!("{EARLY}.d/50-zfs-prefix.conf");
     let source = loaded.origin("boot.when-missing");
-    plan.add(Precedence::Normal, path, What::File(drop_in(&loaded.settings, source)));
+    // Without links, as its mount unit is named.
+    let prefix = mounts.canonical(&loaded.settings.prefix.path);
+    plan.add(Precedence::Normal, path, What::File(drop_in(&loaded.settings, &prefix, source)));
     plan.want(LOAD, EARLY, directory);
 }
 
@@ -266,7 +292,7 @@ fn require_pools(host: &Host, loaded: &Loaded, plan: &mut Plan) {
     }
 }
 
-fn drop_in(settings: &Settings, source: Option<&Path>) -> String {
+fn drop_in(settings: &Settings, prefix: &Path, source: Option<&Path>) -> String {
     let source = source.map(|s| format!("SourcePath={}\n", unit_path(s))).unwrap_or_default();
     format!(
         "# Automatically generated by zfs-prefix-generator\n\
@@ -279,7 +305,7 @@ fn drop_in(settings: &Settings, source: Option<&Path>) -> String {
          [Service]\n\
          # boot.timeout\n\
          TimeoutStartSec={}s\n",
-        quoted(&unit_path(&settings.prefix.path)),
+        quoted(&unit_path(prefix)),
         settings.boot.timeout.as_secs(),
     )
 }
@@ -324,5 +350,42 @@ mod tests {
         let with = plan(&host, &loaded).unwrap();
         assert!(!with.missing.contains(&POOLS), "{:?}", with.missing);
         assert_eq!(drop_ins(&with), [Path::new("docker.service.d/50-zfs-prefix.conf")]);
+    }
+
+    #[test]
+    fn a_build_that_waits_for_its_own_pool_is_warned_about_unless_the_module_is_there() {
+        for (point, when, block, late, early) in [
+            ("/var/cache", WhenMissing::Late, false, true, false),
+            ("/var/cache", WhenMissing::Block, true, true, false),
+            ("/var/cache", WhenMissing::Never, false, false, false),
+            ("/var", WhenMissing::Late, false, true, false),
+            ("/home", WhenMissing::Late, false, false, false),
+            ("/home", WhenMissing::Block, true, false, false),
+            ("/srv", WhenMissing::Late, false, false, false),
+            ("/srv", WhenMissing::Block, false, false, true),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let host = crate::unit::tests::host(root.path());
+            for unit in [LOAD, BUILD, EARLY] {
+                let path = host.path(UNIT_DIRECTORIES[0]).join(unit);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, "").unwrap();
+            }
+            std::fs::create_dir(host.path("/etc")).unwrap();
+            let fstab = format!("tank/x {point} zfs defaults 0 0\n");
+            std::fs::write(host.path("/etc/fstab"), fstab).unwrap();
+            let mut loaded = Loaded::default();
+            loaded.settings.boot.when_missing = when;
+            let case = format!("{point} {when:?}");
+            let said = |part: &str, plan: &Plan| plan.warnings.iter().any(|w| w.contains(part));
+            let plan = plan(&host, &loaded).unwrap();
+            assert_eq!(said("cannot be had", &plan), block, "{case}: {:?}", plan.warnings);
+            assert_eq!(said("none can be built", &plan), late, "{case}: {:?}", plan.warnings);
+            let wired = plan.entries.iter().any(|e| e.path.ends_with(EARLY));
+            assert_eq!(wired, early, "{case}: {:?}", plan.entries);
+            std::fs::create_dir_all(host.path(MODULE)).unwrap();
+            let plan = super::plan(&host, &loaded).unwrap();
+            assert!(!said("none can be built", &plan), "{case}: {:?}", plan.warnings);
+        }
     }
 }
