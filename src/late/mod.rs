@@ -186,6 +186,7 @@ mod tests {
     #[test]
     fn an_import_may_take_as_long_as_is_configured_and_the_unit_waits_longer() {
         let mut settings = Settings::default();
+        settings.pools.import_timeout = Duration::from_secs(60);
         assert_eq!(import_limit(&settings), IMPORT_LEAST);
         settings.pools.import_timeout = Duration::from_secs(3600);
         assert_eq!(import_limit(&settings), Duration::from_secs(3660));
