@@ -64,4 +64,16 @@ impl Host {
         let p = absolute.as_ref();
         self.root.join(p.strip_prefix("/").unwrap_or(p))
     }
+
+    /// A machine below `root` with this kernel, for tests.
+    #[cfg(test)]
+    pub(crate) fn below(root: &Path, release: &str) -> Host {
+        Host {
+            root: root.to_owned(),
+            kernel_release: release.parse().expect("a release"),
+            cmdline: String::new(),
+            container: false,
+            in_initrd: false,
+        }
+    }
 }

@@ -86,13 +86,7 @@ mod tests {
     #[test]
     fn each_component_may_be_a_link_and_what_comes_later_is_not_looked_at() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host {
-            root: root.path().to_owned(),
-            kernel_release: "6.1.0".parse().unwrap(),
-            cmdline: String::new(),
-            container: false,
-            in_initrd: false,
-        };
+        let host = Host::below(root.path(), "6.1.0");
         for directory in ["usr/local", "opt/real/deep", "var/srv", "mnt"] {
             std::fs::create_dir_all(root.path().join(directory)).unwrap();
         }

@@ -63,13 +63,7 @@ mod tests {
     #[test]
     fn programs_of_the_system_that_do_not_agree_with_the_module_are_named() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host {
-            root: root.path().to_owned(),
-            kernel_release: "6.1.0".parse().unwrap(),
-            cmdline: String::new(),
-            container: false,
-            in_initrd: false,
-        };
+        let host = Host::below(root.path(), "6.1.0");
         let put = |path: &str| {
             let path = host.path(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();

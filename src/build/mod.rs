@@ -318,13 +318,7 @@ mod tests {
     #[test]
     fn what_is_published_and_not_loaded_is_asked_for_once_more_but_not_before_the_boot_loads_it() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host {
-            root: root.path().to_owned(),
-            kernel_release: "6.1.0".parse().unwrap(),
-            cmdline: String::new(),
-            container: false,
-            in_initrd: false,
-        };
+        let host = Host::below(root.path(), "6.1.0");
         let settings = Settings::default();
         let (idle, stopped) = (Cancel::default(), Cancel::default());
         stopped.0.store(true, std::sync::atomic::Ordering::Relaxed);

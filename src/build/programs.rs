@@ -148,13 +148,7 @@ mod tests {
     #[test]
     fn programs_that_portage_atoms_names_too_are_built_once_and_of_the_version_of_the_modules() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host {
-            root: root.path().to_owned(),
-            kernel_release: "6.1.0".parse().unwrap(),
-            cmdline: String::new(),
-            container: false,
-            in_initrd: false,
-        };
+        let host = Host::below(root.path(), "6.1.0");
         let atoms = ["=sys-fs/zfs-kmod-2.3.2", "=sys-fs/zfs-2.3.9"].map(str::to_owned).to_vec();
         for (configured, expected) in [
             (Userland::Prefix, Some("~sys-fs/zfs-2.3.2")),

@@ -287,13 +287,7 @@ fn the_man_page_names_every_key() {
 #[test]
 fn a_usr_local_in_var_is_read_by_all_but_those_that_may_not_look_there() {
     let root = tempfile::tempdir().unwrap();
-    let host = |root: &Path| Host {
-        root: root.to_owned(),
-        kernel_release: "6.1.0".parse().unwrap(),
-        cmdline: String::new(),
-        container: false,
-        in_initrd: false,
-    };
+    let host = |root: &Path| Host::below(root, "6.1.0");
     let host = host(root.path());
     let write = |path: &str, text: &str| {
         let path = host.path(path);

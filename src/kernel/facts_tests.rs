@@ -79,13 +79,7 @@ fn the_compiler_is_in_the_banner_too() {
 #[test]
 fn an_image_that_only_has_the_kernels_name_is_a_note() {
     let root = tempfile::tempdir().unwrap();
-    let host = Host {
-        root: root.path().to_owned(),
-        kernel_release: "6.1.0".parse().unwrap(),
-        cmdline: String::new(),
-        container: false,
-        in_initrd: false,
-    };
+    let host = Host::below(root.path(), "6.1.0");
     fs::create_dir(root.path().join("boot")).unwrap();
     let gather = |banner: &str| {
         let mut image = vec![0; 64];

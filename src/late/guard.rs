@@ -219,13 +219,7 @@ mod tests {
     #[test]
     fn files_and_drop_ins_are_taken_away_and_those_of_others_stay() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host {
-            root: root.path().to_owned(),
-            kernel_release: "6.1.0".parse().unwrap(),
-            cmdline: String::new(),
-            container: false,
-            in_initrd: false,
-        };
+        let host = Host::below(root.path(), "6.1.0");
         let theirs = host.path(UNITS).join("b.mount.d/10-theirs.conf");
         for unit in ["a.mount", "b.mount"] {
             let path = drop_in(&host, unit);

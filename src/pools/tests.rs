@@ -15,13 +15,7 @@ macro_rules! recorded {
 /// An empty machine.
 pub(crate) fn host() -> (tempfile::TempDir, Host) {
     let root = tempfile::tempdir().unwrap();
-    let host = Host {
-        root: root.path().to_owned(),
-        kernel_release: "6.1.0".parse().unwrap(),
-        cmdline: String::new(),
-        container: false,
-        in_initrd: false,
-    };
+    let host = Host::below(root.path(), "6.1.0");
     (root, host)
 }
 

@@ -109,13 +109,7 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             std::fs::create_dir(root.path().join("etc")).unwrap();
             std::fs::write(root.path().join("etc/os-release"), os).unwrap();
-            let host = Host {
-                root: root.path().to_owned(),
-                kernel_release: release.parse().unwrap(),
-                cmdline: String::new(),
-                container: false,
-                in_initrd: false,
-            };
+            let host = Host::below(root.path(), release);
             let found = default(&host, &host.kernel_release);
             let url_known = url.is_some();
             let place = |d: &Default| match &d.pinned.place {

@@ -141,12 +141,6 @@ mod tests {
 
     /// A machine below `root`.
     pub(in crate::unit) fn host(root: &Path) -> Host {
-        Host {
-            root: root.to_owned(),
-            kernel_release: "6.1.0".parse().expect("a release"),
-            cmdline: String::new(),
-            container: false,
-            in_initrd: false,
-        }
+        Host::below(root, "6.1.0")
     }
 }

@@ -148,13 +148,7 @@ mod tests {
     #[test]
     fn a_link_to_what_is_published_is_not_the_systems_own_zpool() {
         let dir = tempfile::tempdir().unwrap();
-        let host = Host {
-            root: dir.path().to_owned(),
-            kernel_release: "6.1.0-1-test".parse().unwrap(),
-            cmdline: String::new(),
-            container: false,
-            in_initrd: false,
-        };
+        let host = Host::below(dir.path(), "6.1.0-1-test");
         let tree = Layout::new(&host.root).tree(&host.kernel_release, "key");
         let published = tree.join("userland/sbin/zpool");
         for path in [&published, &host.path("/opt/zpool")] {

@@ -26,13 +26,7 @@ mod tests {
     #[test]
     fn the_userland_of_the_loaded_modules_comes_before_the_systems() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host {
-            root: root.path().to_owned(),
-            kernel_release: "6.1.0".parse().unwrap(),
-            cmdline: String::new(),
-            container: false,
-            in_initrd: false,
-        };
+        let host = Host::below(root.path(), "6.1.0");
         assert_eq!(program(&host, "zpool"), None);
         for directory in DIRECTORIES.iter().rev() {
             let path = host.path(directory).join("zpool");

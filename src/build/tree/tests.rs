@@ -33,13 +33,7 @@ impl Machine {
     fn new(config: &str, image: &[u8], sublevel: u32) -> Machine {
         let root = tempfile::tempdir().unwrap();
         let release: Release = RELEASE.parse().unwrap();
-        let host = Host {
-            root: root.path().to_owned(),
-            kernel_release: "6.1.0-1".parse().unwrap(),
-            cmdline: String::new(),
-            container: false,
-            in_initrd: false,
-        };
+        let host = Host::below(root.path(), "6.1.0-1");
         let mut settings = Settings::default();
         let source = root.path().join("linux");
         settings.kernel.image = Some("/vmlinuz".to_owned());
