@@ -144,7 +144,8 @@ fn missing(seen: &Seen) {
     );
     let was = "(was /dev/disk/by-id/virtio-d2-part1)";
     told(&check, "m", id::POOL_IMPAIRED, &["pool m DEGRADED: ", "UNAVAIL", was, "zpool status m"]);
-    let faulted = ["pool f DEGRADED: ", "virtio-d6 FAULTED", "zpool status f"];
+    let faulted =
+        ["pool f DEGRADED: ", "virtio-d6-part1 FAULTED (external device fault)", "zpool status f"];
     told(&check, "f", id::POOL_IMPAIRED, &faulted);
     let key = "not loaded: e/secret (key: file:///etc/zfs/key)";
     told(&check, "e", id::POOL_LOCKED, &["pool e ONLINE: ", key, "zfs load-key e/secret"]);
