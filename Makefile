@@ -12,7 +12,7 @@ UNITS := $(filter-out %.preset,$(wildcard units/*.service units/*.slice units/*.
 help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
-	@echo 'make check      the tests that every change passes (root, under 45 minutes)'
+	@echo 'make check      the tests that every change passes (root, an hour)'
 	@echo 'make check-all  all tests (root, hours)'
 	@echo 'make bench      times of generator, symvers, audit, loader and builder; asserts nothing (root, 20 minutes)'
 	@echo 'make prefix     a self-contained prefix, its archive and manifest, in target/prefix (Debian 12)'
