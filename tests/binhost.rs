@@ -112,7 +112,7 @@ const REFUSED: [(&str, &str, &[&str]); 11] = [
         "cp -a DIR/binpkgs DIR/p/truncated && cd DIR/p/truncated && f=$(find . -name 'zfs-kmod-*.gpkg.tar') && \
          truncate -s 100000 $f && \
          rm -f Packages.gz && sed -i -E \"OF_KMOD s/^SIZE: .*/SIZE: 100000/; s/^MD5: .*/MD5: $(md5sum < $f | cut -d' ' -f1)/; \
-         s/^SHA1: .*/SHA1: $(sha1sum < $f | cut -d' ' -f1)/\" Packages",
+         s/^SHA1: .*/SHA1: $(sha1sum < $f | cut -d' ' -f1)/ }\" Packages",
         &["nothing is compiled in its place"],
     ),
     (
