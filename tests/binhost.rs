@@ -159,7 +159,7 @@ const REFUSED: [(&str, &str, &[&str]); 11] = [
 fn spelled(fleet: &Fleet, text: &str) -> String {
     let other = format!("9{}", &fleet.root.release[1..]);
     let packages = format!("DIR/root{EPREFIX}/var/db/pkg/sys-fs");
-    let package = fleet.check(&format!("ls -d {packages}/*"));
+    let package = fleet.check(&format!("ls -d {packages}/zfs-kmod-*"));
     let text = text
         .replace("OF_KMOD", "/^CPV: sys-fs\\/zfs-kmod-/,/^$/ {")
         .replace("BINPKG", &as_owner(""))
