@@ -8,6 +8,9 @@ use anyhow::Context;
 
 use crate::kernel::Release;
 
+/// Where a system has its own programs for administrators, first choice first.
+pub const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
+
 /// What this machine is, as far as the boot path has to know.
 #[derive(Clone, Debug)]
 pub struct Host {

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use scene::{NEVER, Scene, contains_all, shown};
 use serde_json::Value;
 use zfs_prefix::log::id;
+use zfs_prefix::userland::version;
 
 /// What to do about a tree that is refused.
 const REBUILD: &str = "systemctl start zfs-build";
@@ -29,7 +30,11 @@ fn published_modules_are_loaded_with_their_options_and_the_pool_is_there_in_ever
     let scene = Scene::get();
     let state = scene.state();
     state.write("/etc/modprobe.d/zfs.conf", "options zfs zfs_arc_max=268435456\n").unwrap();
+    // Debian's own programs are of the modules' version, and the operator wants no others.
+    state.write("/etc/zfs-prefix/config.toml", "zfs.userland = \"host\"\n").unwrap();
     let script = "
+probe mount-unit systemctl show -p ExecStart -p ExecSearchPath zfs-mount.service
+probe versions zfs version
 probe arc cat /sys/module/zfs/parameters/zfs_arc_max
 probe txg cat /sys/module/zfs/parameters/zfs_txg_timeout
 probe system systemctl is-system-running
@@ -50,6 +55,14 @@ probe pools-said journalctl -b -q -o cat -u zfs-pools.service -t zfs-prefix
         assert_eq!(seen.output("active"), shown(&scene.tree.path()));
         assert_eq!(seen.output("arc"), "268435456", "from modprobe.d");
         assert_eq!(seen.output("txg"), "7", "from the kernel command line");
+        let unit = seen.output("mount-unit");
+        assert!(unit.contains("path=/sbin/zfs ") && !unit.contains("zfs-prefix"), "{unit}");
+        let versions = seen.output("versions");
+        let versions: Vec<&str> = versions.split_whitespace().collect();
+        let agreed = matches!(versions[..], [programs, modules]
+            if programs.starts_with("zfs-2.") && modules.starts_with("zfs-kmod-")
+                && version::agree(programs, &modules.replace("zfs-kmod-", "zfs-")));
+        assert!(agreed, "{versions:?}");
         assert_eq!(seen.status("status"), 0);
         let status: Value = serde_json::from_str(&seen.output("status")).unwrap();
         assert_eq!(status["loaded"]["tree"], shown(&scene.tree.path()), "{status:#}");

@@ -230,12 +230,16 @@ impl Build<'_> {
                 Err(error) => info!("whether this kernel is supported is not known yet: {error:#}"),
             }
         }
+        let mut exact = None;
         if version.is_none() {
-            let atoms = self.job(attempt, place.clone()).exact_atoms()?;
-            version = programs::version_of_modules(&atoms).map(str::to_owned);
+            let atoms = exact.insert(self.job(attempt, place.clone()).exact_atoms()?);
+            version = programs::version_of_modules(atoms).map(str::to_owned);
         }
         if attempt.plan.userland.wanted(version.as_deref())? {
-            let atoms = self.job(attempt, place.clone()).exact_atoms()?;
+            let atoms = match exact {
+                Some(atoms) => atoms,
+                None => self.job(attempt, place.clone()).exact_atoms()?,
+            };
             attempt.programs = programs::wanted(&attempt.plan.userland, &atoms)?;
             self.job(attempt, place).fetch()?;
         }

@@ -106,6 +106,7 @@ impl<'a> Loader<'a> {
             return Ok(outcome);
         }
         let tree = Tree::open(self.host, self.owner)?;
+        tree.check_version(self.host)?;
         tree.check_programs()?;
         let modules = order(self.module, |name| self.find(name, &tree, &system))?;
         let options = self.options()?;
@@ -223,6 +224,9 @@ impl<'a> Loader<'a> {
             return;
         }
         let Ok(tree) = Tree::open(self.host, self.owner) else { return };
+        if tree.check_version(self.host).is_err() {
+            return;
+        }
         let live = state::version(self.host, self.module);
         if live.as_deref() != Some(tree.version()) {
             let live = live.as_deref().unwrap_or("of unknown version");

@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::kernel::{Release, gnu_build_id};
 use crate::module::{Found, Info, decompress, name_of_path, read_info, read_info_of_file};
 use crate::store::{FileEntry, Layout, Manifest, file_digest, key_of_link, trust};
-use crate::userland::version::{self, HostZpool};
+use crate::userland::version;
 use crate::{config, userland};
 
 /// No manifest is larger: 100 bytes a file, some thousand files of userland.
@@ -36,7 +36,8 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Opens the tree published for the running kernel.
+    /// Opens the tree published for the running kernel. Which programs are used with its modules is not
+    /// looked at.
     pub(super) fn open(host: &Host, owner: u32) -> Result<Tree> {
         let layout = Layout::new(&host.root);
         let release = host.kernel_release.clone();
@@ -66,7 +67,6 @@ impl Tree {
             );
         }
         same_kernel(host, &manifest)?;
-        same_version(host, &manifest)?;
         Ok(Tree { dir, release, owner, manifest, trusted: RefCell::default() })
     }
 
@@ -77,6 +77,37 @@ impl Tree {
     /// The version of its modules, as `modinfo -F version` prints it.
     pub(super) fn version(&self) -> &str {
         &self.manifest.zfs_version
+    }
+
+    /// Refuses programs of one version with modules of another: what they tell each other may mean
+    /// something else. Those that were published with the modules are used, otherwise the system's, and
+    /// these in any case with `zfs.userland = "host"`.
+    pub(super) fn check_version(&self, host: &Host) -> Result<()> {
+        let modules = &self.manifest.zfs_version;
+        let Some((whose, programs)) = self.programs(host) else { return Ok(()) };
+        if !version::agree(&programs, modules) {
+            fail!(
+                Exit::Refused,
+                "the ZFS modules published for kernel {} are of version {modules}, {whose} of version {programs}; nothing was loaded; build anew: systemctl start zfs-build (zfs.userland says whose programs are used)",
+                self.release
+            );
+        }
+        Ok(())
+    }
+
+    /// The programs that are to be used with the modules, and what they say of their version. The
+    /// system's libzfs is read only where they are the system's: every boot would pay for it.
+    fn programs(&self, host: &Host) -> Option<(String, String)> {
+        let published = self.manifest.userland_version.as_ref();
+        if published.is_none() || config::load(host).settings.zfs.userland == Userland::Host {
+            let own = version::of_host(host)
+                .and_then(|zpool| Some((zpool.program, zpool.version?)))
+                .map(|(program, own)| (format!("the system's own {}", program.display()), own));
+            if own.is_some() {
+                return own;
+            }
+        }
+        Some(("the programs published with them".to_owned(), published?.clone()))
     }
 
     /// Checks that root's programs are there as they were published, and that only root can write to
@@ -222,35 +253,6 @@ fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Programs of one version with modules of another: what they tell each other may mean something
-/// else. Those that were published with the modules are used, otherwise the system's, and these in
-/// any case with zfs.userland = "host".
-fn same_version(host: &Host, manifest: &Manifest) -> Result<()> {
-    let (modules, release) = (&manifest.zfs_version, &manifest.kernel_release);
-    let own = || match version::of_host(host) {
-        Some(HostZpool { program, version: Some(version) }) => {
-            Some((format!("the system's own {}", program.display()), version))
-        }
-        _ => None,
-    };
-    let (whose, programs) = match (&manifest.userland_version, own()) {
-        (Some(published), own) => match own.filter(|(_, own)| !version::agree(own, modules)) {
-            // Only where it matters: the file is read for no other boot.
-            Some(own) if config::load(host).settings.zfs.userland == Userland::Host => own,
-            _ => ("the programs published with them".to_owned(), published.clone()),
-        },
-        (None, Some(own)) => own,
-        (None, None) => return Ok(()),
-    };
-    if !version::agree(&programs, modules) {
-        fail!(
-            Exit::Refused,
-            "the ZFS modules published for kernel {release} are of version {modules}, {whose} of version {programs}; nothing was loaded; build anew: systemctl start zfs-build (zfs.userland says whose programs are used)"
-        );
-    }
-    Ok(())
 }
 
 /// Two kernels of one release can differ; their build-ids do.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::build::command::{Beyond, Cancel, Run, describe};
 use crate::host::Host;
-use crate::zfs::programs::{DIRECTORIES, program};
+use crate::zfs::programs::{directories, program};
 
 /// More than any machine's answer; the programs are root's, but memory is finite.
 const MOST: usize = 8 << 20;
@@ -51,8 +51,9 @@ impl Programs {
     /// # Errors
     /// There is no zpool; where it was looked for.
     pub fn of(host: &Host) -> Result<Programs, String> {
-        let zpool = program(host, "zpool")
-            .ok_or_else(|| format!("there is no zpool in {}", DIRECTORIES.join(", ")))?;
+        let zpool = program(host, "zpool").ok_or_else(|| {
+            format!("there is no zpool in {}", directories().collect::<Vec<_>>().join(", "))
+        })?;
         Ok(Programs { zpool, zfs: program(host, "zfs"), hung: None })
     }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::Userland;
-use crate::host::Host;
+use crate::host::{Host, SBIN};
 use crate::links::{End, Way, follow};
 
 /// The directories of systemd.generator(7), first choice first, and where /lib is one of its own.
@@ -17,8 +17,6 @@ const GENERATORS: [&str; 5] = [
     "/lib/systemd/system-generators",
 ];
 const MOUNT_GENERATOR: &str = "zfs-mount-generator";
-/// Where the system's own programs are.
-const PROGRAMS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 /// Where those are that were published with the loaded modules.
 const PUBLISHED: &str = "/run/zfs-prefix/active/userland/sbin/zfs";
 /// As in units/dropins: where units look for programs on a system that has its own.
@@ -79,7 +77,7 @@ pub(super) fn zfs(host: &Host, userland: Userland) -> Zfs {
 
 /// The system's own program of this name, which may be of another version than the modules.
 pub(super) fn own_program(host: &Host, name: &str) -> Option<PathBuf> {
-    let mut paths = PROGRAMS.iter().map(|directory| Path::new(directory).join(name));
+    let mut paths = SBIN.iter().map(|directory| Path::new(directory).join(name));
     paths.find(|path| resolved(host, path).is_some_and(|(_, meta)| runs(&meta)))
 }
 

@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::host::Host;
+use crate::host::{Host, SBIN};
 use crate::prefix::audit::elf::Elf;
 use crate::store::Layout;
 
 /// As ZFS_META_ALIAS begins (config/zfs-meta.m4), which libzfs has in it and `zfs version` prints.
 const ALIAS: &[u8] = b"\0zfs-";
-/// Where a system has its programs for administrators, in the order of the contract with units.
-const PROGRAMS: [&str; 3] = ["/usr/sbin/zpool", "/sbin/zpool", "/usr/local/sbin/zpool"];
 /// Where it has libraries (ld.so(8), and Debian's multiarch), first choice first: what somebody once
 /// installed below /usr/local is not what /usr/sbin/zpool is linked with.
 const LIBRARIES: [&str; 8] = [
@@ -85,7 +83,7 @@ pub fn of_host(host: &Host) -> Option<HostZpool> {
     let own = |path: &PathBuf| {
         path.canonicalize().is_ok_and(|path| !ours.iter().any(|dir| path.starts_with(dir)))
     };
-    let program = PROGRAMS.iter().map(|path| host.path(path)).find(own)?;
+    let program = SBIN.iter().map(|directory| host.path(directory).join("zpool")).find(own)?;
     let version = version_of(host, &program).unwrap_or_else(|error| {
         tracing::warn!("the version of {} is not known: {error:#}", program.display());
         None

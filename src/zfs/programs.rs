@@ -3,19 +3,22 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::host::Host;
+use crate::host::{Host, SBIN};
 
-/// Where OpenZFS's programs are, first choice first: the ones that were published with the loaded
-/// modules (publishing made them root's, like all of the tree), then the system's.
-pub const DIRECTORIES: [&str; 4] =
-    ["/run/zfs-prefix/active/userland/sbin", "/usr/sbin", "/sbin", "/usr/local/sbin"];
+/// Those that were published with the loaded modules; publishing made them root's, like all of the tree.
+const PUBLISHED: &str = "/run/zfs-prefix/active/userland/sbin";
+
+/// Where OpenZFS's programs are, first choice first: the published ones, then the system's.
+pub fn directories() -> impl DoubleEndedIterator<Item = &'static str> {
+    [PUBLISHED].into_iter().chain(SBIN)
+}
 
 /// The program `name` (`zpool`, `zfs`) of `host`; `None`: there is none.
 pub fn program(host: &Host, name: &str) -> Option<PathBuf> {
     let executable = |path: &PathBuf| {
         std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
     };
-    DIRECTORIES.iter().map(|directory| host.path(directory).join(name)).find(executable)
+    directories().map(|directory| host.path(directory).join(name)).find(executable)
 }
 
 #[cfg(test)]
@@ -28,7 +31,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let host = Host::below(root.path(), "6.1.0");
         assert_eq!(program(&host, "zpool"), None);
-        for directory in DIRECTORIES.iter().rev() {
+        for directory in directories().rev() {
             let path = host.path(directory).join("zpool");
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, "").unwrap();
