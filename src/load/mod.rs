@@ -152,14 +152,13 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// [`Exit::NothingPublished`] only.
     pub fn check(&self) -> Result<()> {
+        // First what is so in most boots: the system's modules are then looked through once, by the run.
+        let Err(error) = Tree::open(self.host, self.owner) else { return Ok(()) };
         let done = System::open(self.host).and_then(|system| self.nothing_to_do(&system));
-        if let Ok(None) = done
-            && let Err(error) = Tree::open(self.host, self.owner)
-            && crate::exit::of(&error) == Exit::NothingPublished
-        {
-            return Err(error);
+        match done {
+            Ok(None) if crate::exit::of(&error) == Exit::NothingPublished => Err(error),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn nothing_to_do(&self, system: &System) -> Result<Option<Outcome>> {

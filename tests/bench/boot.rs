@@ -29,6 +29,10 @@ struct Cli {
     /// Boots of each
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// /var on a disk of its own, which the loader has to wait for; else a directory of the root, as
+    /// on Flatcar
+    #[arg(long)]
+    var_disk: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -58,7 +62,7 @@ fn main() -> Result<()> {
     let root = lab::root::root()?;
     let work = tempfile::tempdir_in(lab::dir())?;
     let pool = work.path().join("pool.img");
-    let mut machines = machines(&root, &stage, work.path(), &pool)?;
+    let mut machines = machines(&root, &stage, work.path(), &pool, cli.var_disk)?;
     for round in 0..cli.rounds {
         // Who is first in a round changes.
         for turn in 0..2 {
@@ -66,7 +70,11 @@ fn main() -> Result<()> {
         }
     }
     let mut table = Table::new(
-        format!("Boots of {} with a pool, since the kernel's start", root.release),
+        format!(
+            "Boots of {} with a pool, since the kernel's start; /var {}",
+            root.release,
+            if cli.var_disk { "has its own disk" } else { "is in the root" }
+        ),
         &["minimum ms", "median ms"],
     );
     for (which, (_, unit)) in UNITS.iter().enumerate() {
@@ -80,7 +88,17 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn machines(root: &Root, stage: &Path, work: &Path, pool: &Path) -> Result<[Machine; 2]> {
+fn machines(
+    root: &Root,
+    stage: &Path,
+    work: &Path,
+    pool: &Path,
+    var_disk: bool,
+) -> Result<[Machine; 2]> {
+    let disks = |state: &State, dir: &Path| match var_disk {
+        true => state.disks(dir),
+        false => state.disks_without_var(dir),
+    };
     let own = State::fresh(root, &work.join("store"))?;
     publish(root, &own)?;
     own.write("/etc/zfs-prefix/config.toml", "boot.when-missing = \"never\"\n")?;
@@ -93,12 +111,12 @@ fn machines(root: &Root, stage: &Path, work: &Path, pool: &Path) -> Result<[Mach
     let store = image("store.usr", stage)?;
     let other = State::fresh(root, &work.join("distribution"))?;
     let installed = image("distribution.usr", &installed(root, work)?)?;
-    let cache = make_pool(root, &store, &own.disks(&work.join("first"))?, pool)?;
+    let cache = make_pool(root, &store, &disks(&own, &work.join("first"))?, pool)?;
     for state in [&own, &other] {
         state.write("/etc/zfs/zpool.cache", &cache)?;
     }
     let machine = |name, label, usr, state: &State| -> Result<Machine> {
-        let disks = state.disks(&work.join(format!("{name}-disks")))?;
+        let disks = disks(state, &work.join(format!("{name}-disks")))?;
         Ok(Machine { name, label, usr, disks, times: [vec![], vec![]] })
     };
     Ok([

@@ -17,6 +17,10 @@ pub struct State {
     dir: PathBuf,
 }
 
+const FSTAB: &str = "/dev/disk/by-id/virtio-root / ext4 rw,noatime 0 0\n\
+    /dev/disk/by-id/virtio-usr /usr ext4 ro,noatime 0 0\n";
+const FSTAB_VAR: &str = "/dev/disk/by-id/virtio-var /var ext4 rw,noatime 0 0\n";
+
 impl State {
     /// A fresh copy for `root` at `dir`, replacing what is there.
     pub fn fresh(root: &Root, dir: &Path) -> Result<State> {
@@ -63,23 +67,33 @@ impl State {
     /// Makes `root.ext4` and `var.ext4` in `dir`: /var is a mount of its own, by the fstab this
     /// writes.
     pub fn disks(&self, dir: &Path) -> Result<StateDisks> {
+        self.disks_with(dir, FSTAB_VAR)
+    }
+
+    /// The same, but /var is a directory of the root, as on Flatcar; nothing is on `var.ext4`.
+    pub fn disks_without_var(&self, dir: &Path) -> Result<StateDisks> {
+        self.disks_with(dir, "")
+    }
+
+    /// With these lines in fstab for /var; none: it stays where it is.
+    fn disks_with(&self, dir: &Path, fstab_var: &str) -> Result<StateDisks> {
         fs::create_dir_all(dir)?;
         let split = dir.join("split");
         cache::remove(&split)?;
         fs::create_dir(&split)?;
         let tree = split.join("root");
         run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&self.dir).arg(&tree))?;
-        fs::rename(tree.join("var"), split.join("var"))?;
-        fs::create_dir(tree.join("var"))?;
-        fs::write(
-            tree.join("etc/fstab"),
-            "/dev/disk/by-id/virtio-root / ext4 rw,noatime 0 0\n\
-             /dev/disk/by-id/virtio-usr /usr ext4 ro,noatime 0 0\n\
-             /dev/disk/by-id/virtio-var /var ext4 rw,noatime 0 0\n",
-        )?;
+        let var = split.join("var");
+        if fstab_var.is_empty() {
+            fs::create_dir(&var)?;
+        } else {
+            fs::rename(tree.join("var"), &var)?;
+            fs::create_dir(tree.join("var"))?;
+        }
+        fs::write(tree.join("etc/fstab"), format!("{FSTAB}{fstab_var}"))?;
         let disks = StateDisks { root: dir.join("root.ext4"), var: dir.join("var.ext4") };
         ext4(&tree, &disks.root, 2 << 30)?;
-        ext4(&split.join("var"), &disks.var, 2 << 30)?;
+        ext4(&var, &disks.var, 2 << 30)?;
         cache::remove(&split)?;
         Ok(disks)
     }
