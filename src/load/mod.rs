@@ -153,10 +153,11 @@ impl<'a> Loader<'a> {
     /// [`Exit::NothingPublished`] only.
     pub fn check(&self) -> Result<()> {
         // First what is so in most boots: the system's modules are then looked through once, by the run.
-        let Err(error) = Tree::open(self.host, self.owner) else { return Ok(()) };
-        let done = System::open(self.host).and_then(|system| self.nothing_to_do(&system));
-        match done {
-            Ok(None) if crate::exit::of(&error) == Exit::NothingPublished => Err(error),
+        match Tree::open(self.host, self.owner) {
+            Err(error) if crate::exit::of(&error) == Exit::NothingPublished => {
+                let done = System::open(self.host).and_then(|system| self.nothing_to_do(&system));
+                if matches!(done, Ok(None)) { Err(error) } else { Ok(()) }
+            }
             _ => Ok(()),
         }
     }
