@@ -2,7 +2,7 @@
 //! its serial console in a log file.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -55,7 +55,7 @@ pub struct VmSpec {
 /// What a boot left behind.
 #[derive(Debug)]
 pub struct Boot {
-    /// The serial console.
+    /// The serial console, and between its lines what the script says.
     pub console: String,
     /// The file it is in, each line with seconds since power-on.
     pub log: PathBuf,
@@ -74,7 +74,7 @@ impl Boot {
     /// The result of the script's `probe name …`.
     pub fn probe(&self, name: &str) -> Result<Probe> {
         find_probe(&self.console, name).with_context(|| {
-            format!("no finished probe {name:?} on the console: {}", self.log.display())
+            format!("no finished probe {name:?} on the console. {}", tail(self))
         })
     }
 
@@ -82,7 +82,7 @@ impl Boot {
     pub fn uptime(&self) -> Result<f64> {
         let value = self.console.lines().find_map(|l| l.strip_prefix("@@uptime "));
         Ok(value
-            .with_context(|| format!("multi-user.target not reached: {}", self.log.display()))?
+            .with_context(|| format!("multi-user.target not reached. {}", tail(self)))?
             .parse()?)
     }
 }
@@ -100,11 +100,16 @@ pub fn boot(root: &Root, spec: &VmSpec) -> Result<Boot> {
     fs::create_dir_all(&logs)?;
     let log = logs.join(format!("{}.log", spec.name));
     let script = script_disk(&spec.script)?;
-    let mut qemu =
-        Killed(command(root, spec, script.path())?.spawn().context(
-            "starting qemu-system-x86_64 under setpriv (is it installed? `make setup`)",
-        )?);
-    let lines = reader(&mut qemu.0)?;
+    let (output, port) = std::io::pipe()?;
+    let mut command = command(root, spec, script.path())?;
+    let mut qemu = Killed(command.stdin(port).spawn().context(
+        "starting qemu-system-x86_64 under setpriv (is it installed? `make setup`)",
+    )?);
+    // It holds a port that has to be QEMU's only, to be closed with it.
+    drop(command);
+    let (send, lines) = mpsc::channel();
+    read(qemu.0.stdout.take().context("qemu has no standard output")?, send.clone());
+    read(output, send);
     let (console, ended) = follow(&lines, &log, spec)?;
     let boot = Boot { console, log };
     if !ended {
@@ -127,7 +132,10 @@ fn command(root: &Root, spec: &VmSpec, script: &Path) -> Result<Command> {
     let mut c = Command::new("setpriv");
     c.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     c.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048", "-M", "q35"]);
-    c.args(["-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot"]);
+    c.args(["-nographic", "-nodefaults", "-no-reboot"]);
+    // The console, and after it the script's own port: kernel messages and prompts for passwords
+    // cannot come between its lines, and who gives up the console as its terminal hangs up on nobody.
+    c.args(["-serial", "file:/dev/stdout", "-serial", "file:/dev/stdin"]);
     c.arg("-kernel").arg(root.vmlinuz()).arg("-initrd").arg(initrd(root)?);
     // Status lines of systemd would stand in the middle of a probe's output.
     c.arg("-append")
@@ -155,7 +163,7 @@ fn command(root: &Root, spec: &VmSpec, script: &Path) -> Result<Command> {
     if spec.network {
         c.args(["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile="]);
     }
-    c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    c.stdout(Stdio::piped()).stderr(Stdio::inherit());
     Ok(c)
 }
 
@@ -172,13 +180,12 @@ fn script_disk(script: &str) -> Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
-fn reader(qemu: &mut Child) -> Result<mpsc::Receiver<String>> {
-    let out = qemu.stdout.take().context("qemu has no standard output")?;
-    let (send, receive) = mpsc::channel();
+/// Sends the lines of a port until it is closed.
+fn read(port: impl Read + Send + 'static, send: mpsc::Sender<String>) {
     std::thread::spawn(move || {
-        let mut out = BufReader::new(out);
+        let mut port = BufReader::new(port);
         let mut line = Vec::new();
-        while out.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+        while port.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "");
             if send.send(text).is_err() {
                 return;
@@ -186,10 +193,9 @@ fn reader(qemu: &mut Child) -> Result<mpsc::Receiver<String>> {
             line.clear();
         }
     });
-    Ok(receive)
 }
 
-/// The console until it closes (true) or time is up (false).
+/// Both ports until they are closed (true) or time is up (false).
 fn follow(lines: &mpsc::Receiver<String>, log: &Path, spec: &VmSpec) -> Result<(String, bool)> {
     let mut file = fs::File::create(log).with_context(|| log.display().to_string())?;
     let (start, mut console) = (Instant::now(), String::new());
