@@ -1,9 +1,11 @@
 //! Content digests. BLAKE2b-512, so that `b2sum` of any coreutils checks a tree by hand; on
 //! machines without SHA instructions it is four times as fast as SHA-256, and the loader reads
-//! 9 MB of module at every boot.
+//! 9 MB of module at every boot. Without vector instructions: with AVX2 the 9 MB take 11 ms instead of 17,
+//! but 2.5 s instead of 0.2 where a processor is emulated (QEMU without KVM).
 
 use std::io::Read;
 
+use blake2::{Blake2b512, Digest as _};
 use serde::{Deserialize, Serialize};
 
 /// A BLAKE2b-512 digest in lower-case hexadecimal, 128 digits, as `b2sum` prints it.
@@ -14,7 +16,7 @@ pub struct Digest(String);
 impl Digest {
     /// The digest of these bytes.
     pub fn of(bytes: &[u8]) -> Digest {
-        Digest(blake2b_simd::blake2b(bytes).to_hex().to_string())
+        Digest(format!("{:x}", Blake2b512::digest(bytes)))
     }
 
     /// The hexadecimal digits.
@@ -28,16 +30,14 @@ impl Digest {
 /// # Errors
 /// What reading gives.
 pub fn file_digest(mut reader: impl Read) -> std::io::Result<(Digest, u64)> {
-    let mut state = blake2b_simd::State::new();
+    let (mut state, mut size) = (Blake2b512::new(), 0);
     let mut buf = vec![0; 256 * 1024];
     loop {
         match reader.read(&mut buf)? {
-            0 => {
-                let size = u64::try_from(state.count()).unwrap_or(u64::MAX);
-                return Ok((Digest(state.finalize().to_hex().to_string()), size));
-            }
+            0 => return Ok((Digest(format!("{:x}", state.finalize())), size)),
             n => {
                 state.update(&buf[..n]);
+                size += n as u64;
             }
         }
     }

@@ -26,9 +26,9 @@ struct Cli {
     /// What `make install DESTDIR=` filled
     #[arg(long)]
     stage: PathBuf,
-    /// Boots of each
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
+    /// Boots of each, one at least
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// /var on a disk of its own, which the loader has to wait for; else a directory of the root, as
     /// on Flatcar
     #[arg(long)]
@@ -63,11 +63,13 @@ fn main() -> Result<()> {
     let work = tempfile::tempdir_in(lab::dir())?;
     let pool = work.path().join("pool.img");
     let mut machines = machines(&root, &stage, work.path(), &pool, cli.var_disk)?;
-    for round in 0..cli.rounds {
+    for round in 0..usize::from(cli.rounds) {
         // Who is first in a round changes.
         for turn in 0..2 {
             measure(&root, &pool, &mut machines[(round + turn) % 2])?;
         }
+        let [store, other] = [0, 1].map(|n| machines[n].times[0][round].as_secs_f64());
+        eprintln!("round {}: zfs-mount.service after {store:.1} s and {other:.1} s", round + 1);
     }
     let mut table = Table::new(
         format!(
@@ -84,8 +86,29 @@ fn main() -> Result<()> {
         }
     }
     table.remark(format!("The machine is emulated (TCG); {} boots of each in turn.", cli.rounds));
+    for (which, (_, unit)) in UNITS.iter().enumerate() {
+        table.remark(within_rounds(unit, &machines[0].times[which], &machines[1].times[which]));
+    }
     table.print(cli.json);
     Ok(())
+}
+
+/// How much longer the first takes than the second of the same round: an emulated machine is at times
+/// half as fast as at others, for minutes, and the two of a round are neighbours.
+fn within_rounds(unit: &str, first: &[Duration], second: &[Duration]) -> String {
+    let pairs = first.iter().zip(second);
+    let mut percent: Vec<f64> =
+        pairs.map(|(a, b)| (a.as_secs_f64() / b.as_secs_f64() - 1.0) * 100.0).collect();
+    percent.sort_by(f64::total_cmp);
+    let at = |part: f64| percent[((percent.len() - 1) as f64 * part).round() as usize];
+    format!(
+        "{unit}, store against distribution in one round: {:+.1} % (median), {:+.1} to {:+.1} % (quartiles), {:+.1} to {:+.1} % (all).",
+        at(0.5),
+        at(0.25),
+        at(0.75),
+        at(0.0),
+        at(1.0)
+    )
 }
 
 fn machines(

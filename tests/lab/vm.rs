@@ -73,9 +73,8 @@ pub struct Probe {
 impl Boot {
     /// The result of the script's `probe name …`.
     pub fn probe(&self, name: &str) -> Result<Probe> {
-        find_probe(&self.console, name).with_context(|| {
-            format!("no finished probe {name:?} on the console. {}", tail(self))
-        })
+        find_probe(&self.console, name)
+            .with_context(|| format!("no finished probe {name:?} on the console. {}", tail(self)))
     }
 
     /// Seconds from the kernel's start to the script's, that is to multi-user.target.
@@ -102,9 +101,10 @@ pub fn boot(root: &Root, spec: &VmSpec) -> Result<Boot> {
     let script = script_disk(&spec.script)?;
     let (output, port) = std::io::pipe()?;
     let mut command = command(root, spec, script.path())?;
-    let mut qemu = Killed(command.stdin(port).spawn().context(
-        "starting qemu-system-x86_64 under setpriv (is it installed? `make setup`)",
-    )?);
+    let mut qemu =
+        Killed(command.stdin(port).spawn().context(
+            "starting qemu-system-x86_64 under setpriv (is it installed? `make setup`)",
+        )?);
     // It holds a port that has to be QEMU's only, to be closed with it.
     drop(command);
     let (send, lines) = mpsc::channel();

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use blake2::Blake2b512;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -46,7 +47,7 @@ pub fn digest(tree: &Tree) -> Result<String> {
         tree.files(false)?.into_iter().map(|f| (f, false)).collect();
     entries.extend(tree.files(true)?.into_iter().map(|f| (f, true)));
     entries.sort();
-    let mut all = blake2b_simd::State::new();
+    let mut all = Blake2b512::new();
     all.update(tree.eprefix.as_bytes());
     for (path, link) in entries {
         let name = path.strip_prefix(&tree.dir)?.to_string_lossy().into_owned();
@@ -54,13 +55,13 @@ pub fn digest(tree: &Tree) -> Result<String> {
             true => ("link".to_owned(), fs::read_link(&path)?.to_string_lossy().into_owned()),
             false => {
                 let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
-                let content = blake2b_simd::blake2b(&fs::read(&path)?);
-                (format!("file {mode:04o}"), content.to_hex().to_string())
+                let content = Blake2b512::digest(fs::read(&path)?);
+                (format!("file {mode:04o}"), format!("{content:x}"))
             }
         };
         all.update(format!("\n{what} {name} {content}").as_bytes());
     }
-    Ok(all.finalize().to_hex().to_string())
+    Ok(format!("{:x}", all.finalize()))
 }
 
 /// Writes `prefix-<digest>.tar.zst` and `prefix-<digest>.json` into `to`; the archive's path.
