@@ -266,7 +266,8 @@ fn read_up_to(out: &mut Vec<u8>, reader: &mut dyn Read, limit: usize) -> Result<
 /// Makes room for more, one byte beyond `limit` at most: that one tells too much from enough.
 fn grow(out: &mut Vec<u8>, limit: usize) -> io::Result<()> {
     let have = out.len();
-    let step = have.max(out.capacity() - have).clamp(64 << 10, LARGEST_STEP);
+    // Not all the capacity that an earlier, larger module left: what is grown is filled with zeros.
+    let step = have.clamp(64 << 10, LARGEST_STEP);
     let room = have.saturating_add(step).min(limit.saturating_add(1));
     out.try_reserve_exact(room - have).map_err(|_| ErrorKind::OutOfMemory)?;
     out.resize(room, 0);
