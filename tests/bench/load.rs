@@ -105,7 +105,7 @@ fn virtual_machine(cli: &Cli, stage: &Path, root: &Root, table: &mut Table) -> R
         ("zfs-load", "in the VM: zfs-load"),
         ("modprobe", "in the VM: modprobe -d TREE zfs"),
     ] {
-        let times = times(&boot.console, name).with_context(|| boot.log.display().to_string())?;
+        let times = times(&boot.said, name).with_context(|| boot.log.display().to_string())?;
         ensure!(
             times.len() == cli.rounds,
             "{} times of {name}: {}",
@@ -119,9 +119,9 @@ fn virtual_machine(cli: &Cli, stage: &Path, root: &Root, table: &mut Table) -> R
 }
 
 /// The times of the lines `@@time NAME MICROSECONDS STATUS`; any status but 0 is an error.
-fn times(console: &str, name: &str) -> Result<Vec<Duration>> {
+fn times(said: &str, name: &str) -> Result<Vec<Duration>> {
     let mut times = vec![];
-    for line in console.lines().filter_map(|l| l.strip_prefix("@@time ")) {
+    for line in said.lines().filter_map(|l| l.strip_prefix("@@time ")) {
         let words: Vec<&str> = line.split(' ').collect();
         let [who, microseconds, status] = words[..] else { anyhow::bail!("{line:?}") };
         if who == name {

@@ -55,9 +55,9 @@ pub struct VmSpec {
 /// What a boot left behind.
 #[derive(Debug)]
 pub struct Boot {
-    /// The serial console, and between its lines what the script says.
-    pub console: String,
-    /// The file it is in, each line with seconds since power-on.
+    /// What the script said, on a port of its own.
+    pub said: String,
+    /// The file that this and the serial console are in, each line with seconds since power-on.
     pub log: PathBuf,
 }
 
@@ -73,21 +73,21 @@ pub struct Probe {
 impl Boot {
     /// The result of the script's `probe name …`.
     pub fn probe(&self, name: &str) -> Result<Probe> {
-        find_probe(&self.console, name)
-            .with_context(|| format!("no finished probe {name:?} on the console. {}", tail(self)))
+        find_probe(&self.said, name)
+            .with_context(|| format!("no finished probe {name:?}. {}", tail(&self.log)))
     }
 
     /// Seconds from the kernel's start to the script's, that is to multi-user.target.
     pub fn uptime(&self) -> Result<f64> {
-        let value = self.console.lines().find_map(|l| l.strip_prefix("@@uptime "));
+        let value = self.said.lines().find_map(|l| l.strip_prefix("@@uptime "));
         Ok(value
-            .with_context(|| format!("multi-user.target not reached. {}", tail(self)))?
+            .with_context(|| format!("multi-user.target not reached. {}", tail(&self.log)))?
             .parse()?)
     }
 }
 
-fn find_probe(console: &str, name: &str) -> Option<Probe> {
-    let (_, rest) = console.split_once(&format!("@@begin {name}\n"))?;
+fn find_probe(said: &str, name: &str) -> Option<Probe> {
+    let (_, rest) = said.split_once(&format!("@@begin {name}\n"))?;
     let (output, rest) = rest.split_once(&format!("@@end {name} "))?;
     let status = rest.lines().next()?.trim().parse().ok()?;
     Some(Probe { status, output: output.trim_end().to_owned() })
@@ -108,23 +108,23 @@ pub fn boot(root: &Root, spec: &VmSpec) -> Result<Boot> {
     // It holds a port that has to be QEMU's only, to be closed with it.
     drop(command);
     let (send, lines) = mpsc::channel();
-    read(qemu.0.stdout.take().context("qemu has no standard output")?, send.clone());
-    read(output, send);
-    let (console, ended) = follow(&lines, &log, spec)?;
-    let boot = Boot { console, log };
+    let console = qemu.0.stdout.take().context("qemu has no standard output")?;
+    read(Port::Console, console, send.clone());
+    read(Port::Script, output, send);
+    let (said, ended) = follow(&lines, &log, spec)?;
     if !ended {
-        bail!("{}: not off after {:?}; killed. {}", spec.name, spec.timeout, tail(&boot));
+        bail!("{}: not off after {:?}; killed. {}", spec.name, spec.timeout, tail(&log));
     }
     let status = qemu.0.wait()?;
     if !status.success() {
-        bail!("{}: qemu: {status}. {}", spec.name, tail(&boot));
+        bail!("{}: qemu: {status}. {}", spec.name, tail(&log));
     }
-    Ok(boot)
+    Ok(Boot { said, log })
 }
 
-fn tail(boot: &Boot) -> String {
-    let lines = super::tool::last_lines(&boot.console, 40);
-    format!("Console in {}:\n{lines}", boot.log.display())
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_else(|e| e.to_string());
+    format!("Console in {}:\n{}", log.display(), super::tool::last_lines(&text, 40))
 }
 
 fn command(root: &Root, spec: &VmSpec, script: &Path) -> Result<Command> {
@@ -137,7 +137,7 @@ fn command(root: &Root, spec: &VmSpec, script: &Path) -> Result<Command> {
     // cannot come between its lines, and who gives up the console as its terminal hangs up on nobody.
     c.args(["-serial", "file:/dev/stdout", "-serial", "file:/dev/stdin"]);
     c.arg("-kernel").arg(root.vmlinuz()).arg("-initrd").arg(initrd(root)?);
-    // Status lines of systemd would stand in the middle of a probe's output.
+    // Status lines of systemd would be most of the log.
     c.arg("-append")
         .arg(format!("console=ttyS0 quiet panic=-1 systemd.show_status=false {}", spec.cmdline));
     let disk = |image: &Path, serial: &str, keep| Disk {
@@ -180,14 +180,21 @@ fn script_disk(script: &str) -> Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
+/// Where a line comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Console,
+    Script,
+}
+
 /// Sends the lines of a port until it is closed.
-fn read(port: impl Read + Send + 'static, send: mpsc::Sender<String>) {
+fn read(port: Port, bytes: impl Read + Send + 'static, send: mpsc::Sender<(Port, String)>) {
     std::thread::spawn(move || {
-        let mut port = BufReader::new(port);
+        let mut bytes = BufReader::new(bytes);
         let mut line = Vec::new();
-        while port.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+        while bytes.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "");
-            if send.send(text).is_err() {
+            if send.send((port, text)).is_err() {
                 return;
             }
             line.clear();
@@ -195,24 +202,30 @@ fn read(port: impl Read + Send + 'static, send: mpsc::Sender<String>) {
     });
 }
 
-/// Both ports until they are closed (true) or time is up (false).
-fn follow(lines: &mpsc::Receiver<String>, log: &Path, spec: &VmSpec) -> Result<(String, bool)> {
+/// Writes both ports to the log until they are closed (true) or time is up (false); what the script said.
+fn follow(
+    lines: &mpsc::Receiver<(Port, String)>,
+    log: &Path,
+    spec: &VmSpec,
+) -> Result<(String, bool)> {
     let mut file = fs::File::create(log).with_context(|| log.display().to_string())?;
-    let (start, mut console) = (Instant::now(), String::new());
+    let (start, mut said) = (Instant::now(), String::new());
     loop {
         let left = spec.timeout.saturating_sub(start.elapsed());
         match lines.recv_timeout(left) {
-            Ok(line) => {
+            Ok((port, line)) => {
                 let stamped = format!("{:7.2} {line}", start.elapsed().as_secs_f64());
                 writeln!(file, "{stamped}")?;
                 if spec.live {
                     println!("[{}] {stamped}", spec.name);
                 }
-                console += &line;
-                console.push('\n');
+                if port == Port::Script {
+                    said += &line;
+                    said.push('\n');
+                }
             }
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok((console, true)),
-            Err(mpsc::RecvTimeoutError::Timeout) => return Ok((console, false)),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok((said, true)),
+            Err(mpsc::RecvTimeoutError::Timeout) => return Ok((said, false)),
         }
     }
 }
