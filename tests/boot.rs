@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests too: their panics are failed tests
 
+#[path = "boot/hanging.rs"]
+mod hanging;
 #[path = "lab/mod.rs"]
 mod lab;
 #[path = "boot/nothing.rs"]

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::hang;
 use crate::build::command::{Beyond, Cancel, Run, describe};
 use crate::host::Host;
 use crate::zfs::programs::{directories, program};
@@ -40,6 +41,7 @@ pub struct Listed {
 /// OpenZFS's programs on one machine. After one that hung nothing more is asked.
 #[derive(Debug)]
 pub struct Programs {
+    host: Host,
     zpool: PathBuf,
     zfs: Option<PathBuf>,
     hung: Option<String>,
@@ -54,7 +56,7 @@ impl Programs {
         let zpool = program(host, "zpool").ok_or_else(|| {
             format!("there is no zpool in {}", directories().collect::<Vec<_>>().join(", "))
         })?;
-        Ok(Programs { zpool, zfs: program(host, "zfs"), hung: None })
+        Ok(Programs { host: host.clone(), zpool, zfs: program(host, "zfs"), hung: None })
     }
 
     /// The imported pools.
@@ -152,7 +154,10 @@ impl Programs {
         Ok(Answer { text, ended: if status.success() { Ok(()) } else { Err(describe(status)) } })
     }
 
+    /// `what`, and what is behind it as far as it can be seen.
     fn hangs<T>(&mut self, what: String) -> Result<T, String> {
+        let found = hang::findings(&self.host, hang::PAUSE);
+        let what = [vec![what], found].concat().join("; ");
         self.hung = Some(what.clone());
         Err(what)
     }

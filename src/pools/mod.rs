@@ -3,6 +3,7 @@
 
 mod ask;
 mod expected;
+mod hang;
 mod import;
 mod keys;
 pub mod memory;

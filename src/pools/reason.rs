@@ -23,7 +23,11 @@ pub(super) fn no_module() -> Reason {
 }
 
 pub(super) fn no_answer(why: String) -> Reason {
-    reason(why, "see the kernel log for a disk or a pool that hangs: journalctl -k")
+    reason(
+        why,
+        "see the kernel log for a disk or a pool that hangs: journalctl -k; what hangs in the kernel ends \
+         when the disk answers, or with a reboot",
+    )
 }
 
 impl Reason {

@@ -21,7 +21,7 @@ probe check journalctl -b -q -o json -u zfs-pools.service -t zfs-prefix
 ";
 
 /// Disks `d1` … of 128 MiB, in files that are removed with the directory.
-fn disks(count: usize) -> (tempfile::TempDir, Vec<Disk>) {
+pub fn disks(count: usize) -> (tempfile::TempDir, Vec<Disk>) {
     let dir = tempfile::tempdir_in(crate::lab::dir()).unwrap();
     let disk = |n: usize| {
         let image = dir.path().join(format!("d{n}.img"));
@@ -39,7 +39,7 @@ fn failed(seen: &Seen) {
 }
 
 /// The messages of a probe with `-o json`, by pool, each with its MESSAGE_ID; one for each.
-fn said(seen: &Seen, probe: &str) -> BTreeMap<String, (String, String)> {
+pub fn said(seen: &Seen, probe: &str) -> BTreeMap<String, (String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let entries = seen.journal(probe);
     let by_pool: BTreeMap<_, _> = entries
@@ -50,7 +50,8 @@ fn said(seen: &Seen, probe: &str) -> BTreeMap<String, (String, String)> {
     by_pool
 }
 
-fn told(said: &BTreeMap<String, (String, String)>, pool: &str, id: &str, words: &[&str]) {
+/// Of this pool there is an entry with this MESSAGE_ID and these words.
+pub fn told(said: &BTreeMap<String, (String, String)>, pool: &str, id: &str, words: &[&str]) {
     let (found, message) = said.get(pool).unwrap_or_else(|| panic!("nothing of {pool}: {said:#?}"));
     assert_eq!(found, id, "{message}");
     contains_all(message, words);
@@ -86,8 +87,16 @@ probe cache base64 -w0 {CACHE}
 {MAKE}"
     );
     let (cmdline, state, own) = (NEVER, &state, &own);
-    let boot =
-        With { name: "by-name", state, own, disks: &disks, cmdline, script: &script, kept: true };
+    let boot = With {
+        name: "by-name",
+        state,
+        own,
+        disks: &disks,
+        cmdline,
+        script: &script,
+        kept: true,
+        hangs: false,
+    };
     let seen = scene.boot_with(&boot);
     seen.imported();
     assert_eq!(seen.failed(), [""; 0]);
