@@ -98,7 +98,7 @@ fn ours() -> tracing_subscriber::filter::Targets {
 
 /// The service that systemd started, from `/proc/PID/cgroup` (cgroups(7)): version 2, or the
 /// hierarchy of systemd in version 1.
-fn unit_of(cgroup: &str) -> Option<&str> {
+pub(crate) fn unit_of(cgroup: &str) -> Option<&str> {
     let path =
         cgroup.lines().find_map(|line| match line.split_once(':')?.1.split_once(':')? {
             ("" | "name=systemd", path) => path.rsplit('/').find(|p| p.ends_with(".service")),

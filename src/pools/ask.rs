@@ -146,7 +146,12 @@ impl Programs {
                 return self.hangs(format!("{shown} was not done after {} s", time.as_secs()));
             }
             Ok(ended) => ended,
-            // Also that it could not even be killed.
+            Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => {
+                let what = format!("{shown}: {error:#}");
+                self.hung = Some(what.clone());
+                return Err(what);
+            }
+            // It could not even be killed.
             Err(error) => return self.hangs(format!("{shown}: {error:#}")),
         };
         let text = ended.tail.iter().rev().take(8).rev().cloned().collect::<Vec<_>>().join("\n");
@@ -154,12 +159,11 @@ impl Programs {
         Ok(Answer { text, ended: if status.success() { Ok(()) } else { Err(describe(status)) } })
     }
 
-    /// `what`, and what is behind it as far as it can be seen.
+    /// `what`, and what is behind it as far as it can be seen; said once.
     fn hangs<T>(&mut self, what: String) -> Result<T, String> {
         let found = hang::findings(&self.host, hang::PAUSE);
-        let what = [vec![what], found].concat().join("; ");
         self.hung = Some(what.clone());
-        Err(what)
+        Err([vec![what], found].concat().join("; "))
     }
 }
 
@@ -226,10 +230,16 @@ mod tests {
     fn after_one_that_hangs_nothing_more_is_asked() {
         let (_root, host) = host();
         script(&host, "zpool", "echo one; exec sleep 1000");
+        let silent = host.path("/sys/block/sdb/stat");
+        std::fs::create_dir_all(silent.parent().unwrap()).unwrap();
+        std::fs::write(silent, "10 0 80 5 3 0 24 9 1 12 14").unwrap();
         let mut programs = Programs::of(&host).unwrap();
         let error = programs.import("tank", Duration::from_millis(300)).unwrap_err();
-        assert!(error.ends_with("import -N tank was not done after 0 s"), "{error}");
+        assert!(
+            error.contains("import -N tank was not done after 0 s; sdb has requests"),
+            "{error}"
+        );
         let error = programs.list().unwrap_err();
-        assert!(error.starts_with("not asked, since ") && error.contains("import -N"), "{error}");
+        assert!(error.starts_with("not asked, since ") && error.ends_with("after 0 s"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! What is behind a program that does not end: disks that do not answer, imports that go on in the
-//! kernel, and what waits there. Only procfs and sysfs are read: they answer whatever ZFS waits for.
+//! kernel, and what waits there. Only files of procfs and sysfs are read that take no lock of ZFS's and
+//! none of the process that is looked at, as /proc/PID/cmdline would (its memory's).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,35 +8,52 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::host::Host;
+use crate::log::unit_of;
+use crate::prefix::audit::printable;
 
-/// As they are named in /proc/PID/stat; the threads of a parallel import have their program's name.
+/// As they are named in /proc/PID/stat.
 const PROGRAMS: [&str; 4] = ["zpool", "zfs", "mount.zfs", "zed"];
+const BLOCK: &str = "/sys/block";
 /// As many are named, of disks, of imports, and of processes.
 const MOST: usize = 4;
+/// As much is repeated of what the kernel says of an import, in characters.
+const REPEATED: usize = 200;
 /// Long enough that a disk which still works answers something.
 pub(super) const PAUSE: Duration = Duration::from_secs(2);
 
-/// Each finding in words; none: nothing that hangs was seen. Takes as long as `pause`.
+/// Each finding in words; none: nothing of that was seen. Takes as long as `pause`, and less where
+/// nothing is waited for.
 pub(super) fn findings(host: &Host, pause: Duration) -> Vec<String> {
-    let mut before = requests(host);
-    before.retain(|_, then| then.waiting > 0);
-    let after = match before.is_empty() {
-        true => BTreeMap::new(),
-        false => {
-            std::thread::sleep(pause);
-            requests(host)
-        }
-    };
-    let silent = after.iter().filter(|(name, now)| {
-        now.waiting > 0 && before.get(*name).is_some_and(|then| now.answered == then.answered)
-    });
-    let disk = |(name, now): (&String, &Requests)| {
-        let requests = if now.waiting == 1 { "a request" } else { "requests" };
-        format!("{name} has not answered {requests} for {} s", pause.as_secs())
-    };
-    let disks = silent.map(disk).take(MOST);
-    let others = [imports(host), processes(host)].map(|found| found.into_iter().take(MOST));
-    disks.chain(others.into_iter().flatten()).collect()
+    let (mut disks, mut processes) = (requests(host), tasks(host));
+    disks.retain(|_, disk| disk.waiting > 0);
+    if !disks.is_empty() || !processes.is_empty() {
+        std::thread::sleep(pause);
+        let (now, still) = (requests(host), tasks(host));
+        let silent = |name: &String, disk: &mut Requests| {
+            let now = now.get(name);
+            now.is_some_and(|now| now.waiting > 0 && now.answered == disk.answered)
+        };
+        disks.retain(silent);
+        processes.retain(|task, switches| still.get(task) == Some(switches));
+    }
+    let disks =
+        causes(host, &disks).into_iter().map(|disk| answers_nothing(&disk, pause)).collect();
+    // Several threads of one wait.
+    let mut waiting: Vec<(u32, String)> =
+        processes.into_keys().map(|task| (task.pid, waits(host, &task))).collect();
+    waiting.dedup();
+    let waiting = waiting.into_iter().map(|(_, words)| words).collect();
+    [few(disks, "disks"), few(imports(host), "imports"), few(waiting, "processes")].concat()
+}
+
+/// The first of them, and how many more there are.
+fn few(mut found: Vec<String>, what: &str) -> Vec<String> {
+    let more = found.len().saturating_sub(MOST);
+    found.truncate(MOST);
+    if more > 0 {
+        found.push(format!("and {more} more {what}"));
+    }
+    found
 }
 
 /// What a block device was asked (Documentation/block/stat.rst of the kernel).
@@ -46,12 +64,13 @@ struct Requests {
 }
 
 fn requests(host: &Host) -> BTreeMap<String, Requests> {
-    let devices = entries(&host.path("/sys/block"));
+    // Volumes of a pool only wait with it.
+    let disks = entries(&host.path(BLOCK)).filter(|name| !name.starts_with("zd"));
     let of = |name: String| {
-        let stat = host.path("/sys/block").join(&name).join("stat");
+        let stat = host.path(BLOCK).join(&name).join("stat");
         Some((name, parse(&fs::read_to_string(stat).ok()?)?))
     };
-    devices.filter_map(of).collect()
+    disks.filter_map(of).collect()
 }
 
 /// Reads, writes, discards and flushes that are done, and all that are not; discards came with Linux
@@ -62,11 +81,27 @@ fn parse(stat: &str) -> Option<Requests> {
     Some(Requests { answered, waiting: *columns.get(8)? })
 }
 
+/// Without those that wait for another one of them: device mapper and RAID, on disks or partitions.
+fn causes(host: &Host, silent: &BTreeMap<String, Requests>) -> Vec<String> {
+    let block = host.path(BLOCK);
+    let is_of = |disk: &String, part: &String| disk == part || block.join(disk).join(part).is_dir();
+    let waits_too = |name: &String| {
+        let mut parts = entries(&block.join(name).join("slaves"));
+        parts.any(|part| silent.keys().any(|disk| is_of(disk, &part)))
+    };
+    silent.keys().filter(|name| !waits_too(name)).cloned().collect()
+}
+
+fn answers_nothing(disk: &str, pause: Duration) -> String {
+    let seconds = pause.as_secs();
+    format!("{disk} has requests, and answered none while it was watched for {seconds} s")
+}
+
 /// The pools that the kernel is at importing, and how far it is: import_progress of OpenZFS since 0.8
 /// (spa_import_progress_show_header and spa_import_progress_show in spa_misc.c).
 fn imports(host: &Host) -> Vec<String> {
-    let text = fs::read_to_string(host.path("/proc/spl/kstat/zfs/import_progress"));
-    let text = text.unwrap_or_default();
+    let text = fs::read(host.path("/proc/spl/kstat/zfs/import_progress")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let mut lines = text.lines();
     let header = lines.next().unwrap_or_default();
     // What is done is the last column where there is one; names, which may have blanks in them, are
@@ -80,66 +115,98 @@ fn imports(host: &Host) -> Vec<String> {
 
 /// A line: guid, state, seconds of multihost and txg as numbers, the name and the notes; `-` is none.
 fn import(line: &str, width: usize) -> Option<String> {
-    let mut rest = line;
-    for _ in 0..4 {
-        let (number, after) = rest.trim_start().split_once(char::is_whitespace)?;
-        number.parse::<i128>().ok()?;
+    let (mut rest, mut numbers) = (line, [0; 4]);
+    for number in &mut numbers {
+        let (text, after) = rest.trim_start().split_once(char::is_whitespace)?;
+        *number = text.parse::<i128>().ok()?;
         rest = after.trim_start();
     }
     let end = rest.bytes().skip(width).position(|byte| byte == b' ').map(|blank| width + blank);
     let (name, notes) = end.map_or((rest, ""), |end| rest.split_at(end));
     let name = match name.trim_end() {
-        "-" => "a pool",
-        name => name,
+        "-" => "a pool".to_owned(),
+        name => printable(name),
+    };
+    // spa_load_state_t. A pool that is only looked at may be another host's.
+    let what = match numbers[1] {
+        1 => format!("{name} is being opened in the kernel"),
+        2 | 4 => format!("the import of {name} goes on in the kernel"),
+        3 => format!("{name} is looked at, not imported"),
+        state => format!("{name} is in load state {state}"),
+    };
+    let multihost = match numbers[2] {
+        1.. => format!(", {} s more for its multihost check", numbers[2]),
+        _ => String::new(),
     };
     match notes.trim() {
-        "" | "-" => Some(format!("the import of {name} goes on in the kernel")),
-        notes => Some(format!("the import of {name} goes on in the kernel ({notes})")),
+        "" | "-" => Some(what + &multihost),
+        notes => {
+            let notes: String = printable(notes).chars().take(REPEATED).collect();
+            Some(format!("{what} ({notes}){multihost}"))
+        }
     }
 }
 
-/// OpenZFS's programs that wait where no signal reaches them, the longest-running first. One whose
-/// main thread is gone has others that are still there.
-fn processes(host: &Host) -> Vec<String> {
+/// A thread of one of [`PROGRAMS`], the longest-running first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Task {
+    /// When its process was started, in clock ticks since the boot.
+    started: u64,
+    pid: u32,
+    program: String,
+    tid: u32,
+}
+
+/// Root's threads in uninterruptible sleep, and how often each has gone to sleep and been interrupted:
+/// one that works wakes up now and then. The main thread of a process may be gone where others are
+/// still there, but names them.
+fn tasks(host: &Host) -> BTreeMap<Task, u64> {
     let proc = host.path("/proc");
-    let mut found = Vec::new();
-    for pid in entries(&proc).filter(|name| name.bytes().all(|b| b.is_ascii_digit())) {
-        let tasks = proc.join(&pid).join("task");
-        let stuck = |task: String| {
-            let task = tasks.join(task);
-            let started = uninterruptible(&fs::read_to_string(task.join("stat")).ok()?)?;
-            Some((started, format!("process {pid} ({}) hangs in the kernel", what(&task))))
-        };
-        found.extend(entries(&tasks).filter_map(stuck).min());
+    let mut found = BTreeMap::new();
+    for pid in entries(&proc).filter_map(|name| name.parse::<u32>().ok()) {
+        let process = proc.join(pid.to_string());
+        let Some((program, _, started)) = stat(&process) else { continue };
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        if !PROGRAMS.contains(&program.as_str()) || number(&status, "Uid:") != Some(0) {
+            continue;
+        }
+        let tasks = process.join("task");
+        for tid in entries(&tasks).filter_map(|name| name.parse::<u32>().ok()) {
+            let task = tasks.join(tid.to_string());
+            let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+            let of = |name| number(&status, name).unwrap_or_default();
+            if stat(&task).is_some_and(|(_, state, _)| state == "D") {
+                let switches = of("voluntary_ctxt_switches:") + of("nonvoluntary_ctxt_switches:");
+                found.insert(Task { started, pid, program: program.clone(), tid }, switches);
+            }
+        }
     }
-    found.sort();
-    found.into_iter().map(|(_, words)| words).collect()
+    found
 }
 
-/// When a thread of [`PROGRAMS`] was started, in clock ticks since the boot, if it is in state D
-/// (proc_pid_stat(5)).
-fn uninterruptible(stat: &str) -> Option<u64> {
-    let (start, rest) = stat.rsplit_once(')')?;
-    let (_, name) = start.split_once('(')?;
-    let columns: Vec<&str> = rest.split_whitespace().collect();
-    if !PROGRAMS.contains(&name) || columns.first() != Some(&"D") {
-        return None;
-    }
-    columns.get(19)?.parse().ok()
+/// Name, state and start of a process or thread (proc_pid_stat(5)).
+fn stat(task: &Path) -> Option<(String, String, u64)> {
+    let text = fs::read(task.join("stat")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let (start, rest) = text.rsplit_once(')')?;
+    let mut columns = rest.split_whitespace();
+    let state = columns.next()?.to_owned();
+    Some((start.split_once('(')?.1.to_owned(), state, columns.nth(18)?.parse().ok()?))
 }
 
-/// The command line of a thread and the unit it is of, as far as they are known.
-fn what(task: &Path) -> String {
-    let read = |name| fs::read(task.join(name)).unwrap_or_default();
-    let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
-    let groups = String::from_utf8_lossy(&read("cgroup")).into_owned();
-    let unit =
-        groups.lines().filter_map(|l| l.rsplit('/').next()).find(|u| u.ends_with(".service"));
-    match (line.trim_end(), unit) {
-        ("", None) => "it is ending".to_owned(),
-        ("", Some(unit)) => unit.to_owned(),
-        (line, None) => line.to_owned(),
-        (line, Some(unit)) => format!("{line}, of {unit}"),
+/// The first number of a line of /proc/PID/status.
+fn number(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn waits(host: &Host, task: &Task) -> String {
+    let Task { pid, program, .. } = task;
+    let cgroup = host.path(format!("/proc/{pid}/task/{}/cgroup", task.tid));
+    let cgroup = fs::read_to_string(cgroup).unwrap_or_default();
+    match unit_of(&cgroup) {
+        Some(unit) => format!("process {pid} ({program}, of {unit}) waits in the kernel"),
+        None => format!("process {pid} ({program}) waits in the kernel"),
     }
 }
 
@@ -149,113 +216,5 @@ fn entries(directory: &Path) -> impl Iterator<Item = String> + use<> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::host;
-    use super::*;
-
-    fn write(host: &Host, path: &str, content: &str) {
-        let path = host.path(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    /// /proc/PID/stat as far as it is read here, of a thread started at this clock tick.
-    fn stat(name: &str, state: char, started: u64) -> String {
-        format!("1 ({name}) {state} {}{started} 0 0", "0 ".repeat(18))
-    }
-
-    #[test]
-    fn a_disk_is_silent_that_answers_nothing_while_something_waits() {
-        let (_root, host) = host();
-        assert_eq!(findings(&host, PAUSE), [""; 0]);
-        for (disk, stat) in [
-            ("sda", "10 0 80 5 3 0 24 9 0 12 14 0 0 0 0 1 2"),
-            ("sdb", "10 0 80 5 3 0 24 9 1 12 14 0 0 0 0 1 2"),
-            ("sdc", " 7 0 80 5 3 0 24 9 3 12 14\n"),
-            ("sr0", "torn"),
-        ] {
-            write(&host, &format!("/sys/block/{disk}/stat"), stat);
-        }
-        let found = findings(&host, Duration::from_millis(1));
-        assert_eq!(
-            found,
-            ["sdb has not answered a request for 0 s", "sdc has not answered requests for 0 s"]
-        );
-        let busy = std::thread::spawn({
-            let host = host.clone();
-            move || {
-                std::thread::sleep(Duration::from_millis(300));
-                // A flush of the one, a write of the other.
-                write(&host, "/sys/block/sdb/stat", "10 0 80 5 3 0 24 9 1 12 14 0 0 0 0 2 2");
-                write(&host, "/sys/block/sdc/stat", "7 0 80 5 4 0 24 9 2 12 14");
-            }
-        });
-        assert_eq!(findings(&host, Duration::from_secs(1)), [""; 0]);
-        busy.join().unwrap();
-    }
-
-    #[test]
-    fn imports_that_go_on_are_named_as_each_release_has_them() {
-        let (_root, host) = host();
-        let progress = "/proc/spl/kstat/zfs/import_progress";
-        let goes_on = "goes on in the kernel";
-        write(
-            &host,
-            progress,
-            "pool_guid load_state multihost_secs max_txg pool_name        notes\n\
-             1234567890123456789 3 0 18446744073709551615 h                Syncing ZIL claims\n\
-             1234567890123456789 1 -1 0 a b              -\n\
-             12 1 0 0 a-name-of-many-letters Loading BRT\n\
-             13 1 0 0 -                -\n\
-             14 1\n",
-        );
-        assert_eq!(
-            findings(&host, PAUSE),
-            [
-                format!("the import of h {goes_on} (Syncing ZIL claims)"),
-                format!("the import of a b {goes_on}"),
-                format!("the import of a-name-of-many-letters {goes_on} (Loading BRT)"),
-                format!("the import of a pool {goes_on}"),
-            ]
-        );
-        write(
-            &host,
-            progress,
-            "pool_guid load_state multihost_secs max_txg pool_name\n12 3 0 0 an old one\n",
-        );
-        assert_eq!(findings(&host, PAUSE), [format!("the import of an old one {goes_on}")]);
-    }
-
-    #[test]
-    fn programs_in_the_kernel_are_named_with_their_unit_and_those_that_can_be_ended_are_not() {
-        let (_root, host) = host();
-        for (task, stat) in [
-            ("512/task/512", stat("zfs", 'D', 900)),
-            // Its main thread is gone, two of the others wait.
-            ("319/task/319", stat("zpool", 'Z', 400)),
-            ("319/task/377", stat("zpool", 'D', 420)),
-            ("319/task/378", stat("zpool", 'D', 421)),
-            ("601/task/601", stat("zpool", 'S', 950)),
-            ("602/task/602", stat("a) D (b", 'D', 960)),
-            ("603/task/603", stat("zpool) D (", 'S', 960)),
-            ("604/task/604", "604 (zpool".to_owned()),
-            ("700/task/700", stat("mount.zfs", 'D', 970)),
-            ("self/task/700", stat("mount.zfs", 'D', 970)),
-        ] {
-            write(&host, &format!("/proc/{task}/stat"), &stat);
-        }
-        write(&host, "/proc/319/task/377/cmdline", "zpool\0import\0-aN\0");
-        let unit = "0::/system.slice/zfs-import-cache.service\n";
-        write(&host, "/proc/319/task/377/cgroup", unit);
-        write(&host, "/proc/512/task/512/cmdline", "zfs\0mount\0-a\0");
-        write(&host, "/proc/512/task/512/cgroup", "0::/user.slice/session-1.scope\n");
-        assert_eq!(
-            findings(&host, PAUSE),
-            [
-                "process 319 (zpool import -aN, of zfs-import-cache.service) hangs in the kernel",
-                "process 512 (zfs mount -a) hangs in the kernel",
-                "process 700 (it is ending) hangs in the kernel",
-            ]
-        );
-    }
-}
+#[path = "hang_tests.rs"]
+mod tests;

@@ -139,7 +139,7 @@ impl Report {
     }
 }
 
-/// Looks at the machine. Takes two and a half minutes at most, whatever hangs.
+/// Looks at the machine. Takes three minutes at most, whatever hangs.
 pub fn look(host: &Host, settings: &Settings) -> Report {
     let expected = Expected::of(host, settings);
     let all = |state, reason: Reason| {

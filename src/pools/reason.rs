@@ -23,11 +23,7 @@ pub(super) fn no_module() -> Reason {
 }
 
 pub(super) fn no_answer(why: String) -> Reason {
-    reason(
-        why,
-        "see the kernel log for a disk or a pool that hangs: journalctl -k; what hangs in the kernel ends \
-         when the disk answers, or with a reboot",
-    )
+    reason(why, "see the kernel log for a disk or a pool that hangs: journalctl -k")
 }
 
 impl Reason {
@@ -43,7 +39,9 @@ pub(super) fn keys_unknown(name: &str, why: &str) -> Reason {
     let name = quoted(name);
     reason(
         format!("whether its keys are loaded is not known: {why}"),
-        format!("ask again: zfs get -r keystatus {name}; for a disk that hangs: journalctl -k"),
+        format!(
+            "see the kernel log for a disk that hangs: journalctl -k; then: zfs get -r keystatus {name}"
+        ),
     )
 }
 
