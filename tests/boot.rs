@@ -128,7 +128,7 @@ fn a_module_with_one_flipped_byte_is_refused_before_anything_is_loaded() {
 }
 
 /// The image of a system with Debian 12's programs of OpenZFS.
-fn usr_of_debian_12(root: &lab::root::Root) -> PathBuf {
+fn usr_of_debian_12(scene: &Scene) -> PathBuf {
     let staged = tempfile::tempdir_in(lab::dir()).unwrap();
     let apt = lab::apt::Apt::open(lab::apt::KERNEL).unwrap();
     let version = apt.version("libzfs4linux").unwrap();
@@ -146,13 +146,13 @@ fn usr_of_debian_12(root: &lab::root::Root) -> PathBuf {
     let stage = PathBuf::from(std::env::var_os("ZFS_PREFIX_STAGE").unwrap());
     let mut cp = std::process::Command::new("cp");
     lab::tool::run(cp.arg("-a").arg(stage.join("usr")).arg(staged.path())).unwrap();
-    lab::disk::usr(root, Some(staged.path())).unwrap()
+    scene.usr("usr-debian-12.ext4", &scene.root, staged.path())
 }
 
 #[test]
 fn programs_of_debian_12_are_refused_with_modules_of_another_version() {
     let scene = Scene::get();
-    let usr = usr_of_debian_12(&scene.root);
+    let usr = usr_of_debian_12(&scene);
     let seen = scene.boot_usr("other-programs", &usr, &scene.state());
     let message = seen.refused(15, &scene.root.release);
     contains_all(&message, &["2.1.11", lab::root::ZFS, "/usr/sbin/zpool", REBUILD]);

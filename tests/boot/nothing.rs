@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::lab;
 use crate::scene::{NEVER, Scene, Seen, contains_all};
-use lab::disk::{State, usr};
+use lab::disk::State;
 use lab::nspawn::Machine;
 use lab::root::Root;
 use zfs_prefix::log::id;
@@ -93,9 +93,7 @@ fn system(scene: &Scene) -> (PathBuf, State) {
     let stage = staged.path().join("stage");
     let own = std::env::var_os("ZFS_PREFIX_STAGE").unwrap();
     lab::without::stage_with_units(&PathBuf::from(own), &stage).unwrap();
-    let image = scene.work().join("usr-nothing.ext4");
-    lab::cache::remove(&image).unwrap();
-    fs::hard_link(usr(&bare, Some(&stage)).unwrap(), &image).unwrap();
+    let image = scene.usr("usr-nothing.ext4", &bare, &stage);
 
     let state = State::fresh(&bare, &scene.work().join("nothing")).unwrap();
     state.write("/etc/systemd/system/reads.service", READS).unwrap();
@@ -222,7 +220,7 @@ fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in
     contains_all(&early.output("log"), &["loaded ZFS "]);
 
     // The same machine after a change of its system, which now has programs of OpenZFS 2.1.
-    let usr = crate::usr_of_debian_12(&scene.root);
+    let usr = crate::usr_of_debian_12(&scene);
     let others = scene.boot_other("nothing-others", &usr, &disks, OTHERS);
     let log = others.output("log");
     assert_eq!(others.output("failed-late"), "", "{log}");

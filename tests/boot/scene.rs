@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -47,8 +48,8 @@ probe pool zpool list -H -o name,health
 probe file cat /tank/file
 ";
 
-/// The shared part. Held by one test at a time: the machine has few cores.
-pub struct Scene {
+/// What all tests share and none changes.
+pub struct Shared {
     pub root: Root,
     pub tree: Published,
     state: State,
@@ -59,37 +60,82 @@ pub struct Scene {
     _lock: fs::File,
 }
 
-impl Scene {
-    /// Makes it, the first time; waits for the test that has it.
-    pub fn get() -> MutexGuard<'static, Scene> {
-        static SCENE: OnceLock<Result<Mutex<Scene>, String>> = OnceLock::new();
-        let scene =
-            SCENE.get_or_init(|| Scene::make().map(Mutex::new).map_err(|e| format!("{e:#}")));
-        match scene {
-            Ok(scene) => scene.lock().unwrap_or_else(PoisonError::into_inner),
-            Err(error) => panic!("the scene could not be made: {error}"),
-        }
-    }
+/// As many tests boot at once: a machine with two processors leaves a quarter of two cores to others.
+const AT_ONCE: usize = 2;
+static FREE: (Mutex<Vec<usize>>, Condvar) = (Mutex::new(Vec::new()), Condvar::new());
 
-    fn make() -> Result<Scene> {
+/// The shared part, and a place for one test's own files.
+pub struct Scene {
+    shared: &'static Shared,
+    place: usize,
+    work: PathBuf,
+}
+
+impl Deref for Scene {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        self.shared
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        free().push(self.place);
+        FREE.1.notify_one();
+    }
+}
+
+fn free() -> MutexGuard<'static, Vec<usize>> {
+    FREE.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Scene {
+    /// Makes the shared part, the first time; waits until there is a place.
+    pub fn get() -> Scene {
+        static SHARED: OnceLock<Result<Shared, String>> = OnceLock::new();
+        let make = || {
+            let shared = Shared::make();
+            *free() = (0..AT_ONCE).collect();
+            shared.map_err(|e| format!("{e:#}"))
+        };
+        let shared = match SHARED.get_or_init(make) {
+            Ok(shared) => shared,
+            Err(error) => panic!("the scene could not be made: {error}"),
+        };
+        let mut places = free();
+        let place = loop {
+            match places.pop() {
+                Some(place) => break place,
+                None => places = FREE.1.wait(places).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        drop(places);
+        // From here on the place is given back, whatever happens.
+        let scene = Scene { shared, place, work: shared.work.join(place.to_string()) };
+        fs::create_dir_all(&scene.work).unwrap();
+        scene
+    }
+}
+
+impl Shared {
+    fn make() -> Result<Shared> {
         let staged = std::env::var_os("ZFS_PREFIX_STAGE").context(
             "ZFS_PREFIX_STAGE is not set: the programs under test, put there by `make stage`; run `make check`",
         )?;
         let lock = crate::lab::cache::lock("boot")?;
         let root = root()?;
         let work = crate::lab::dir().join("boot");
+        crate::lab::cache::remove(&work)?;
         fs::create_dir_all(&work)?;
-        // A name of its own: tests of other programs replace the shared one.
-        let own = work.join("usr.ext4");
-        crate::lab::cache::remove(&own)?;
-        fs::hard_link(usr(&root, Some(&PathBuf::from(staged).canonicalize()?))?, &own)?;
+        let usr = image(&root, &PathBuf::from(staged).canonicalize()?, &work.join("usr.ext4"))?;
         let state = State::fresh(&root, &work.join("published"))?;
         let tree = publish(&root, &state)?;
         let pool = work.join("pool.img");
         blank(&pool, 512 << 20)?;
-        let scene = Scene { root, tree, state, usr: own, pool, work, _lock: lock };
-        scene.make_pool()?;
-        Ok(scene)
+        let shared = Shared { root, tree, state, usr, pool, work, _lock: lock };
+        shared.make_pool()?;
+        Ok(shared)
     }
 
     /// The pool, and the cache file that names it, in the state of all scenarios.
@@ -112,6 +158,34 @@ impl Scene {
         Ok(())
     }
 
+    fn spec(&self, name: &str, disks: &StateDisks, cmdline: &str, script: String) -> VmSpec {
+        VmSpec {
+            name: format!("boot-{name}"),
+            cmdline: cmdline.into(),
+            usr: self.usr.clone(),
+            state: disks.clone(),
+            keep_state: false,
+            disks: vec![Disk { image: self.pool.clone(), serial: "pool".into(), keep: false }],
+            script,
+            // Ten times what a quiet machine takes: others may work on this one.
+            timeout: Duration::from_secs(900),
+            network: false,
+            live: false,
+        }
+    }
+}
+
+/// The image of /usr, of `root` with what is staged. The laboratory keeps one such image and removes
+/// the one before, in whatever test: so it is given a name of the test's own.
+fn image(root: &Root, staged: &Path, own: &Path) -> Result<PathBuf> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    crate::lab::cache::remove(own)?;
+    fs::hard_link(usr(root, Some(staged))?, own)?;
+    Ok(own.to_owned())
+}
+
+impl Scene {
     /// A state with the tree published and the pool known, for a scenario to change.
     pub fn state(&self) -> State {
         self.state.copy(&self.work.join("state")).unwrap()
@@ -191,6 +265,11 @@ impl Scene {
         seen
     }
 
+    /// An image of /usr with other files than the scene's, of this name.
+    pub fn usr(&self, name: &str, root: &Root, staged: &Path) -> PathBuf {
+        image(root, staged, &self.work.join(name)).unwrap()
+    }
+
     /// For another system's files.
     pub fn work(&self) -> &Path {
         &self.work
@@ -202,22 +281,6 @@ impl Scene {
         let seen = Seen { boot: boot(&self.root, spec).unwrap(), digest: digest.trim().to_owned() };
         seen.reached();
         seen
-    }
-
-    fn spec(&self, name: &str, disks: &StateDisks, cmdline: &str, script: String) -> VmSpec {
-        VmSpec {
-            name: format!("boot-{name}"),
-            cmdline: cmdline.into(),
-            usr: self.usr.clone(),
-            state: disks.clone(),
-            keep_state: false,
-            disks: vec![Disk { image: self.pool.clone(), serial: "pool".into(), keep: false }],
-            script,
-            // Ten times what a quiet machine takes: others may work on this one.
-            timeout: Duration::from_secs(900),
-            network: false,
-            live: false,
-        }
     }
 }
 
