@@ -14,6 +14,9 @@ fn reason(why: impl Into<String>, what_to_do: impl Into<String>) -> Reason {
     Reason { why: why.into(), what_to_do: what_to_do.into() }
 }
 
+/// Before a program is run again that did not answer: it may hang, too.
+const KERNEL_LOG: &str = "see the kernel log for a disk or a pool that hangs: journalctl -k";
+
 pub(super) fn no_module() -> Reason {
     reason(
         "the ZFS kernel module is not loaded",
@@ -23,7 +26,7 @@ pub(super) fn no_module() -> Reason {
 }
 
 pub(super) fn no_answer(why: String) -> Reason {
-    reason(why, "see the kernel log for a disk or a pool that hangs: journalctl -k")
+    reason(why, KERNEL_LOG)
 }
 
 impl Reason {
@@ -58,7 +61,12 @@ pub(super) fn impaired(name: &str, state: State, blocks: &Result<Vec<Block>, Str
     let command = format!("zpool status {}", quoted(name));
     let block = match blocks {
         Ok(blocks) => blocks.iter().find(|block| block.pool == name),
-        Err(why) => return reason(format!("why is not known: {why}"), command),
+        Err(why) => {
+            return reason(
+                format!("why is not known: {why}"),
+                format!("{KERNEL_LOG}; then: {command}"),
+            );
+        }
     };
     let Some(block) = block else { return reason("zpool status does not say why", command) };
     let devices = devices(block);
@@ -89,7 +97,10 @@ pub(super) fn absent(
         Ok(blocks) => blocks.iter().filter(|block| block.pool == name).collect(),
         Err(why) => {
             let why = format!("it is not imported, and why is not known: {why}");
-            return reason(why, format!("look for it: zpool import; then: {import}"));
+            return reason(
+                why,
+                format!("{KERNEL_LOG}; then look for it: zpool import; then: {import}"),
+            );
         }
     };
     match blocks[..] {
