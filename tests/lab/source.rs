@@ -18,13 +18,22 @@ pub const PLACE: &str = "/srv/linux-source.tar.xz";
 
 /// The tarball, made when it is not there (seconds).
 pub fn tarball(root: &Root) -> Result<PathBuf> {
+    of_image(&format!("linux-image-{}", root.release))
+}
+
+/// That of the image which Debian 12's machines get now.
+pub fn newest() -> Result<PathBuf> {
+    of_image("linux-image-cloud-amd64")
+}
+
+/// Images are signed after the source is there, hours or days later: the newest source may be of no
+/// image yet.
+fn of_image(image: &str) -> Result<PathBuf> {
     let apt = Apt::open(apt::KERNEL)?;
-    let series: Vec<&str> = root.release.split('.').take(2).collect();
+    let version = apt.version(image)?;
+    let series: Vec<&str> = version.split('.').take(2).collect();
     let package = format!("linux-source-{}", series.join("."));
-    let (source, image) =
-        (apt.version(&package)?, apt.version(&format!("linux-image-{}", root.release))?);
-    ensure!(source == image, "{package} is {source}, the kernel image {image}");
-    let deb = apt.deb(&package)?;
+    let deb = apt.deb(&format!("{package}={version}"))?;
     let dir = cache::artifact("linux-source", &[deb.as_os_str().as_encoded_bytes()], |to| {
         run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(to)).map(drop)
     })?;

@@ -242,14 +242,7 @@ fn copied() -> PathBuf {
 
 /// Debian's tarball of the kernel's source.
 pub fn linux() -> PathBuf {
-    let deb = Apt::open(apt::KERNEL).unwrap().deb("linux-source-6.1").unwrap();
-    let made = cache::artifact("linux-source", &[deb.as_os_str().as_encoded_bytes()], |to| {
-        fs::create_dir(to)?;
-        let script =
-            "dpkg-deb --fsys-tarfile \"$1\" | tar -x -C \"$2\" ./usr/src/linux-source-6.1.tar.xz";
-        run(Command::new("sh").args(["-c", script, "sh"]).arg(&deb).arg(to)).map(drop)
-    });
-    made.unwrap().join("usr/src/linux-source-6.1.tar.xz")
+    crate::lab::source::newest().unwrap()
 }
 
 /// A few files of it, which are far apart in it.
