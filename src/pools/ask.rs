@@ -147,9 +147,7 @@ impl Programs {
             }
             Ok(ended) => ended,
             Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => {
-                let what = format!("{shown}: {error:#}");
-                self.hung = Some(what.clone());
-                return Err(what);
+                return self.gives_up(format!("{shown}: {error:#}"), Vec::new());
             }
             // It could not even be killed.
             Err(error) => return self.hangs(format!("{shown}: {error:#}")),
@@ -162,6 +160,10 @@ impl Programs {
     /// `what`, and what is behind it as far as it can be seen; said once.
     fn hangs<T>(&mut self, what: String) -> Result<T, String> {
         let found = hang::findings(&self.host, hang::PAUSE);
+        self.gives_up(what, found)
+    }
+
+    fn gives_up<T>(&mut self, what: String, found: Vec<String>) -> Result<T, String> {
         self.hung = Some(what.clone());
         Err([vec![what], found].concat().join("; "))
     }
@@ -197,7 +199,7 @@ fn listed(text: &str) -> Vec<Listed> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{host, script};
+    use super::super::tests::{host, script, write};
     use super::*;
 
     #[test]
@@ -230,9 +232,7 @@ mod tests {
     fn after_one_that_hangs_nothing_more_is_asked() {
         let (_root, host) = host();
         script(&host, "zpool", "echo one; exec sleep 1000");
-        let silent = host.path("/sys/block/sdb/stat");
-        std::fs::create_dir_all(silent.parent().unwrap()).unwrap();
-        std::fs::write(silent, "10 0 80 5 3 0 24 9 1 12 14").unwrap();
+        write(&host, "/sys/block/sdb/stat", "10 0 80 5 3 0 24 9 1 12 14");
         let mut programs = Programs::of(&host).unwrap();
         let error = programs.import("tank", Duration::from_millis(300)).unwrap_err();
         assert!(

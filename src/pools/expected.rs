@@ -165,7 +165,7 @@ fn lists(directory: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::host;
+    use super::super::tests::{host, write};
     use super::*;
     use std::fs;
 
@@ -177,12 +177,6 @@ mod tests {
 
     fn unknown(host: &Host, configured: &[&str]) -> Option<String> {
         expected(host, configured).unknown(&Settings::default())
-    }
-
-    fn write(host: &Host, path: &str, bytes: impl AsRef<[u8]>) {
-        let path = host.path(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
     }
 
     #[test]

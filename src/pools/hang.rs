@@ -38,11 +38,10 @@ pub(super) fn findings(host: &Host, pause: Duration) -> Vec<String> {
     }
     let disks =
         causes(host, &disks).into_iter().map(|disk| answers_nothing(&disk, pause)).collect();
+    let mut tasks: Vec<Task> = processes.into_keys().collect();
     // Several threads of one wait.
-    let mut waiting: Vec<(u32, String)> =
-        processes.into_keys().map(|task| (task.pid, waits(host, &task))).collect();
-    waiting.dedup();
-    let waiting = waiting.into_iter().map(|(_, words)| words).collect();
+    tasks.dedup_by_key(|task| task.pid);
+    let waiting = tasks.iter().map(|task| waits(host, task)).collect();
     [few(disks, "disks"), few(imports(host), "imports"), few(waiting, "processes")].concat()
 }
 

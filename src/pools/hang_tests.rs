@@ -1,16 +1,9 @@
-use std::fs;
 use std::time::Duration;
 
-use super::super::tests::host;
+use super::super::tests::{host, write};
 use super::*;
 
 const BRIEF: Duration = Duration::from_millis(1);
-
-fn write(host: &Host, path: &str, content: impl AsRef<[u8]>) {
-    let path = host.path(path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, content).unwrap();
-}
 
 #[test]
 fn a_disk_is_named_that_answers_nothing_while_something_waits() {

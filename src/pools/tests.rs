@@ -19,6 +19,13 @@ pub(crate) fn host() -> (tempfile::TempDir, Host) {
     (root, host)
 }
 
+/// A file of that machine, with its directories.
+pub(crate) fn write(host: &Host, path: &str, bytes: impl AsRef<[u8]>) {
+    let path = host.path(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
 /// Puts a shell script in the place of a program: how programs are waited for is tested with it,
 /// not what they do.
 pub(crate) fn script(host: &Host, name: &str, text: &str) {

@@ -62,21 +62,13 @@ fn an_import_that_hangs_in_the_kernel_is_told_and_the_boot_goes_on() {
     symlink("../freeze.service", wants.join("freeze.service")).unwrap();
     let own = scene.disks(&state);
     let (cmdline, state, own) = (NEVER, &state, &own);
-    let boot = With {
-        name: "hanging-make",
-        state,
-        own,
-        disks: &disks,
-        cmdline,
-        script: MAKE,
-        kept: true,
-        hangs: false,
-    };
+    let disks = &disks;
+    let boot = With { name: "hanging-make", state, own, disks, cmdline, script: MAKE, kept: true };
     let seen = scene.boot_with(&boot);
     for made in ["format", "make"] {
         assert_eq!(seen.status(made), 0, "{made}: {}", seen.output(made));
     }
-    hanging(&scene.boot_with(&With { name: "hanging", script: ASKED, hangs: true, ..boot }));
+    hanging(&scene.boot_hanging(&With { name: "hanging", script: ASKED, ..boot }));
 
     let cmdline = &format!("{NEVER} {MASKED}");
     let script = "probe list zpool list";

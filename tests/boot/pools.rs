@@ -87,16 +87,8 @@ probe cache base64 -w0 {CACHE}
 {MAKE}"
     );
     let (cmdline, state, own) = (NEVER, &state, &own);
-    let boot = With {
-        name: "by-name",
-        state,
-        own,
-        disks: &disks,
-        cmdline,
-        script: &script,
-        kept: true,
-        hangs: false,
-    };
+    let boot =
+        With { name: "by-name", state, own, disks: &disks, cmdline, script: &script, kept: true };
     let seen = scene.boot_with(&boot);
     seen.imported();
     assert_eq!(seen.failed(), [""; 0]);

@@ -216,7 +216,15 @@ impl Scene {
     /// A boot with more disks, of the images that [`State::disks`] made; `kept`: the next boot
     /// finds what this one writes.
     pub fn boot_with(&self, boot: &With<'_>) -> Seen {
-        let script = if boot.hangs { without_pools(boot.script) } else { questions(boot.script) };
+        self.boot_asking(boot, questions(boot.script))
+    }
+
+    /// The same where a pool hangs in the kernel: nobody is asked who may hang with it.
+    pub fn boot_hanging(&self, boot: &With<'_>) -> Seen {
+        self.boot_asking(boot, without_pools(boot.script))
+    }
+
+    fn boot_asking(&self, boot: &With<'_>, script: String) -> Seen {
         let mut spec = self.spec(boot.name, boot.own, boot.cmdline, script);
         spec.disks.extend_from_slice(boot.disks);
         spec.keep_state = boot.kept;
@@ -307,8 +315,6 @@ pub struct With<'a> {
     pub cmdline: &'a str,
     pub script: &'a str,
     pub kept: bool,
-    /// Whether a pool hangs in the kernel: then nobody is asked who may hang with it.
-    pub hangs: bool,
 }
 
 /// What a boot showed.
