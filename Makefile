@@ -8,14 +8,22 @@ RELEASE := target/release
 STAGE := $(CURDIR)/target/stage
 UNITS := $(filter-out %.preset,$(wildcard units/*.service units/*.slice units/*.timer units/*.path units/*.target))
 
-.PHONY: help setup build install install-openzfs stage demo prefix lint check check-all bench
+# What a step costs is written down in the laboratory; a run has a name there.
+export ZFS_PREFIX_RUN ?= $(shell date +%Y-%m-%dT%H:%M:%S)
+TIMED := tests/lab/timed
+LAB := target/debug/lab
+# Tests wait for their turn (tests/lab/turns.rs), not for a thread.
+TEST := ZFS_PREFIX_STAGE='$(STAGE)' RUST_TEST_THREADS=256 $(TIMED) tests cargo test --locked --no-fail-fast
+
+.PHONY: help setup build install install-openzfs stage demo prefix lint check check-all check-tests bench lab clean-lab
 help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
-	@echo 'make check      the tests that every change passes (root, an hour)'
+	@echo 'make check      the tests that every change passes (root, 40 minutes; 25 when run before)'
 	@echo 'make check-all  all tests (root, hours)'
 	@echo 'make bench      times of generator, symvers, audit, loader and builder; asserts nothing (root, 20 minutes)'
 	@echo 'make prefix     a self-contained prefix, its archive and manifest, in target/prefix (Debian 12)'
+	@echo 'make clean-lab  removes what demo, tests and benchmarks keep between runs'
 	@echo 'make install DESTDIR=…'
 	@echo 'make install-openzfs DESTDIR=… COMMANDS=/opt/bin    OpenZFS units and commands where the OS has none'
 
@@ -54,23 +62,36 @@ stage:
 	rm -rf '$(STAGE)'
 	$(MAKE) install DESTDIR='$(STAGE)'
 
+# The laboratory's own programs, with the library under test in the profile of the tests.
+RUN := cargo run --locked -q --package zfs-prefix-lab --bin
+lab:
+	$(TIMED) compile-lab cargo build --locked --package zfs-prefix-lab --bin lab --bin publish --bin obtain
+
 demo: setup stage
-	cargo run --locked -q --example demo -- '$(STAGE)'
+	$(RUN) demo -- '$(STAGE)'
 
 # Downloads into target/prefix-packages; a minute.
 prefix: setup
-	cargo run --locked --release -q --example make-prefix -- --eprefix '$(EPREFIX)' $(DISTFILES:%=--distfile '%') target/prefix
+	$(RUN) make-prefix --release -- --eprefix '$(EPREFIX)' $(DISTFILES:%=--distfile '%') target/prefix
 
 lint:
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --all --check
+	$(TIMED) clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 
-check: setup lint stage
-	ZFS_PREFIX_STAGE='$(STAGE)' cargo test --locked --no-fail-fast
+# What the laboratory makes from nothing is begun while the programs under test are compiled.
+check: setup
+	@$(MAKE) --no-print-directory lab
+	@$(TIMED) warm $(LAB) warm & \
+	$(MAKE) --no-print-directory lint && $(TIMED) stage $(MAKE) --no-print-directory stage; staged=$$?; \
+	wait; exit $$staged
+	@$(TEST) -- $(ALL); tested=$$?; $(LAB) report "$$ZFS_PREFIX_RUN"; exit $$tested
 
-check-all: setup lint stage
-	ZFS_PREFIX_STAGE='$(STAGE)' cargo test --locked --no-fail-fast -- --include-ignored
+check-all:
+	@$(MAKE) --no-print-directory check ALL=--include-ignored
+
+clean-lab:
+	tests/lab/clean
 
 # On a machine with nothing else to do; otherwise the figures mean little.
 bench: setup stage
-	for b in generator symvers audit load boot tree build; do cargo run --locked -q --example bench-$$b -- --stage '$(STAGE)' || exit; done
+	for b in generator symvers audit load boot tree build; do $(RUN) bench-$$b -- --stage '$(STAGE)' || exit; done

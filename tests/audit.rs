@@ -2,10 +2,7 @@
 //! found by name, and nothing found where nobody runs anything. All ELF files are real ones.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "audit/copy.rs"]
 mod copy;
-#[path = "lab/mod.rs"]
-mod lab;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +15,7 @@ use serde_json::Value;
 
 #[test]
 fn the_prefix_is_sound_where_it_is_not_in_its_place_yet_and_looking_changes_nothing() {
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     let before = fs::metadata(copy.path("")).unwrap().modified().unwrap();
     let marker = copy.scratch().join("marker");
     fs::write(&marker, "").unwrap();
@@ -212,9 +209,9 @@ fn faults() -> Vec<Fault> {
 
 #[test]
 fn each_fault_is_found_by_name_with_a_cure_and_nothing_else_is() {
-    let (_, report) = Copy::of(pristine()).audit();
+    let (_, report) = Copy::of(&pristine()).audit();
     let before = copy::findings(&report);
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     let faults = faults();
     faults.iter().for_each(|fault| (fault.make)(&copy, fault.file));
     let (status, report) = copy.audit();
@@ -282,10 +279,10 @@ fn gaps() -> Vec<Fault> {
 
 #[test]
 fn what_a_build_needs_is_missed_by_name_and_so_is_what_does_not_work() {
-    let (_, report) = Copy::of(pristine()).audit();
+    let (_, report) = Copy::of(&pristine()).audit();
     let before = copy::findings(&report);
     for gap in gaps() {
-        let copy = Copy::of(pristine());
+        let copy = Copy::of(&pristine());
         (gap.make)(&copy, gap.file);
         let (status, report) = copy.audit();
         assert_eq!(status, Some(11), "{}", gap.case);
@@ -304,9 +301,9 @@ fn what_a_build_needs_is_missed_by_name_and_so_is_what_does_not_work() {
 
 #[test]
 fn an_interpreter_that_looks_into_the_hosts_directories_is_a_warning() {
-    let (_, report) = Copy::of(pristine()).audit();
+    let (_, report) = Copy::of(&pristine()).audit();
     let before = copy::findings(&report);
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     let hosts = fs::canonicalize("/lib64/ld-linux-x86-64.so.2").unwrap();
     copy.write("usr/lib/ld-host.so", &fs::read(hosts).unwrap(), 0o755);
     let interpreter = format!("-Wl,--dynamic-linker={EPREFIX}/usr/lib/ld-host.so");
@@ -327,9 +324,9 @@ fn an_interpreter_that_looks_into_the_hosts_directories_is_a_warning() {
 
 #[test]
 fn files_that_nobody_runs_are_no_findings() {
-    let (_, report) = Copy::of(pristine()).audit();
+    let (_, report) = Copy::of(&pristine()).audit();
     let before = copy::findings(&report);
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     copy.program("usr/bin/static", &["-static"]);
     copy.program("usr/bin/static-pie", &["-static-pie"]);
     copy.program("usr/lib/tool.o", &["-c"]);
@@ -369,9 +366,9 @@ fn files_that_nobody_runs_are_no_findings() {
 /// absolute targets, a python that is a wrapper.
 #[test]
 fn the_shape_of_the_ancestors_tree_is_fine_and_its_missing_cc1_is_not() {
-    let (_, report) = Copy::of(pristine()).audit();
+    let (_, report) = Copy::of(&pristine()).audit();
     let before = copy::findings(&report);
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     let ld_so = fs::read(copy.path("lib64/ld-linux-x86-64.so.2")).unwrap();
     copy.write("usr/lib/ld-linux-x86-64.so.2", &ld_so, 0o755);
     let interpreter = format!("-Wl,--dynamic-linker={EPREFIX}/usr/lib/ld-linux-x86-64.so.2");
@@ -395,7 +392,7 @@ fn the_shape_of_the_ancestors_tree_is_fine_and_its_missing_cc1_is_not() {
 /// gcc's specs are what makes it link for the prefix: without them nothing static is missing.
 #[test]
 fn a_compiler_that_links_for_the_host_is_found_by_running_it() {
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     let specs = run(Command::new("find").arg(copy.path("usr")).args(["-name", "specs"])).unwrap();
     assert!(!specs.is_empty(), "the prefix's gcc has a specs file");
     specs.lines().for_each(|path| fs::remove_file(path).unwrap());
@@ -409,7 +406,7 @@ fn a_compiler_that_links_for_the_host_is_found_by_running_it() {
 
 #[test]
 fn a_program_of_the_prefix_cannot_make_root_write_through_a_link() {
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     let victim = copy.scratch().join("victim");
     fs::write(&victim, "root's").unwrap();
     // Wherever the probe's source is, or will be.
@@ -425,7 +422,7 @@ fn a_program_of_the_prefix_cannot_make_root_write_through_a_link() {
 
 #[test]
 fn programs_that_cannot_be_run_are_an_error_and_never_passed_over() {
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     copy.open_to_all();
     let (status, report) = copy.audit_as_owner();
     assert_eq!(status, Some(11));
@@ -440,7 +437,7 @@ fn programs_that_cannot_be_run_are_an_error_and_never_passed_over() {
 
 #[test]
 fn a_machine_that_lets_nobody_in_is_no_fault_of_the_tree() {
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     let noexec = "mkdir -p \"$1\" && mount --bind \"$1\" \"$1\" && \
         mount -o remount,bind,noexec \"$1\" && shift && exec \"$@\"";
     let scratch = copy.scratch().join("host/var/cache/zfs-prefix").display().to_string();
@@ -471,7 +468,7 @@ fn a_machine_that_lets_nobody_in_is_no_fault_of_the_tree() {
 
 #[test]
 fn names_of_the_owner_are_found_where_coreos_keeps_them_and_their_absence_is_a_note() {
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     let notes = |copy: &Copy| -> BTreeSet<String> {
         let (_, report) = copy.audit();
         let found = copy::findings(&report);
@@ -492,7 +489,7 @@ fn names_of_the_owner_are_found_where_coreos_keeps_them_and_their_absence_is_a_n
 
 #[test]
 fn a_compiler_of_another_major_version_than_the_kernels_is_a_warning() {
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     let release = run(Command::new("uname").arg("-r")).unwrap();
     let release = release.trim();
     let build = format!("usr/lib/modules/{release}/build");
@@ -515,7 +512,7 @@ fn a_compiler_of_another_major_version_than_the_kernels_is_a_warning() {
 
 #[test]
 fn info_tells_what_the_prefix_is_and_where_it_came_from() {
-    let copy = Copy::of(pristine());
+    let copy = Copy::of(&pristine());
     let record = r#"{"version":1,"source":"file:///x","sha256":"ab","digest":"cd","when":1}"#;
     copy.write(".zfs-prefix.json", record.as_bytes(), 0o644);
     let (status, text) = copy.in_place(&["prefix", "info", "--json"]);
@@ -545,7 +542,7 @@ fn info_tells_what_the_prefix_is_and_where_it_came_from() {
 
 #[test]
 fn a_prefix_that_is_not_there_is_11_and_a_bad_command_line_is_2() {
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("audit-");
     fs::create_dir_all(scratch.path().join("proc")).unwrap();
     fs::write(scratch.path().join("proc/cmdline"), "quiet\n").unwrap();
     let missing = scratch.path().join("none").display().to_string();

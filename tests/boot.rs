@@ -3,15 +3,9 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests too: their panics are failed tests
 
-#[path = "boot/hanging.rs"]
 mod hanging;
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "boot/nothing.rs"]
 mod nothing;
-#[path = "boot/pools.rs"]
 mod pools;
-#[path = "boot/scene.rs"]
 mod scene;
 
 use std::collections::BTreeSet;
@@ -129,7 +123,7 @@ fn a_module_with_one_flipped_byte_is_refused_before_anything_is_loaded() {
 
 /// The image of a system with Debian 12's programs of OpenZFS.
 fn usr_of_debian_12(scene: &Scene) -> PathBuf {
-    let staged = tempfile::tempdir_in(lab::dir()).unwrap();
+    let staged = lab::tmp::scratch("boot-");
     let apt = lab::apt::Apt::open(lab::apt::KERNEL).unwrap();
     let version = apt.version("libzfs4linux").unwrap();
     for package in ["zfsutils-linux", "libzfs4linux", "libnvpair3linux", "libuutil3linux"] {
@@ -143,10 +137,10 @@ fn usr_of_debian_12(scene: &Scene) -> PathBuf {
         cp.arg("-a").arg(staged.path().join(dir)).arg(staged.path().join("usr"));
         lab::tool::run(&mut cp).unwrap();
     }
-    let stage = PathBuf::from(std::env::var_os("ZFS_PREFIX_STAGE").unwrap());
+    let stage = lab::stage();
     let mut cp = std::process::Command::new("cp");
     lab::tool::run(cp.arg("-a").arg(stage.join("usr")).arg(staged.path())).unwrap();
-    scene.usr("usr-debian-12.ext4", &scene.root, staged.path())
+    scene.usr(&scene.root, staged.path())
 }
 
 #[test]
@@ -442,14 +436,15 @@ systemctl start --no-block zfs-build.service
 {started}
 probe again systemctl show zfs-build.service -p ActiveState
 ",
-        building = wait("ing sys-fs/zfs-kmod"),
+        // That a build is stopped well wherever it is, is shown natively.
+        building = "for i in $(seq 1200); do pgrep -u core && break; sleep .2; done",
         started = wait("planning|fetching|building|configuring"),
     );
     let seen = scene.boot("late", &state, "", &script);
     seen.skipped(&scene.root.release);
     let (build, target) = (seen.properties("build"), seen.properties("target"));
     assert_eq!(build["ActiveState"], "activating", "{build:?}");
-    contains_all(&build["StatusText"], &["ing sys-fs/zfs-kmod"]);
+    assert_ne!(build["StatusText"], "", "{build:?}");
     let stamp = |text: &str| text.parse::<u64>().unwrap();
     let target = stamp(&target["ActiveEnterTimestampMonotonic"]);
     let begun = stamp(&build["InactiveExitTimestampMonotonic"]);

@@ -2,20 +2,14 @@
 //! /usr read-only. What comes after a build (loading) is in tests/boot.rs.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "build/good.rs"]
 mod good;
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "build/native.rs"]
-mod native;
-#[path = "build/trace.rs"]
 mod trace;
 
 use std::time::Duration;
 
 use good::{assert_as_against_the_official_headers, assert_loads_in_the_stock_kernel};
+use lab::native::Native;
 use lab::prefix::EPREFIX;
-use native::Native;
 use zfs_prefix::store::{check_tree, current_key};
 
 #[test]
@@ -61,7 +55,7 @@ fn a_stopped_or_killed_build_leaves_no_process_and_no_trace_in_the_store() {
 fn a_full_disk_ends_the_build_with_17_then_it_backs_off_until_the_inputs_change() {
     let lab = Native::boot("build-full-disk");
     lab.check(
-        "mkdir -p /var/cache/zfs-prefix && mount -t tmpfs -o size=90M full /var/cache/zfs-prefix",
+        "mkdir -p /var/cache/zfs-prefix && mount -t tmpfs -o size=40M full /var/cache/zfs-prefix",
     );
     let (status, journal) = lab.build();
     assert_eq!(status, "17", "{journal}");
@@ -103,7 +97,7 @@ fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root(
     // no build tree: Module.symvers is recovered from the kernel that the image ships.
     let lab = Native::prepared("build-publish", |state| {
         lab::prefix::offer(state).unwrap();
-        lab::source::offer(&lab::root::root().unwrap(), state).unwrap();
+        lab::source::offer(state).unwrap();
     });
     lab.state.write("/etc/zfs-prefix/config.d/50-bad.toml", "[build]\njobs = \"many\"\n").unwrap();
     let drop_in = "/etc/systemd/system/zfs-build@.service.d/50-strace.conf";

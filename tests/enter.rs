@@ -3,9 +3,6 @@
 //! its own, so that nothing of the machine is changed.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "enter/scene.rs"]
 mod scene;
 
 use std::io::{BufRead, BufReader};

@@ -4,17 +4,13 @@
 //! run.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "hostile/memory.rs"]
 mod memory;
-#[path = "symvers/pack.rs"]
-mod pack;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::symvers::pack;
 use lab::kernel::kernel;
 use lab::tool::run;
 use zfs_prefix::compress::{Tail, unpack};
@@ -83,7 +79,7 @@ fn torment(
 
 /// A kernel with its export tables, notes and nothing else: 500 KB.
 fn small_vmlinux(suite: &str) -> Vec<u8> {
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("hostile-");
     let (whole, small) = (scratch.path().join("vmlinux"), scratch.path().join("small"));
     let image = Image::open(&kernel(suite, "amd64", "linux-image-cloud-amd64").unwrap().image);
     fs::write(&whole, image.unwrap().kernel()).unwrap();
@@ -269,7 +265,7 @@ fn dictionaries_and_windows_that_nobody_has_memory_for_are_refused_at_once() {
 
 /// An ELF file of the assembler, linked as vmlinux is when `linked`.
 fn assembled(source: &str, linked: bool) -> Vec<u8> {
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("hostile-");
     let [text, object, program] = ["t.s", "t.o", "t"].map(|name| scratch.path().join(name));
     fs::write(&text, source).unwrap();
     run(Command::new("as").arg("-o").arg(&object).arg(&text)).unwrap();

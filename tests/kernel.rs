@@ -2,16 +2,12 @@
 //! kernel and its official headers.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-mod common;
-#[path = "lab/mod.rs"]
-mod lab;
-
+use lab::kernel::Kernel;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use zfs_prefix::exit::{self, Exit};
 use zfs_prefix::host::Host;
@@ -21,33 +17,19 @@ use zfs_prefix::module::Module;
 
 /// The kernel's packages, unpacked: image, modules, headers.
 struct Stock {
+    kernel: Kernel,
     root: PathBuf,
     release: Release,
 }
 
 impl Stock {
-    fn get() -> &'static Stock {
-        static STOCK: OnceLock<Stock> = OnceLock::new();
-        STOCK.get_or_init(|| {
-            let apt = lab::apt::Apt::open(lab::apt::KERNEL).unwrap();
-            let release = apt.cloud_kernel().unwrap();
-            let mut packages = apt.headers(&release).unwrap();
-            packages.push(format!("linux-image-{release}"));
-            let debs: Vec<PathBuf> = packages.iter().map(|p| apt.deb(p).unwrap()).collect();
-            let inputs: Vec<&[u8]> =
-                debs.iter().map(|d| d.as_os_str().as_encoded_bytes()).collect();
-            let root = lab::cache::artifact("stock", &inputs, |to| {
-                for deb in &debs {
-                    lab::tool::run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(to))?;
-                }
-                Ok(())
-            });
-            Stock { root: root.unwrap(), release: release.parse().unwrap() }
-        })
+    fn get() -> Stock {
+        let kernel = lab::kernel::stock().unwrap();
+        Stock { root: kernel.dir.clone(), release: kernel.release.parse().unwrap(), kernel }
     }
 
     fn image(&self) -> PathBuf {
-        self.root.join(format!("boot/vmlinuz-{}", self.release))
+        self.kernel.image.clone()
     }
 
     fn opened(&self) -> Image {
@@ -60,29 +42,23 @@ impl Stock {
     }
 
     fn config(&self) -> Vec<u8> {
-        fs::read(self.root.join(format!("boot/config-{}", self.release))).unwrap()
+        fs::read(&self.kernel.config).unwrap()
     }
 
     /// The output directory of the headers.
     fn headers(&self) -> PathBuf {
-        self.root.join(format!("usr/src/linux-headers-{}", self.release))
+        self.kernel.headers.clone()
     }
 
     fn module(&self, name: &str) -> Module {
-        let found = Command::new("find")
-            .arg(self.root.join("lib/modules"))
-            .args(["-name", &format!("{name}.ko")])
-            .output()
-            .unwrap();
-        let path = String::from_utf8(found.stdout).unwrap();
-        Module::parse(&fs::read(path.trim()).unwrap()).unwrap()
+        Module::parse(&fs::read(self.kernel.module(name).unwrap()).unwrap()).unwrap()
     }
 }
 
 /// The probe, compiled as a module against the official headers; `edit` changes what
 /// `include/generated/autoconf.h` says.
 fn probe(stock: &Stock, edit: impl Fn(&str) -> Option<String>) -> Vec<u8> {
-    let dir = common::scratch("probe-");
+    let dir = lab::files::scratch("probe-");
     let (output, module) = (dir.path().join("o"), dir.path().join("m"));
     // The links in it go to the programs beside the headers.
     let copied = Command::new("cp").arg("-rL").args([&stock.headers(), &output]).output().unwrap();
@@ -122,7 +98,7 @@ fn refused(case: &str, result: anyhow::Result<()>) -> String {
 #[test]
 fn a_module_compiled_against_the_official_headers_passes_every_guard() {
     let stock = Stock::get();
-    let ko = probe(stock, |line| Some(line.to_owned()));
+    let ko = probe(&stock, |line| Some(line.to_owned()));
     let bytes = stock.btf();
     let btf = Btf::parse(&bytes).unwrap();
     let sizes = guard::probe_sizes(&ko).unwrap();
@@ -143,7 +119,7 @@ fn a_module_compiled_without_an_option_of_the_kernel_is_refused_by_name_of_the_s
     let stock = Stock::get();
     // What olddefconfig does when something that an option depends on is missing. (Debian's 6.1 has
     // the members for BTF in any configuration.)
-    let ko = probe(stock, |line| (!line.contains("CONFIG_BPF_EVENTS ")).then(|| line.to_owned()));
+    let ko = probe(&stock, |line| (!line.contains("CONFIG_BPF_EVENTS ")).then(|| line.to_owned()));
     let bytes = stock.btf();
     let btf = Btf::parse(&bytes).unwrap();
     let built = Module::parse(&ko).unwrap();
@@ -162,7 +138,7 @@ fn a_module_compiled_without_an_option_of_the_kernel_is_refused_by_name_of_the_s
     assert_eq!(built.vermagic(), fuse.vermagic());
 
     let smaller =
-        probe(stock, |line| (!line.contains("CONFIG_CGROUP_WRITEBACK ")).then(|| line.to_owned()));
+        probe(&stock, |line| (!line.contains("CONFIG_CGROUP_WRITEBACK ")).then(|| line.to_owned()));
     let error = refused("sizes", guard::structs(&guard::probe_sizes(&smaller).unwrap(), &btf));
     assert!(error.contains("struct inode has ") && error.contains("in the kernel "), "{error}");
 }
@@ -254,7 +230,7 @@ fn host(root: &Path) -> Host {
 fn an_image_is_taken_only_when_it_says_the_release_it_is_wanted_for() {
     let stock = Stock::get();
     let release = &stock.release;
-    let dir = common::scratch("locate-");
+    let dir = lab::files::scratch("locate-");
     let host = host(dir.path());
     let other: Release = "6.1.0-99-cloud-amd64".parse().unwrap();
     let error = locate::image(&host, None, release).unwrap_err();
@@ -309,7 +285,7 @@ fn an_image_is_taken_only_when_it_says_the_release_it_is_wanted_for() {
 fn the_configuration_is_the_running_kernels_own_or_the_images_before_a_file() {
     let stock = Stock::get();
     let release = &stock.release;
-    let dir = common::scratch("config-");
+    let dir = lab::files::scratch("config-");
     let write = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -370,7 +346,7 @@ fn the_configuration_is_the_running_kernels_own_or_the_images_before_a_file() {
 #[test]
 fn of_the_running_kernel_the_policy_and_the_build_id_are_those_of_now() {
     let stock = Stock::get();
-    let dir = common::scratch("running-");
+    let dir = lab::files::scratch("running-");
     symlink(stock.root.join("boot"), dir.path().join("boot")).unwrap();
     let write = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
@@ -419,14 +395,14 @@ fn facts(root: &Path, args: &[&str]) -> Output {
 fn kernel_facts_of_the_stock_kernel_are_what_other_tools_say_of_it() {
     let stock = Stock::get();
     let release = stock.release.as_str();
-    let dir = common::scratch("facts-");
+    let dir = lab::files::scratch("facts-");
     fs::create_dir(dir.path().join("proc")).unwrap();
     fs::write(dir.path().join("proc/cmdline"), "quiet\n").unwrap();
     symlink(stock.root.join("boot"), dir.path().join("boot")).unwrap();
     let output = facts(dir.path(), &["--release", release, "--json"]);
     assert!(output.status.success(), "{output:?}");
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let kernel = common::scratch("vmlinux-");
+    let kernel = lab::files::scratch("vmlinux-");
     let path = kernel.path().join("vmlinux");
     fs::write(&path, stock.opened().kernel()).unwrap();
     let notes = lab::tool::run(Command::new("readelf").arg("-n").arg(&path)).unwrap();

@@ -3,11 +3,7 @@
 //! in tests/boot.rs.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "late/fake.rs"]
 mod fake;
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "late/mounts.rs"]
 mod mounts;
 
 use std::path::PathBuf;
@@ -87,10 +83,9 @@ const CASES: [(&str, &str, i32, &[&str], &str); 7] = [
 
 /// A machine with these files, the units named there enabled.
 fn machine(name: &str, files: &[(&str, &str)]) -> (Machine, tempfile::TempDir) {
-    let stage = std::env::var_os("ZFS_PREFIX_STAGE");
-    let stage = PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"));
+    let stage = lab::stage();
     let root = lab::root::root().unwrap();
-    let work = tempfile::tempdir_in(lab::dir()).unwrap();
+    let work = lab::tmp::scratch("late-");
     let state = State::fresh(&root, &work.path().join("state")).unwrap();
     fake::write(&state);
     for (path, text) in files {

@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests too: their panics are failed tests
 
-#[path = "load/programs.rs"]
 mod programs;
-mod stock_kernel;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -13,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use lab::stock::{module, release, run};
 use nix::errno::Errno;
-use stock_kernel::{module, release, run};
 use tempfile::TempDir;
 use zfs_prefix::exit::{self, Exit};
 use zfs_prefix::host::Host;
@@ -35,7 +33,7 @@ struct Machine {
 
 impl Machine {
     fn new() -> Machine {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab::tmp::scratch("load-");
         let root = dir.path().to_owned();
         let host = Host {
             root: root.clone(),
@@ -486,7 +484,7 @@ fn a_module_somebody_else_inserted_meanwhile_has_to_be_live() {
 #[test]
 fn the_program_has_a_status_for_each_end_and_one_line_when_nothing_is_published() {
     let program = env!("CARGO_BIN_EXE_zfs-load");
-    let root = tempfile::tempdir().unwrap();
+    let root = lab::tmp::scratch("load-");
     fs::create_dir_all(root.path().join("proc")).unwrap();
     fs::write(root.path().join("proc/cmdline"), "quiet\n").unwrap();
     let call = |arguments: &[&str]| {

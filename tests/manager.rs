@@ -2,9 +2,6 @@
 //! one does not do on request, against a peer of that name on a real bus of its own.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "lab/mod.rs"]
-mod lab;
-
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -50,7 +47,7 @@ const UNITS: [(&str, &str); 10] = [
 #[test]
 fn each_end_of_a_job_of_a_real_systemd_is_told_and_no_wait_is_without_an_end() {
     let root = lab::root::root().unwrap();
-    let work = tempfile::tempdir_in(lab::dir()).unwrap();
+    let work = lab::tmp::scratch("manager-");
     let state = State::fresh(&root, &work.path().join("state")).unwrap();
     for (name, text) in UNITS {
         state.write(&format!("/etc/systemd/system/{name}.service"), format!("{text}\n")).unwrap();
@@ -181,7 +178,7 @@ struct Bus {
 
 impl Bus {
     fn start() -> Bus {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab::tmp::scratch("manager-");
         let mut daemon = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "dbus-daemon", "--session", "--nofork"])
             .arg("--print-address=1")

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests too: their panics are failed tests
 
-mod stock_kernel;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use stock_kernel::{module, modules, run};
+use lab::stock::{self, module, modules, run};
 use zfs_prefix::module::options::Options;
 use zfs_prefix::module::{Module, decompress, read_info};
 
@@ -48,7 +46,7 @@ fn modinfo_of_every_module_is_what_kmod_prints() {
             want.sort();
             assert_eq!(got, want, "{}", path.display());
             let vermagic = info.vermagic().unwrap();
-            assert_eq!(vermagic.release, stock_kernel::release(), "{}", path.display());
+            assert_eq!(vermagic.release, stock::release(), "{}", path.display());
         }
     }
 }
@@ -117,7 +115,7 @@ fn changed(dir: &Path, name: &str, arguments: &[String]) -> Module {
 
 #[test]
 fn the_extended_version_tables_of_linux_6_14_are_read() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = lab::tmp::scratch("module-");
     let plain = parse(&module("xor"));
     let long_name = "a".repeat(100);
     let (mut crcs, mut names) = (Vec::new(), Vec::new());
@@ -149,7 +147,7 @@ fn the_extended_version_tables_of_linux_6_14_are_read() {
 
 #[test]
 fn the_symbol_flags_of_linux_7_1_say_what_is_gpl_only() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = lab::tmp::scratch("module-");
     // All GPL-only in a table of their own, as before 7.1.
     let before = parse(&module("libcrc32c"));
     let gpl = parse(&module("failover"));
@@ -171,14 +169,14 @@ fn the_symbol_flags_of_linux_7_1_say_what_is_gpl_only() {
 
 #[test]
 fn stripping_debug_information_changes_nothing_that_is_read() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = lab::tmp::scratch("module-");
     let stripped = changed(dir.path(), "raid6_pq", &["--strip-debug".to_owned()]);
     assert_eq!(stripped, parse(&module("raid6_pq")));
 }
 
 #[test]
 fn every_compression_of_kbuild_is_undone() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = lab::tmp::scratch("module-");
     let plain = fs::read(module("raid6_pq")).unwrap();
     let file = dir.path().join("a.ko");
     fs::write(&file, &plain).unwrap();
@@ -241,7 +239,7 @@ fn torn_and_damaged_modules_are_errors_or_modules_but_never_a_panic() {
 
 #[test]
 fn options_lines_are_read_as_kmod_reads_them() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = lab::tmp::scratch("module-");
     let path = dir.path().join("t.conf");
     let text = concat!(
         "options t-1 x=1 \\\n y=2   z=\"q r\"  \n",

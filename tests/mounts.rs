@@ -3,10 +3,6 @@
 //! them do.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-mod common;
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "mounts/peer.rs"]
 mod peer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,9 +50,9 @@ fn row(name: &str, point: &str, set: &[&str]) -> String {
 
 /// A machine whose generator is ours, with a zfs of its own, as the peer has one.
 fn machine(lists: &[(&str, String)]) -> tempfile::TempDir {
-    let root = common::scratch("mounts-");
-    common::install_units(root.path(), "/usr/lib/systemd/system");
-    common::copy(Path::new("/bin/true"), &root.path().join("usr/sbin/zfs"));
+    let root = lab::files::scratch("mounts-");
+    lab::units::install_units(root.path(), "/usr/lib/systemd/system");
+    lab::files::copy(Path::new("/bin/true"), &root.path().join("usr/sbin/zfs"));
     let texts = [("dev/kmsg", ""), ("proc/cmdline", "quiet\n")].map(|(p, t)| (p.to_owned(), t));
     let lists = lists.iter().map(|(n, t)| (format!("etc/zfs/zfs-list.cache/{n}"), t.as_str()));
     for (path, text) in texts.into_iter().chain(lists) {

@@ -2,16 +2,12 @@
 //! version that is built; and the whole set of units on a newer systemd than this machine's.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "lab/mod.rs"]
-mod lab;
-
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use lab::apt::{self, Apt};
 use lab::disk::State;
 use lab::nspawn::Machine;
 use lab::tool::run;
@@ -45,9 +41,8 @@ fn settings(unit: &str) -> BTreeSet<(String, String)> {
 
 /// Where the release has its units, with what configure puts into them.
 fn upstream() -> (tempfile::TempDir, impl Fn(&str) -> String) {
-    let apt = Apt::open(apt::ROOT).unwrap();
-    let tarball = apt.orig("zfs-linux", &apt.version("zfsutils-linux").unwrap()).unwrap();
-    let dir = tempfile::tempdir_in(lab::dir()).unwrap();
+    let tarball = lab::openzfs::release(lab::root::ZFS).unwrap().tarball;
+    let dir = lab::tmp::scratch("openzfs_units-");
     let mut tar = Command::new("tar");
     tar.arg("-xf").arg(tarball).arg("-C").arg(dir.path());
     tar.args(["--strip-components=1", "--wildcards", "*/etc/systemd/system/*"]);
@@ -154,10 +149,9 @@ const BOUNDS: [(&str, &str, &str); 6] = [
 
 #[test]
 fn the_whole_set_has_no_cycle_on_a_newer_systemd() {
-    let stage = std::env::var_os("ZFS_PREFIX_STAGE");
-    let stage = PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"));
+    let stage = lab::stage();
     let root = lab::root::root().unwrap();
-    let work = tempfile::tempdir_in(lab::dir()).unwrap();
+    let work = lab::tmp::scratch("openzfs_units-");
     let state = State::fresh(&root, &work.path().join("state")).unwrap();
     let install = lab::repo().join("packaging/install-openzfs");
     let into = state.path("/opt/openzfs");

@@ -2,9 +2,6 @@
 //! somewhere else.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "lab/mod.rs"]
-mod lab;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +12,7 @@ use lab::tool::run;
 
 #[test]
 fn the_same_packages_give_the_same_tree() {
-    let work = tempfile::tempdir_in(lab::dir()).unwrap();
+    let work = lab::tmp::scratch("prefix-");
     let again =
         make::make(&parts().unwrap(), Path::new(EPREFIX), &work.path().join("tree")).unwrap();
     assert_eq!(again.digest, digest().unwrap(), "diff -r {}", tree().unwrap().display());
@@ -51,7 +48,7 @@ fn the_manifest_says_what_the_archive_is_and_of_which_packages() {
 /// Runs `line` in `tree` where it is meant to be, as somebody who is not root, with only the
 /// variables that a login might leave.
 fn inside(tree: &Path, eprefix: &str, line: &str) -> String {
-    let work = tempfile::tempdir_in(lab::dir()).unwrap();
+    let work = lab::tmp::scratch("prefix-");
     let script = "mkdir -p \"$2\" && mount --bind \"$1\" \"$2\" && exec env -i HOME=/tmp \
         LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu PYTHONPATH=/nowhere \
         setpriv --reuid=65534 --regid=65534 --clear-groups \"$2/startprefix\" sh -c \"$3\"";
@@ -111,7 +108,7 @@ fn its_programs_use_its_own_libraries_and_data_whatever_the_caller_has_set() {
 #[ignore = "makes another prefix, for a longer path: make check-all"]
 fn a_prefix_works_at_any_path() {
     let eprefix = "/opt/a/rather/long/way/to/a/prefix";
-    let work = tempfile::tempdir_in(lab::dir()).unwrap();
+    let work = lab::tmp::scratch("prefix-");
     let tree = Tree { dir: work.path().join("tree"), eprefix: eprefix.into() };
     make::make(&parts().unwrap(), Path::new(eprefix), &tree.dir).unwrap();
     assert_compiles(&tree.dir, eprefix);

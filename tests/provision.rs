@@ -2,16 +2,9 @@
 //! signatures and put in place, or nothing is left of it.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "provision/archives.rs"]
 mod archives;
-mod common;
-#[path = "provision/crashes.rs"]
 mod crashes;
-#[path = "provision/network.rs"]
 mod network;
-#[path = "provision/server.rs"]
-mod server;
-#[path = "provision/world.rs"]
 mod world;
 
 use std::fs;
@@ -19,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use server::{Certificate, Manner, Server};
+use lab::server::{Certificate, Manner, Server};
 use world::{OWNER, World, ran};
 
 #[test]
@@ -154,7 +147,7 @@ fn a_tree_without_a_toolchain_is_refused_by_the_audit_and_nothing_is_left() {
     assert_eq!(unable.status, Some(1), "{}", unable.said);
     assert!(unable.said.contains("CAP_SYS_ADMIN is needed"), "{}", unable.said);
     assert_eq!(world.listing(), [""; 0]);
-    assert_ne!(common::entries(&world.downloads()), [""; 0], "what was fetched is kept");
+    assert_ne!(lab::files::entries(&world.downloads()), [""; 0], "what was fetched is kept");
     assert!(!world.root.join("var/lib/zfs-prefix/failures/prefix.json").exists(), "no pause");
 
     let refused = ran(world.command(&[]).output().unwrap());
@@ -163,7 +156,7 @@ fn a_tree_without_a_toolchain_is_refused_by_the_audit_and_nothing_is_left() {
     assert!(refused.said.contains("no program bash"), "{}", refused.said);
     assert!(refused.said.contains("; provision a complete prefix"), "a cure: {}", refused.said);
     assert_eq!(world.listing(), [""; 0]);
-    assert_eq!(common::entries(&world.downloads()), [""; 0]);
+    assert_eq!(lab::files::entries(&world.downloads()), [""; 0]);
 }
 
 #[test]

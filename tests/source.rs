@@ -2,18 +2,9 @@
 //! made by rpmbuild, signed by gpg; verified and unpacked by the programs of the real prefix.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-mod common;
-#[path = "source/git.rs"]
 mod git;
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "source/rpm.rs"]
 mod rpm;
-#[path = "provision/server.rs"]
-mod server;
-#[path = "source/world.rs"]
 mod world;
-#[path = "source/zfs.rs"]
 mod zfs;
 
 use std::fs;
@@ -24,7 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
-use server::{Certificate, Manner, Server};
+use lab::server::{Certificate, Manner, Server};
 use world::{OWNER, World};
 
 const RELEASE: &str = "6.1.0-56-cloud-amd64";
@@ -106,7 +97,7 @@ fn what_comes_from_the_network_has_to_be_proved() {
     world.refuses("of something else", &args, 15, "its signature is refused");
     put("/linux-6.1.tar.sign", b"signed by me");
     world.refuses("no signature at all", &args, 15, "its signature is refused");
-    let parts = common::entries(&world.cache("files"));
+    let parts = lab::files::entries(&world.cache("files"));
     assert_eq!(parts, [""; 0], "what is wrong is not kept");
 
     put("/linux-6.1.tar.sign", &world.sign("good", &plain));

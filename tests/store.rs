@@ -1,9 +1,8 @@
 //! The store survives a crash and a full disk at every single system call of a publication.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use zfs_prefix::kernel::Release;
 use zfs_prefix::store::{Layout, check_tree, current_key};
@@ -12,26 +11,13 @@ use zfs_prefix::store::{Layout, check_tree, current_key};
 const CALLS: [&str; 9] =
     ["mkdir", "openat", "write", "fsync", "rename", "renameat2", "symlink", "unlink", "chmod"];
 
-/// tests/store/publish.rs, built once.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let args = ["build", "--quiet", "--locked", "--example", "publish"];
-        let built = Command::new(cargo).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-        assert!(built.expect("cargo").success(), "cargo build --example publish");
-        let exe = std::env::current_exe().unwrap();
-        exe.parent().unwrap().parent().unwrap().join("examples/publish")
-    })
-}
-
 fn publish(root: &Path, key: &str, content: &str, inject: Option<&str>) -> Output {
     let mut command = match inject {
-        None => Command::new(program()),
+        None => Command::new(lab::program("publish")),
         Some(inject) => {
             let mut strace = Command::new("strace");
             strace.args(["-qq", "-o", "/dev/null", "-e", &format!("inject={inject}")]);
-            strace.arg(program());
+            strace.arg(lab::program("publish"));
             strace
         }
     };
@@ -57,7 +43,7 @@ fn at_every_call(key: &str, fault: &str, verify: impl Fn(&Output, &str)) -> usiz
     let mut hits = 0;
     for call in CALLS {
         for when in 1.. {
-            let root = tempfile::tempdir().unwrap();
+            let root = lab::tmp::scratch("store-");
             let case = format!("{call} number {when}: {fault}");
             assert!(publish(root.path(), "old", "1", None).status.success(), "{case}");
             let inject = format!("{call}:{fault}:when={when}");

@@ -2,12 +2,8 @@
 //! build wrote: stock kernels of four series and two machines, packed in every way there is.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "symvers/layouts.rs"]
 mod layouts;
-#[path = "symvers/pack.rs"]
-mod pack;
+pub mod pack;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -69,7 +65,7 @@ fn path(text: &str) -> &Path {
 
 #[test]
 fn the_tables_of_stock_kernels_equal_those_that_their_own_builds_wrote() {
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("symvers-");
     let out = scratch.path().join("Module.symvers");
     for (suite, arch, format, compression, says) in [
         ("bullseye", "amd64", Format::BzImage, Some(Compression::Lz4), "all agree"),
@@ -101,7 +97,7 @@ fn the_tables_of_stock_kernels_equal_those_that_their_own_builds_wrote() {
 
 #[test]
 fn what_is_read_of_a_kernel_is_what_binutils_read() {
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("symvers-");
     let image = Image::open(&cloud().image).unwrap();
     let elf = scratch.path().join("vmlinux");
     fs::write(&elf, image.kernel()).unwrap();
@@ -172,7 +168,7 @@ fn a_kernel_is_the_same_however_it_is_packed() {
 #[test]
 fn every_layout_of_the_tables_is_read_in_kernels_and_in_modules() {
     use layouts::{Crcs, Layout};
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("symvers-");
     for (name, relative, namespace, flags, crcs) in [
         ("now", true, true, true, Crcs::Literal),
         ("now, without CRCs", true, true, true, Crcs::None),
@@ -222,7 +218,7 @@ fn some_modules(kernel: &Kernel, to: &Path) -> Vec<PathBuf> {
 fn modules_are_the_same_however_they_are_packed() {
     let kernel = cloud();
     let image = Image::open(&kernel.image).unwrap();
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("symvers-");
     let copies = some_modules(&kernel, scratch.path());
     let plain = recover::symvers(&image, Some(scratch.path()), 1).unwrap();
     let owners: BTreeSet<&str> = plain.iter().map(|(_, e)| e.owner.as_str()).collect();
@@ -256,7 +252,7 @@ fn modules_are_the_same_however_they_are_packed() {
 fn one_module_that_cannot_be_read_takes_only_its_own_exports_away() {
     let kernel = cloud();
     let image = Image::open(&kernel.image).unwrap();
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("symvers-");
     let copies = some_modules(&kernel, scratch.path());
     let whole = recover::symvers(&image, Some(scratch.path()), 2).unwrap();
     let owner = |ko: &Path| {
@@ -285,7 +281,7 @@ fn one_module_that_cannot_be_read_takes_only_its_own_exports_away() {
 #[test]
 fn a_flipped_crc_is_found_by_the_modules_and_nothing_is_written() {
     let kernel = cloud();
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("symvers-");
     let (vmlinux, out) = (scratch.path().join("vmlinux"), scratch.path().join("out"));
     let mut bytes = Image::open(&kernel.image).unwrap().kernel().to_vec();
     let line = truth(&kernel, |o| o == "vmlinux");
@@ -319,7 +315,7 @@ fn a_flipped_crc_is_found_by_the_modules_and_nothing_is_written() {
 #[test]
 fn a_shipped_table_is_taken_unless_the_image_says_otherwise() {
     let kernel = cloud();
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("symvers-");
     let truth = truth(&kernel, |_| true);
     let arguments = [path("--image"), &kernel.image, path("--modules"), scratch.path()];
     for (name, command) in
@@ -348,7 +344,7 @@ fn what_is_no_regular_file_is_written_in_place_and_never_replaced() {
     use std::os::unix::fs::FileTypeExt;
     let kernel = cloud();
     let truth = truth(&kernel, |owner| owner == "vmlinux");
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("symvers-");
     let [null, link, file, dangling] =
         ["null", "link", "file", "dangling"].map(|name| scratch.path().join(name));
     run(Command::new("mknod").arg(&null).args(["c", "1", "3"])).unwrap();
@@ -375,7 +371,7 @@ fn what_is_no_regular_file_is_written_in_place_and_never_replaced() {
 #[test]
 fn a_check_without_a_file_prints_no_table_and_modules_of_another_kernel_fail_it() {
     let kernel = cloud();
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("symvers-");
     run(Command::new("cp").arg("-rs").arg(kernel.modules.join("kernel")).arg(scratch.path()))
         .unwrap();
     let image = [path("--image"), &kernel.image, path("--modules"), scratch.path()];
@@ -403,7 +399,7 @@ fn a_check_without_a_file_prints_no_table_and_modules_of_another_kernel_fail_it(
 #[test]
 fn what_cannot_be_recovered_is_named_with_its_file() {
     let kernel = cloud();
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = lab::tmp::scratch("symvers-");
     let other = scratch.path().join("other");
     some_modules(&kernel, &other);
     let foreign = other.join("kernel/foreign.ko.xz");

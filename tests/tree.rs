@@ -2,38 +2,38 @@
 //! the real prefix; guards against a tree that is not the shipped kernel's.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "build/native.rs"]
-mod native;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use lab::apt::{self, Apt};
+use lab::native::Native;
+use lab::openzfs::{self, Release};
 use lab::prefix::EPREFIX;
 use lab::rpm::kernel_devel;
 use lab::tool::run;
-use native::Native;
 
 const CONFIG: &str = "/etc/zfs-prefix/config.d/20-tree.toml";
 
 fn machine(name: &str) -> Native {
     Native::prepared(name, |state| {
         lab::prefix::install(state).unwrap();
-        lab::source::offer(&lab::root::root().unwrap(), state).unwrap();
+        lab::source::offer(state).unwrap();
     })
 }
 
-impl Native {
+trait Configured {
+    fn configure(&self, text: &str);
+    fn tree(&self) -> PathBuf;
+}
+
+impl Configured for Native {
     fn configure(&self, text: &str) {
         self.state.write(CONFIG, text).unwrap();
     }
 
     /// The tree that the running build made, as this process sees it.
-    fn tree(&self) -> std::path::PathBuf {
+    fn tree(&self) -> PathBuf {
         self.state.path(&format!("/var/cache/zfs-prefix/build/{}/kernel", self.release))
     }
 }
@@ -164,7 +164,7 @@ fn a_kernel_that_this_openzfs_does_not_support_ends_with_13_before_anything_is_c
     run(Command::new("cp").arg("-a").arg(headers).arg(lab.state.path("/opt/tree"))).unwrap();
     run(Command::new("chown").args(["-R", "root:root"]).arg(lab.state.path("/opt/tree"))).unwrap();
     fs::copy(&kernel.image, lab.state.path("/opt/vmlinuz")).unwrap();
-    let (tarball, version) = lab::source::older_zfs("bookworm").unwrap();
+    let Release { tarball, version } = openzfs::release("2.1").unwrap();
     fs::copy(&tarball, lab.state.path("/opt/zfs.tar.gz")).unwrap();
     let build = |experimental: bool| {
         lab.configure(&format!(
@@ -186,22 +186,18 @@ fn a_kernel_that_this_openzfs_does_not_support_ends_with_13_before_anything_is_c
 }
 
 /// A program of the headers of a newer Debian: linked for a C library that the prefix is older than.
-fn newer_modpost(lab: &Native) -> std::path::PathBuf {
-    let apt = Apt::open(apt::ROOT).unwrap();
-    let headers = apt.headers(&apt.cloud_kernel().unwrap()).unwrap();
-    let kbuild = headers.iter().find(|name| name.starts_with("linux-kbuild-")).unwrap();
-    let to = lab.state.path("/var/tmp/kbuild");
-    run(Command::new("dpkg-deb").arg("-x").arg(apt.deb(kbuild).unwrap()).arg(&to)).unwrap();
-    let found = run(Command::new("find").arg(&to).args(["-name", "modpost.real-lsb-64"])).unwrap();
-    found.trim().into()
+fn newer_modpost() -> PathBuf {
+    let kernel = lab::kernel::kernel("trixie", "amd64", "linux-image-cloud-amd64").unwrap();
+    let mut find = Command::new("find");
+    find.arg(kernel.dir.join("usr/lib")).args(["-name", "modpost.real-lsb-64"]);
+    run(&mut find).unwrap().trim().into()
 }
 
 #[test]
 fn a_shipped_tree_whose_programs_cannot_run_and_have_no_source_is_not_taken() {
     let lab = machine("tree-programs");
     lab.check(COPIED);
-    fs::copy(newer_modpost(&lab), lab.state.path("/opt/tree/scripts/mod/modpost.real-lsb-64"))
-        .unwrap();
+    fs::copy(newer_modpost(), lab.state.path("/opt/tree/scripts/mod/modpost.real-lsb-64")).unwrap();
     lab.configure("[kernel]\nbuild-dir = \"/opt/tree\"\ntree = [\"shipped\"]\n");
     let (status, journal) = lab.build();
     assert_eq!(status, "11", "{journal}");
@@ -257,7 +253,7 @@ fn a_kernel_devel_package_is_a_shipped_tree_and_programs_that_cannot_run_are_com
     assert!(journal.contains(said) && journal.contains("_printk: CRC 0x12345678"), "{journal}");
     lab.check("cp /var/tmp/symvers /opt/tree/Module.symvers");
 
-    fs::copy(newer_modpost(&lab), tree.join("scripts/mod/modpost")).unwrap();
+    fs::copy(newer_modpost(), tree.join("scripts/mod/modpost")).unwrap();
     lab.configure("[kernel]\nbuild-dir = \"/opt/tree\"\ntree = [\"shipped\"]\n");
     let anew = until_configured();
     assert!(anew.contains("are compiled anew: modpost: "), "{anew}");

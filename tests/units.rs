@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may; clippy.toml knows only its test functions")]
 
-mod common;
-#[path = "units/waiting.rs"]
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -13,13 +11,15 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use common::{copy, entries, install_units, openzfs, scratch, source, unit_names};
+use lab::files::{copy, entries, scratch};
+use lab::repo as source;
+use lab::units::{install_units, unit_names};
 
 /// A copy of the unpacked packages with ours installed and OpenZFS enabled by its own preset.
 fn machine() -> tempfile::TempDir {
     let dir = scratch("units-");
     let root = dir.path().join("root");
-    let copied = Command::new("cp").arg("-al").arg(openzfs::unpacked()).arg(&root).status();
+    let copied = Command::new("cp").arg("-al").arg(lab::units::unpacked()).arg(&root).status();
     assert!(copied.unwrap().success());
     install_units(&root, "/usr/lib/systemd/system");
     for (name, binary) in [
@@ -345,7 +345,7 @@ fn openzfs_units_are_not_put_beside_those_that_are_there() {
         "usr/sbin/zpool",
         "opt/bin/zfs",
     ] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab::tmp::scratch("units-");
         write(dir.path(), there, "somebody's");
         let output = install_openzfs(dir.path());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -362,7 +362,7 @@ fn install_openzfs(root: &Path) -> std::process::Output {
 
 #[test]
 fn openzfs_units_of_an_earlier_version_are_replaced_and_each_file_says_whose_it_is() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = lab::tmp::scratch("units-");
     let root = dir.path();
     let installed = |root: &Path| install_openzfs(root).status.success();
     assert!(installed(root));
@@ -463,9 +463,8 @@ fn what_imports_pools_by_name_opens_nothing_below_var() {
     assert!(output.status.success(), "strace is needed: {output:?}");
     let trace = fs::read_to_string(&trace).unwrap();
     assert!(trace.contains("config.toml\"") && trace.contains("/usr/sbin/zpool\""), "{trace}");
-    let below = [format!("\"{}/var", root.display()), "\"/var".to_owned()];
-    let opened: Vec<_> =
-        trace.lines().filter(|l| below.iter().any(|b| l.contains(b.as_str()))).collect();
+    let own = [Path::new(env!("CARGO_BIN_EXE_zfs-prefix"))];
+    let opened = lab::strace::below_var(&trace, root, &own);
     assert!(opened.is_empty(), "{opened:?}");
 }
 

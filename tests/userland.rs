@@ -2,27 +2,22 @@
 //! with the modules. What root runs of them is root's.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "build/native.rs"]
-mod native;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lab::native::Native;
 use lab::prefix::EPREFIX;
 use lab::tool::run;
-use native::Native;
 use zfs_prefix::exit::{self, Exit};
 use zfs_prefix::store::{Manifest, check_tree, current_key};
 use zfs_prefix::userland::{PLACE, verify};
 
 /// The stage, with whiteouts (overlayfs) over the programs of the root image's OpenZFS.
 fn stage_without_zpool() -> tempfile::TempDir {
-    let dir = tempfile::tempdir_in(lab::dir()).unwrap();
-    run(Command::new("cp").arg("-a").arg(native::stage().join("usr")).arg(dir.path())).unwrap();
+    let dir = lab::tmp::scratch("userland-");
+    run(Command::new("cp").arg("-a").arg(lab::stage().join("usr")).arg(dir.path())).unwrap();
     let sbin = dir.path().join("usr/sbin");
     fs::create_dir_all(&sbin).unwrap();
     for program in ["zpool", "zfs", "zed", "zgenhostid"] {
@@ -139,7 +134,7 @@ fn assert_runs_without_the_prefix(lab: &Native) {
 fn assert_changed_trees_are_refused(tree: &Path, version: &str) {
     let owners = [PathBuf::from(EPREFIX)];
     let copy = || {
-        let dir = tempfile::tempdir_in(lab::dir()).unwrap();
+        let dir = lab::tmp::scratch("userland-");
         run(Command::new("cp").arg("-a").arg(tree.join("userland")).arg(dir.path())).unwrap();
         dir
     };

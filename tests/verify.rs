@@ -2,9 +2,6 @@
 //! next boot is refused now.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
-#[path = "lab/mod.rs"]
-mod lab;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -97,6 +94,7 @@ fn real_modules_pass_against_their_kernel_and_every_single_fault_is_refused_by_n
     };
     let (named, listed) = (namespace("CRYPTO_INTERNAL"), namespace("module:zfs,spl"));
     let other = format!("{vermagic} preempt_rt ");
+    let other_release = format!("9{}", &release[1..]);
     for (case, release, vermagic, symvers, message) in [
         ("CRC", release, None, &flipped, "imports __kmalloc with CRC"),
         ("missing", release, None, &gone, "imports __kmalloc, which kernel"),
@@ -109,7 +107,7 @@ fn real_modules_pass_against_their_kernel_and_every_single_fault_is_refused_by_n
             "in the namespace \"CRYPTO_INTERNAL\": this module does not",
         ),
         ("in-tree modules", release, None, &listed, "\"module:zfs,spl\": this module is none of"),
-        ("release", "6.1.0-57-cloud-amd64", None, &real.symvers, "is for kernel"),
+        ("release", &other_release, None, &real.symvers, "is for kernel"),
         ("flags", release, Some(other.as_str()), &real.symvers, "the kernel's own modules have"),
     ] {
         let error = real.verify(release, vermagic, symvers).expect_err(case);

@@ -1,14 +1,13 @@
 //! `make prefix`: a self-contained prefix from this machine's Debian, as a directory, an archive
 //! and its manifest.
 
-mod make;
-
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
+use lab::prefix::make;
 use make::packages::{Apt, portage};
 
 /// Makes a toolchain prefix out of Debian packages and Portage.
@@ -32,7 +31,7 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     ensure!(!cli.output.exists(), "{}: is there already", cli.output.display());
     fs::create_dir_all(&cli.output).with_context(|| cli.output.display().to_string())?;
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    let here = lab::repo().join("packaging");
     fs::create_dir_all(&cli.packages)?;
     let cache = cli.packages.canonicalize()?;
     let parts = make::Parts {

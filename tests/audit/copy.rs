@@ -6,13 +6,12 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::lab::prefix::EPREFIX;
-use crate::lab::tool::run;
-use crate::lab::{self, cache};
+use lab::cache;
+use lab::prefix::EPREFIX;
+use lab::tool::run;
 
 /// Who has the prefix.
 const OWNER: u32 = 500;
@@ -43,17 +42,8 @@ pub fn findings(report: &Value) -> BTreeSet<Found> {
 }
 
 /// The prefix, its owner's. Shared: copy it, never change it.
-pub fn pristine() -> &'static Path {
-    static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| {
-        let tree = lab::prefix::tree().unwrap();
-        let inputs: [&[u8]; 1] = [tree.as_os_str().as_encoded_bytes()];
-        let made = cache::artifact("prefix-to-audit", &inputs, |to| {
-            run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&tree).arg(to))?;
-            run(Command::new("chown").args(["-hR", "500:500"]).arg(to)).map(drop)
-        });
-        made.unwrap()
-    })
+pub fn pristine() -> PathBuf {
+    lab::prefix::owned_by(OWNER).unwrap()
 }
 
 /// The program, on a host whose files are below `root`.
@@ -79,8 +69,14 @@ pub struct Copy {
 
 impl Copy {
     pub fn of(tree: &Path) -> Copy {
-        let dir = tempfile::tempdir_in(lab::dir()).unwrap();
-        run(Command::new("cp").arg("-al").arg(tree).arg(dir.path().join("tree"))).unwrap();
+        let dir = lab::tmp::scratch("audit-");
+        let to = dir.path().join("tree");
+        // Another file system has no links to this one's files.
+        let link = run(Command::new("cp").arg("-al").arg(tree).arg(&to));
+        if link.is_err() {
+            cache::remove(&to).unwrap();
+            run(Command::new("cp").arg("-a").arg(tree).arg(&to)).unwrap();
+        }
         let copy = Copy { dir };
         copy.host("proc/cmdline", "quiet\n");
         copy.host("etc/hostname", "lab\n");

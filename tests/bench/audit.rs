@@ -1,8 +1,6 @@
 //! What an audit of the prefix costs, against binutils' `readelf` over the same files, which reads
 //! less of them (no libraries are looked up) and prints it; in turn, so that all meet the same machine.
 
-#[path = "../lab/mod.rs"]
-mod lab;
 mod report;
 
 use std::fs::{self, Permissions};
@@ -42,7 +40,7 @@ struct Contender {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let work = tempfile::tempdir_in(lab::dir())?;
+    let work = lab::tmp::dir("bench-")?;
     fs::set_permissions(work.path(), Permissions::from_mode(0o755))?;
     let tree = work.path().join("tree");
     run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(lab::prefix::tree()?).arg(&tree))?;

@@ -2,8 +2,6 @@
 //! modules as a distribution installs them (below /lib/modules, by modprobe), both with Debian's
 //! programs and units; alternating boots of the stock kernel, until zfs-mount.service is done.
 
-#[path = "../lab/mod.rs"]
-mod lab;
 mod report;
 
 use std::fs;
@@ -60,7 +58,7 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     let stage = cli.stage.canonicalize().with_context(|| cli.stage.display().to_string())?;
     let root = lab::root::root()?;
-    let work = tempfile::tempdir_in(lab::dir())?;
+    let work = lab::tmp::dir("bench-")?;
     let pool = work.path().join("pool.img");
     let mut machines = machines(&root, &stage, work.path(), &pool, cli.var_disk)?;
     for round in 0..usize::from(cli.rounds) {

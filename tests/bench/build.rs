@@ -1,8 +1,6 @@
 //! What the builder costs beside the compiler: bare `./configure && make` of the same OpenZFS tree
 //! against `zfs-build` with the recipe `make`, in the same native machine, as the same user.
 
-#[path = "../lab/mod.rs"]
-mod lab;
 mod report;
 mod timed;
 
@@ -43,7 +41,7 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     let stage = cli.stage.canonicalize().with_context(|| cli.stage.display().to_string())?;
     let root = lab::root::root()?;
-    let work = tempfile::tempdir_in(lab::dir())?;
+    let work = lab::tmp::dir("bench-")?;
     let state = State::fresh(&root, &work.path().join("state"))?;
     lab::prefix::install(&state)?;
     let machine =

@@ -1,8 +1,6 @@
 //! What the generator costs a boot: its runs against those of /bin/true, of a bash script that
 //! does nothing, and of the zram-generator, interleaved so that all meet the same machine.
 
-#[path = "../lab/mod.rs"]
-mod lab;
 mod report;
 
 use std::fs;
@@ -40,7 +38,7 @@ struct Contender {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let scratch = tempfile::tempdir()?;
+    let scratch = lab::tmp::dir("bench-")?;
     let generator = cli.stage.join("usr/lib/systemd/system-generators/zfs-prefix-generator");
     let size = fs::metadata(&generator)
         .with_context(|| format!("{} (run `make stage`)", generator.display()))?

@@ -1,8 +1,6 @@
 //! What loading costs: `zfs-load` against `modprobe -d` of the same published tree, alternating in
 //! one virtual machine; and natively the loader's own time, everything but finit_module(2).
 
-#[path = "../lab/mod.rs"]
-mod lab;
 mod report;
 
 use std::fs;
@@ -81,7 +79,7 @@ modprobe_() {
 "#;
 
 fn virtual_machine(cli: &Cli, stage: &Path, root: &Root, table: &mut Table) -> Result<()> {
-    let work = tempfile::tempdir_in(lab::dir())?;
+    let work = lab::tmp::dir("bench-")?;
     let state = State::fresh(root, &work.path().join("state"))?;
     publish(root, &state)?;
     // Who is first in a round changes: neither always meets what the other left.
@@ -135,7 +133,7 @@ fn times(said: &str, name: &str) -> Result<Vec<Duration>> {
 /// The program itself up to and with the first finit_module(2), which this machine's kernel
 /// refuses at once: the module is for another one. All files have been checked by then.
 fn native(cli: &Cli, stage: &Path, root: &Root, table: &mut Table) -> Result<()> {
-    let scratch = tempfile::tempdir()?;
+    let scratch = lab::tmp::dir("bench-")?;
     machine(root, scratch.path())?;
     let program = stage.join("usr/lib/zfs-prefix/zfs-load");
     let mut measured = vec![];

@@ -1,8 +1,6 @@
 //! What recovering Module.symvers costs: stock kernels of Debian, against the bare `xz -dc` of the
 //! same modules with as many processes, and depmod, which reads them all, too.
 
-#[path = "../lab/mod.rs"]
-mod lab;
 mod report;
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 
-use super::lab::nspawn::Machine;
+use lab::nspawn::Machine;
 
 /// How long something took, in seconds.
 pub struct Times {

@@ -2,8 +2,6 @@
 //! hand, as the prefix's owner, against the stage `kernel` of `zfs-build`, in the same machine with
 //! the same unpacked source.
 
-#[path = "../lab/mod.rs"]
-mod lab;
 mod report;
 mod timed;
 
@@ -36,10 +34,10 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     let stage = cli.stage.canonicalize().with_context(|| cli.stage.display().to_string())?;
     let root = lab::root::root()?;
-    let work = tempfile::tempdir_in(lab::dir())?;
+    let work = lab::tmp::dir("bench-")?;
     let state = State::fresh(&root, &work.path().join("state"))?;
     lab::prefix::install(&state)?;
-    lab::source::offer(&root, &state)?;
+    lab::source::offer(&state)?;
     let machine =
         Machine::boot("bench-tree", &root, &state, Some(&stage), Duration::from_secs(60))?;
     // Builds end behind the stage that is measured: there is nothing to compile.

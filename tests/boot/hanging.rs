@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 
 use zfs_prefix::log::id;
 
-use crate::pools::{disks, said, told};
-use crate::scene::{NEVER, Scene, Seen, With, contains_all};
+use super::pools::{disks, said, told};
+use super::scene::{NEVER, Scene, Seen, With, contains_all};
 
 /// The pool `h`, on a file of a file system of its own.
 const MAKE: &str = "

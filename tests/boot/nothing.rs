@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::lab;
-use crate::scene::{NEVER, Scene, Seen, contains_all};
+use super::scene::{NEVER, Scene, Seen, contains_all};
 use lab::disk::State;
 use lab::nspawn::Machine;
 use lab::root::Root;
@@ -89,11 +88,10 @@ probe status zfs-prefix status
 /// The system: its /usr, and everything else.
 fn system(scene: &Scene) -> (PathBuf, State) {
     let bare = lab::without::openzfs(&scene.root).unwrap();
-    let staged = tempfile::tempdir_in(lab::dir()).unwrap();
+    let staged = lab::tmp::scratch("boot-");
     let stage = staged.path().join("stage");
-    let own = std::env::var_os("ZFS_PREFIX_STAGE").unwrap();
-    lab::without::stage_with_units(&PathBuf::from(own), &stage).unwrap();
-    let image = scene.usr("usr-nothing.ext4", &bare, &stage);
+    lab::without::stage_with_units(&lab::stage(), &stage).unwrap();
+    let image = scene.usr(&bare, &stage);
 
     let state = State::fresh(&bare, &scene.work().join("nothing")).unwrap();
     state.write("/etc/systemd/system/reads.service", READS).unwrap();
@@ -141,7 +139,7 @@ fn has_its_pool(seen: &Seen) {
         "tank\tyes\ntank/asked\tyes\ntank/data\tyes\ntank/secret\tyes",
         "{log}"
     );
-    assert_eq!(seen.output("read"), format!("read\n{}\ntold\nopened", crate::scene::FILE), "{log}");
+    assert_eq!(seen.output("read"), format!("read\n{}\ntold\nopened", super::scene::FILE), "{log}");
     assert_eq!(seen.output("typed"), "typed", "asked once, by this boot: {log}");
     assert_eq!(seen.status("volume"), 0, "the volume has no device node: {log}");
     assert_eq!(seen.output("units"), "active\n".repeat(9).trim_end(), "{log}");
@@ -177,11 +175,11 @@ fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in
     state.write("/etc/zfs/zfs-list.cache/tank", decoded(&made.output("list"))).unwrap();
 
     let emerged = lab::emerge::emerged(&scene.root).unwrap();
-    let served = tempfile::tempdir_in(lab::dir()).unwrap();
+    let served = lab::tmp::scratch("boot-");
     let mut cp = Command::new("cp");
     cp.arg("-a").arg(&emerged.packages).arg(served.path().join(&scene.root.release));
     lab::tool::run(&mut cp).unwrap();
-    let binhost = lab::serve::Server::of(served.path()).unwrap();
+    let binhost = lab::server::Server::of(served.path());
     let config = format!(
         "portage.binhost = \"http://10.0.2.2:{}/${{release}}\"\npools.expected = [\"tank\"]\n\
          boot.restart-after-import = [\"reads.service\"]\n",
@@ -212,7 +210,10 @@ fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in
     assert_eq!((&*unit["Result"], &*unit["ConditionResult"]), ("success", "yes"), "{unit:?}");
     has_its_pool(&late);
     let asked = binhost.asked();
-    assert!(asked.iter().filter(|path| path.ends_with(".gpkg.tar")).count() >= 2, "{asked:?}");
+    assert!(
+        asked.iter().filter(|asked| asked.path.ends_with(".gpkg.tar")).count() >= 2,
+        "{asked:?}"
+    );
     drop(binhost);
 
     let early = scene.boot_other("nothing-early", &usr, &disks, LOOK);
@@ -220,7 +221,7 @@ fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in
     contains_all(&early.output("log"), &["loaded ZFS "]);
 
     // The same machine after a change of its system, which now has programs of OpenZFS 2.1.
-    let usr = crate::usr_of_debian_12(&scene);
+    let usr = super::usr_of_debian_12(&scene);
     let others = scene.boot_other("nothing-others", &usr, &disks, OTHERS);
     let log = others.output("log");
     assert_eq!(others.output("failed-late"), "", "{log}");
@@ -228,7 +229,7 @@ fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in
     let zed = others.output("zed");
     assert!(zed.starts_with("/var/lib/zfs-prefix/store/"), "{zed}: {log}");
     assert_eq!(others.output("mount"), "success\nactive", "{log}");
-    assert_eq!(others.output("read"), crate::scene::FILE, "{log}");
+    assert_eq!(others.output("read"), super::scene::FILE, "{log}");
     let told = ["programs: ZFS 2.3.2", "/usr/sbin/zpool is of version 2.1.11", "first in PATH"];
     contains_all(&others.output("status"), &told);
 }

@@ -8,9 +8,9 @@ use serde_json::Value;
 use zfs_prefix::log::id;
 use zfs_prefix::pools::pool_names;
 
-use crate::lab::disk::{State, blank};
-use crate::lab::vm::Disk;
-use crate::scene::{FILE, NEVER, Scene, Seen, With, contains_all};
+use super::scene::{FILE, NEVER, Scene, Seen, With, contains_all};
+use lab::disk::{State, blank};
+use lab::vm::Disk;
 
 const CONFIG: &str = "/etc/zfs-prefix/config.toml";
 const CACHE: &str = "/etc/zfs/zpool.cache";
@@ -22,7 +22,7 @@ probe check journalctl -b -q -o json -u zfs-pools.service -t zfs-prefix
 
 /// Disks `d1` … of 128 MiB, in files that are removed with the directory.
 pub fn disks(count: usize) -> (tempfile::TempDir, Vec<Disk>) {
-    let dir = tempfile::tempdir_in(crate::lab::dir()).unwrap();
+    let dir = lab::tmp::scratch("boot-");
     let disk = |n: usize| {
         let image = dir.path().join(format!("d{n}.img"));
         blank(&image, 128 << 20).unwrap();

@@ -1,27 +1,27 @@
 //! What all scenarios share: a published tree, a pool with a file in it, and the questions that
 //! every boot is asked.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::lab::disk::{State, StateDisks, blank, usr};
-use crate::lab::published::{Published, publish};
-use crate::lab::root::{Root, root};
-use crate::lab::tool::run;
-use crate::lab::vm::{Boot, Disk, VmSpec, boot};
+use lab::disk::{State, StateDisks, blank, usr};
+use lab::published::{Published, publish};
+use lab::root::{Root, root};
+use lab::tool::run;
+use lab::turns::Once;
+use lab::vm::{Boot, Disk, VmSpec, boot};
 
 /// What was written into the pool.
 pub const FILE: &str = "written once";
+/// Where OpenZFS lists the pools to import.
+const CACHE: &str = "/etc/zfs/zpool.cache";
 /// Nothing is built in a virtual machine where that is not the scenario: it takes over an hour.
 pub const NEVER: &str = "zfs_prefix.when_missing=never";
 
@@ -55,20 +55,13 @@ pub struct Shared {
     state: State,
     usr: PathBuf,
     pool: PathBuf,
-    work: PathBuf,
-    /// Another process with this laboratory waits.
-    _lock: fs::File,
+    _work: tempfile::TempDir,
 }
-
-/// As many tests boot at once: a machine with two processors leaves a quarter of two cores to others.
-const AT_ONCE: usize = 2;
-static FREE: (Mutex<Vec<usize>>, Condvar) = (Mutex::new(Vec::new()), Condvar::new());
 
 /// The shared part, and a place for one test's own files.
 pub struct Scene {
     shared: &'static Shared,
-    place: usize,
-    work: PathBuf,
+    work: tempfile::TempDir,
 }
 
 impl Deref for Scene {
@@ -79,138 +72,109 @@ impl Deref for Scene {
     }
 }
 
-impl Drop for Scene {
-    fn drop(&mut self) {
-        free().push(self.place);
-        FREE.1.notify_one();
-    }
-}
-
-fn free() -> MutexGuard<'static, Vec<usize>> {
-    FREE.0.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Scene {
-    /// Makes the shared part, the first time; waits until there is a place.
+    /// Makes the shared part, the first time.
     pub fn get() -> Scene {
-        static SHARED: OnceLock<Result<Shared, String>> = OnceLock::new();
-        let make = || {
-            let shared = Shared::make();
-            *free() = (0..AT_ONCE).collect();
-            shared.map_err(|e| format!("{e:#}"))
-        };
-        let shared = match SHARED.get_or_init(make) {
-            Ok(shared) => shared,
+        static SHARED: Once<Result<Shared, String>> = Once::new();
+        match SHARED.get(|| Shared::make().map_err(|e| format!("{e:#}"))) {
+            Ok(shared) => Scene { shared, work: lab::tmp::scratch("boot-") },
             Err(error) => panic!("the scene could not be made: {error}"),
-        };
-        let mut places = free();
-        let place = loop {
-            match places.pop() {
-                Some(place) => break place,
-                None => places = FREE.1.wait(places).unwrap_or_else(PoisonError::into_inner),
-            }
-        };
-        drop(places);
-        // From here on the place is given back, whatever happens.
-        let scene = Scene { shared, place, work: shared.work.join(place.to_string()) };
-        fs::create_dir_all(&scene.work).unwrap();
-        scene
+        }
     }
 }
 
 impl Shared {
     fn make() -> Result<Shared> {
-        let staged = std::env::var_os("ZFS_PREFIX_STAGE").context(
-            "ZFS_PREFIX_STAGE is not set: the programs under test, put there by `make stage`; run `make check`",
-        )?;
-        let lock = crate::lab::cache::lock("boot")?;
         let root = root()?;
-        let work = crate::lab::dir().join("boot");
-        crate::lab::cache::remove(&work)?;
-        fs::create_dir_all(&work)?;
-        let usr = image(&root, &PathBuf::from(staged).canonicalize()?, &work.join("usr.ext4"))?;
-        let state = State::fresh(&root, &work.join("published"))?;
+        let work = lab::tmp::dir("boot-shared-")?;
+        let usr = usr(&root, Some(&lab::stage().canonicalize()?))?;
+        let state = State::fresh(&root, &work.path().join("published"))?;
         let tree = publish(&root, &state)?;
-        let pool = work.join("pool.img");
-        blank(&pool, 512 << 20)?;
-        let shared = Shared { root, tree, state, usr, pool, work, _lock: lock };
-        shared.make_pool()?;
-        Ok(shared)
+        let made = pool(&root)?;
+        state.write(CACHE, fs::read(made.join("zpool.cache"))?)?;
+        Ok(Shared { root, tree, state, usr, pool: made.join("pool.img"), _work: work })
     }
 
-    /// The pool, and the cache file that names it, in the state of all scenarios.
-    fn make_pool(&self) -> Result<()> {
-        let disks = self.state.disks(&self.work.join("disks"))?;
-        let create = format!(
-            "probe create zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-pool\n\
-             probe write sh -c 'echo {FILE} > /tank/file && sync'\n"
-        );
-        let spec = self.spec("pool", &disks, NEVER, create);
-        let boot = boot(&self.root, &keep(spec))?;
+    fn spec(&self, name: &str, disks: &StateDisks, cmdline: &str, script: String) -> VmSpec {
+        spec(name, &self.usr, disks, &self.pool, cmdline, script)
+    }
+}
+
+fn spec(
+    name: &str,
+    usr: &Path,
+    disks: &StateDisks,
+    pool: &Path,
+    cmdline: &str,
+    script: String,
+) -> VmSpec {
+    VmSpec {
+        name: format!("boot-{name}"),
+        cmdline: cmdline.into(),
+        usr: usr.to_owned(),
+        state: disks.clone(),
+        keep_state: false,
+        disks: vec![Disk { image: pool.to_owned(), serial: "pool".into(), keep: false }],
+        script,
+        // Ten times what a quiet machine takes: others may work on this one.
+        timeout: Duration::from_secs(900),
+        network: false,
+        live: false,
+    }
+}
+
+/// A pool `tank` with a file in it, and the cache file that names it: made by OpenZFS's own modules
+/// and programs, with nothing of ours.
+fn pool(root: &Root) -> Result<PathBuf> {
+    let modules = lab::emerge::modules(root)?;
+    let script = format!(
+        "probe load insmod /opt/spl.ko\nprobe load2 insmod /opt/zfs.ko\n\
+         probe create zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-pool\n\
+         probe write sh -c 'echo {FILE} > /tank/file && sync'\n"
+    );
+    let inputs = [root.dir.as_os_str(), modules.as_os_str()].map(|p| p.as_encoded_bytes());
+    lab::cache::artifact("pool", &[inputs[0], inputs[1], script.as_bytes()], |to| {
+        let work = lab::tmp::dir("pool-")?;
+        let state = State::fresh(root, &work.path().join("state"))?;
+        for module in ["spl.ko", "zfs.ko"] {
+            state.write(&format!("/opt/{module}"), fs::read(modules.join(module))?)?;
+        }
+        fs::create_dir(to)?;
+        let pool = to.join("pool.img");
+        blank(&pool, 512 << 20)?;
+        let disks = state.disks(work.path())?;
+        let spec = spec("pool", &usr(root, None)?, &disks, &pool, "", script.clone());
+        let boot = boot(root, &keep(spec))?;
         for name in ["create", "write"] {
             let probe = boot.probe(name)?;
             ensure!(probe.status == 0, "{name}: {}: {}", probe.output, boot.log.display());
         }
-        let cache = self.state.path("/etc/zfs/zpool.cache");
-        let dump = format!("dump /etc/zfs/zpool.cache {}", cache.display());
+        let cache = to.join("zpool.cache");
+        let dump = format!("dump {CACHE} {}", cache.display());
         run(Command::new("debugfs").args(["-R", &dump]).arg(&disks.root))?;
         ensure!(fs::metadata(&cache).is_ok_and(|m| m.len() > 0), "no zpool.cache after the boot");
         Ok(())
-    }
-
-    fn spec(&self, name: &str, disks: &StateDisks, cmdline: &str, script: String) -> VmSpec {
-        VmSpec {
-            name: format!("boot-{name}"),
-            cmdline: cmdline.into(),
-            usr: self.usr.clone(),
-            state: disks.clone(),
-            keep_state: false,
-            disks: vec![Disk { image: self.pool.clone(), serial: "pool".into(), keep: false }],
-            script,
-            // Ten times what a quiet machine takes: others may work on this one.
-            timeout: Duration::from_secs(900),
-            network: false,
-            live: false,
-        }
-    }
-}
-
-/// The image of /usr, of `root` with what is staged. The laboratory keeps one such image and removes
-/// the one before, in whatever test: so it is given a name of the test's own.
-fn image(root: &Root, staged: &Path, own: &Path) -> Result<PathBuf> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    crate::lab::cache::remove(own)?;
-    fs::hard_link(usr(root, Some(staged))?, own)?;
-    Ok(own.to_owned())
+    })
 }
 
 impl Scene {
     /// A state with the tree published and the pool known, for a scenario to change.
     pub fn state(&self) -> State {
-        self.state.copy(&self.work.join("state")).unwrap()
+        self.state.copy(&self.work.path().join("state")).unwrap()
     }
 
     /// The same with nothing published, and with a prefix.
     pub fn state_without_tree(&self) -> State {
         let state = self.state();
         fs::remove_dir_all(state.path("/var/lib/zfs-prefix")).unwrap();
-        crate::lab::prefix::install(&state).unwrap();
+        lab::prefix::install(&state).unwrap();
         state
     }
 
     /// Boots `state`, of which a copy is used; nothing that the boot writes is kept.
     pub fn boot(&self, name: &str, state: &State, cmdline: &str, script: &str) -> Seen {
-        let disks = state.disks(&self.work.join("disks")).unwrap();
+        let disks = state.disks(&self.work.path().join("disks")).unwrap();
         self.run(&self.spec(name, &disks, cmdline, questions(script)), state)
-    }
-
-    /// The same with a network card, and enough time to merge a package.
-    pub fn boot_on_network(&self, name: &str, state: &State, script: &str) -> Seen {
-        let disks = state.disks(&self.work.join("disks")).unwrap();
-        let mut spec = self.spec(name, &disks, "", questions(script));
-        (spec.network, spec.timeout) = (true, Duration::from_secs(900));
-        self.run(&spec, state)
     }
 
     /// A boot with more disks, of the images that [`State::disks`] made; `kept`: the next boot
@@ -234,13 +198,13 @@ impl Scene {
 
     /// The images of `state`, for [`Scene::boot_with`].
     pub fn disks(&self, state: &State) -> StateDisks {
-        state.disks(&self.work.join("disks")).unwrap()
+        state.disks(&self.work.path().join("disks")).unwrap()
     }
 
     /// Boots `state` as often as there are scripts; what a boot writes is there in the next one.
     pub fn boots(&self, name: &str, state: &State, cmdline: &str, scripts: &[&str]) -> Vec<Seen> {
-        let disks = state.disks(&self.work.join("disks")).unwrap();
-        let pool = self.work.join("pool-copy.img");
+        let disks = state.disks(&self.work.path().join("disks")).unwrap();
+        let pool = self.work.path().join("pool-copy.img");
         run(Command::new("cp").arg("--sparse=always").arg(&self.pool).arg(&pool)).unwrap();
         let boot = |(n, script): (usize, &&str)| {
             let name = format!("{name}-{}", n + 1);
@@ -253,7 +217,7 @@ impl Scene {
 
     /// Boots `state` with other files in /usr; nothing that the boot writes is kept.
     pub fn boot_usr(&self, name: &str, usr: &Path, state: &State) -> Seen {
-        let disks = state.disks(&self.work.join("disks")).unwrap();
+        let disks = state.disks(&self.work.path().join("disks")).unwrap();
         let mut spec = self.spec(name, &disks, NEVER, questions(""));
         spec.usr = usr.to_owned();
         self.run(&spec, state)
@@ -263,7 +227,7 @@ impl Scene {
     /// the boot writes is there in the next one, also in the store.
     pub fn boot_other(&self, name: &str, usr: &Path, own: &StateDisks, script: &str) -> Seen {
         let mut spec = keep(self.spec(name, own, "", questions(script)));
-        spec.disks[0].image = self.work.join("pool-copy.img");
+        spec.disks[0].image = self.work.path().join("pool-copy.img");
         spec.usr = usr.to_owned();
         (spec.network, spec.timeout) = (true, Duration::from_secs(1800));
         let boot = boot(&self.root, &spec).unwrap();
@@ -273,14 +237,14 @@ impl Scene {
         seen
     }
 
-    /// An image of /usr with other files than the scene's, of this name.
-    pub fn usr(&self, name: &str, root: &Root, staged: &Path) -> PathBuf {
-        image(root, staged, &self.work.join(name)).unwrap()
+    /// An image of /usr with other files than the scene's.
+    pub fn usr(&self, root: &Root, staged: &Path) -> PathBuf {
+        usr(root, Some(staged)).unwrap()
     }
 
     /// For another system's files.
     pub fn work(&self) -> &Path {
-        &self.work
+        self.work.path()
     }
 
     fn run(&self, spec: &VmSpec, state: &State) -> Seen {

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::lab;
-use super::native::Native;
+use lab::native::Native;
 use lab::vm::{Disk, VmSpec};
 
 /// The modules in `published` (lib/modules/RELEASE) have vermagic, imports and exports, with their
@@ -25,11 +24,11 @@ pub fn assert_as_against_the_official_headers(published: &Path) {
 /// A machine with this state in QEMU: the stock kernel loads what was published, and a pool is made.
 pub fn assert_loads_in_the_stock_kernel(lab: &Native) {
     let root = lab::root::root().unwrap();
-    let work = tempfile::tempdir_in(lab::dir()).unwrap();
+    let work = lab::tmp::scratch("build-");
     let state = lab.state.copy(&work.path().join("state")).unwrap();
     // It may be deleted at any time, and the kernel's source is large.
     lab::cache::remove(&state.path("/var/cache/zfs-prefix")).unwrap();
-    let stage = PathBuf::from(std::env::var_os("ZFS_PREFIX_STAGE").unwrap());
+    let stage = lab::stage();
     let pool = work.path().join("pool.img");
     lab::disk::blank(&pool, 512 << 20).unwrap();
     let script = "

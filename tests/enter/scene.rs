@@ -3,11 +3,6 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
-
-use super::lab;
-use lab::root::Root;
-use lab::tool::run;
 
 /// EPREFIX.
 pub const E: &str = "/home/core/gentoo";
@@ -24,15 +19,6 @@ pub struct Scene {
     after: String,
 }
 
-/// The prefix's tree as the user core's; never changed.
-fn prefix_of_core() -> anyhow::Result<PathBuf> {
-    let tree = lab::prefix::tree()?;
-    lab::cache::artifact("prefix-of-core", &[tree.as_os_str().as_encoded_bytes()], |to| {
-        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&tree).arg(to))?;
-        run(Command::new("chown").args(["-R", "--no-dereference", "500:500"]).arg(to)).map(drop)
-    })
-}
-
 /// What a command did.
 #[derive(Debug)]
 pub struct Ran {
@@ -47,10 +33,8 @@ pub struct Ran {
 impl Scene {
     /// The root image and the prefix as they are.
     pub fn new() -> Scene {
-        // Asked once: apt takes seconds to say what they are made of.
-        static PARTS: OnceLock<(Root, PathBuf)> = OnceLock::new();
-        let made = || (lab::root::root().unwrap(), prefix_of_core().unwrap());
-        let (root, prefix) = PARTS.get_or_init(made).clone();
+        let root = lab::root::root().unwrap();
+        let prefix = lab::prefix::owned_by(lab::prefix::CORE).unwrap();
         let (before, after) = (String::new(), String::new());
         Scene { root: root.dir, prefix, release: root.release, before, after }
     }

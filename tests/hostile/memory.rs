@@ -1,13 +1,13 @@
 //! Counts what is allocated.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::cell::Cell;
 
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-/// The tests of one process share the counters.
-static ALONE: Mutex<()> = Mutex::new(());
+thread_local! {
+    /// What this thread has now (it may free what another one had), and the most since it was asked.
+    static NOW: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
 
 struct Counting;
 
@@ -43,15 +43,15 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 fn count(less: usize, more: usize) {
-    let before = NOW.fetch_add(more.wrapping_sub(less), Relaxed);
-    PEAK.fetch_max(before.wrapping_add(more).wrapping_sub(less), Relaxed);
+    let now = NOW.get().wrapping_add_unsigned(more).wrapping_sub_unsigned(less);
+    NOW.set(now);
+    PEAK.set(PEAK.get().max(now));
 }
 
-/// Runs `work` with nothing else that is measured; how much it had allocated at most.
+/// Runs `work` in this thread; how much it had allocated at most.
 pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
+    let before = NOW.get();
+    PEAK.set(before);
     let result = work();
-    (result, PEAK.load(Relaxed).saturating_sub(before))
+    (result, usize::try_from(PEAK.get() - before).unwrap_or(0))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::cache;
 use super::disk::State;
@@ -15,6 +15,11 @@ use super::prefix::EPREFIX;
 use super::root::Root;
 use super::tool::run;
 
+/// Debian's package of the kernel's own programs (objtool) depends on libelf, and the root has none of
+/// its dependencies. A build in the prefix's namespace replaces these programs.
+const READY: &str = "mkdir /opt/lab && \
+    cp -L /home/core/gentoo/usr/lib/x86_64-linux-gnu/libelf.so.1 /opt/lab && \
+    echo /opt/lab > /etc/ld.so.conf.d/lab.conf && ldconfig";
 /// What the prefix's owner types to make packages; see there.
 const BINPKG: &str = include_str!("guest/binpkg.sh");
 /// Where the owner works in the machine.
@@ -41,14 +46,15 @@ pub fn modules(root: &Root) -> Result<PathBuf> {
 }
 
 /// All that the same run of emerge left.
+///
+/// # Errors
+/// It failed.
 pub fn emerged(root: &Root) -> Result<Emerged> {
     let prefix = super::prefix::tree()?;
-    let inputs: [&[u8]; 4] = [
-        root.dir.as_os_str().as_encoded_bytes(),
-        prefix.as_os_str().as_encoded_bytes(),
-        include_bytes!("emerge.rs"),
-        BINPKG.as_bytes(),
-    ];
+    let prefix = prefix.parent().and_then(Path::file_name).context("a tree has a name")?;
+    // The root hosts the build, and nothing of it goes in.
+    let inputs =
+        [root.kernel.as_bytes(), prefix.as_encoded_bytes(), BINPKG.as_bytes(), READY.as_bytes()];
     let dir = cache::artifact("emerged", &inputs, |to| build(root, to))?;
     let modules = format!("root{EPREFIX}/lib/modules/{}/extra", root.release);
     Ok(Emerged {
@@ -60,16 +66,11 @@ pub fn emerged(root: &Root) -> Result<Emerged> {
 }
 
 fn build(root: &Root, to: &Path) -> Result<()> {
-    let work = tempfile::tempdir_in(super::dir())?;
+    let work = super::tmp::dir("emerge-")?;
     let state = State::fresh(root, &work.path().join("state"))?;
     super::prefix::install(&state)?;
     let machine = Machine::boot("emerge", root, &state, None, Duration::from_secs(60))?;
-    // Debian's package of the kernel's own programs (objtool) depends on it, and the root has none
-    // of its dependencies. A build in the prefix's namespace replaces these programs.
-    machine.check(&format!(
-        "mkdir /opt/lab && cp -L {EPREFIX}/usr/lib/x86_64-linux-gnu/libelf.so.1 /opt/lab && \
-         echo /opt/lab > /etc/ld.so.conf.d/lab.conf && ldconfig"
-    ))?;
+    machine.check(READY)?;
     machine.check(&format!("install -d -o core -g core {DIR}"))?;
     state.write(&format!("{DIR}.sh"), BINPKG)?;
     machine.check(&as_owner(&format!("key {SIGNER}")))?;

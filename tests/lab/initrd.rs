@@ -10,16 +10,10 @@ use anyhow::{Context, Result};
 use super::cache;
 use super::root::Root;
 use super::tool::run;
+use zfs_prefix::compress::{Tail, unpack};
 
-/// In the order of insertion, below the kernel's module directory.
-const MODULES: &[&str] = &[
-    "drivers/virtio/virtio_ring",
-    "drivers/virtio/virtio",
-    "drivers/virtio/virtio_pci_modern_dev",
-    "drivers/virtio/virtio_pci_legacy_dev",
-    "drivers/virtio/virtio_pci",
-    "drivers/block/virtio_blk",
-];
+/// With all that they need; what is built in is left out.
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
 
 /// The initrd for `root`'s kernel.
 pub fn initrd(root: &Root) -> Result<PathBuf> {
@@ -27,7 +21,7 @@ pub fn initrd(root: &Root) -> Result<PathBuf> {
     let inputs =
         [root.dir.as_os_str().as_encoded_bytes(), init.as_bytes(), include_bytes!("initrd.rs")];
     cache::artifact("initrd", &inputs, |to| {
-        let tree = tempfile::tempdir_in(super::dir())?;
+        let tree = super::tmp::dir("initrd-")?;
         fill(root, init, tree.path())?;
         let pack = "find . | cpio --quiet -o -H newc > \"$0\"";
         run(Command::new("sh").arg("-c").arg(pack).arg(to).current_dir(tree.path())).map(drop)
@@ -42,17 +36,34 @@ fn fill(root: &Root, init: &str, tree: &Path) -> Result<()> {
     let busybox = if Path::new(busybox).exists() { busybox } else { "/bin/busybox" };
     fs::copy(busybox, tree.join("bin/busybox"))
         .with_context(|| format!("{busybox}: install busybox-static (`make setup`)"))?;
-    let mut order = String::new();
+    let mut order: Vec<String> = Vec::new();
     for module in MODULES {
-        let from = root.modules().join(format!("kernel/{module}.ko"));
-        let name = module.rsplit('/').next().unwrap_or(module);
-        fs::copy(&from, tree.join(format!("modules/{name}.ko")))
-            .with_context(|| from.display().to_string())?;
-        order += &format!("{name}\n");
+        let mut modprobe = Command::new("modprobe");
+        modprobe.arg("-d").arg(&root.dir).args(["-S", &root.release, "--show-depends", module]);
+        for file in run(&mut modprobe)?.lines().filter_map(|line| line.strip_prefix("insmod ")) {
+            let (name, bytes) = plain(Path::new(file.trim()))?;
+            if !order.contains(&name) {
+                fs::write(tree.join("modules").join(format!("{name}.ko")), bytes)?;
+                order.push(name);
+            }
+        }
     }
+    let order = order.iter().map(|name| format!("{name}\n")).collect::<String>();
     fs::write(tree.join("modules/order"), order)?;
     let path = tree.join("init");
     fs::write(&path, init)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     Ok(fs::set_permissions(path, mode)?)
+}
+
+/// A module's name, and its file without compression: busybox's insmod knows none.
+fn plain(file: &Path) -> Result<(String, Vec<u8>)> {
+    let name = file.file_name().context("a file has a name")?.to_string_lossy().into_owned();
+    let (name, compression) = name.split_once(".ko").context("a module")?;
+    let bytes = fs::read(file).with_context(|| file.display().to_string())?;
+    let bytes = match compression {
+        "" => bytes,
+        _ => unpack(&bytes, Tail::Streams, 64 << 20)?,
+    };
+    Ok((name.to_owned(), bytes))
 }

@@ -1,4 +1,5 @@
-//! Kernels of Debian as shipped, each with the Module.symvers of its own headers.
+//! Kernels of Debian as shipped, of any suite, each with its headers and the Module.symvers of its
+//! own build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,58 +7,176 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::archive::Archive;
+use super::apt::{self, Apt};
 use super::cache::artifact;
 use super::tool::run;
+use super::turns::Once;
 
 /// An unpacked kernel. Never write into it.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// `uname -r`.
     pub release: String,
+    /// The packages' version.
+    pub version: String,
+    /// Where they are unpacked: `usr/src` has the headers, `usr/lib` the programs of these.
+    pub dir: PathBuf,
     /// The image.
     pub image: PathBuf,
     /// The directory of modules.
     pub modules: PathBuf,
-    /// The Module.symvers of the headers' package.
+    /// The configuration.
+    pub config: PathBuf,
+    /// The output directory of the headers.
+    pub headers: PathBuf,
+    /// Its Module.symvers.
     pub symvers: PathBuf,
 }
 
-/// The kernel that `package` of `suite` for `arch` stands for.
-pub fn kernel(suite: &str, arch: &str, package: &str) -> Result<Kernel> {
-    let archive = Archive::open(suite, arch)?;
-    let depends = archive.depends(package)?;
-    let release = depends.iter().find_map(|name| name.strip_prefix("linux-image-"));
-    let release = release.with_context(|| format!("{package} depends on {depends:?}"))?.to_owned();
-    let image = format!("linux-image-{release}");
-    let mut packages = vec![image.clone(), format!("linux-headers-{release}")];
-    // Since Debian 14 the image is in parts.
-    let parts = ["linux-binary-", "linux-modules-"].map(|part| format!("{part}{release}"));
-    packages.extend(archive.depends(&image)?.into_iter().filter(|name| parts.contains(name)));
-    let mut inputs = Vec::new();
-    for name in &packages {
-        inputs.push(format!("{name} {}", archive.version(name)?));
+impl Kernel {
+    /// All module files, sorted.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn module_files(&self) -> Result<Vec<PathBuf>> {
+        modules(&self.modules)
     }
-    let inputs: Vec<&[u8]> = inputs.iter().map(String::as_bytes).collect();
-    let dir = artifact(&format!("{package}-{suite}"), &inputs, |dir| {
+
+    /// The file of a module (its name without `.ko`), where modules are not compressed.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn module(&self, name: &str) -> Result<PathBuf> {
+        let file = format!("{name}.ko");
+        let mut files = self.module_files()?.into_iter();
+        let found = files.find(|p| p.file_name().is_some_and(|n| n == file.as_str()));
+        found.with_context(|| format!("{} has no {file}", self.release))
+    }
+}
+
+/// The laboratory's kernel: the newest of this machine's Debian for clouds, of which the archive
+/// has image, headers and source. The source is there before the signed image, and the other way
+/// round when the lists of a mirror are of two days.
+///
+/// # Errors
+/// The archive has no such kernel.
+pub fn stock() -> Result<Kernel> {
+    static STOCK: Once<std::result::Result<Kernel, String>> = Once::new();
+    let make = || {
+        let apt = Apt::open(apt::KERNEL)?;
+        let with_source =
+            |version: &str| Ok(apt.versions(&source(version))?.contains(&version.into()));
+        found(&apt, "amd64", "linux-image-cloud-amd64", &with_source)
+    };
+    let stock = STOCK.get(|| make().map_err(|e: anyhow::Error| format!("{e:#}")));
+    stock.clone().map_err(anyhow::Error::msg)
+}
+
+/// The package with the source of a version of Debian's kernel.
+#[must_use]
+pub fn source(version: &str) -> String {
+    let series: Vec<&str> = version.split('.').take(2).collect();
+    format!("linux-source-{}", series.join("."))
+}
+
+/// The kernel that `package` of `suite` for `arch` is or stands for.
+///
+/// # Errors
+/// The archive does not have all of it.
+pub fn kernel(suite: &str, arch: &str, package: &str) -> Result<Kernel> {
+    found(&Apt::open_for(suite, arch)?, arch, package, &|_| Ok(true))
+}
+
+fn found(
+    apt: &Apt,
+    arch: &str,
+    package: &str,
+    wanted: &dyn Fn(&str) -> Result<bool>,
+) -> Result<Kernel> {
+    let mut incomplete = Vec::new();
+    for version in apt.versions(package)? {
+        match packages(apt, package, &version)? {
+            Some((release, packages)) if wanted(&version)? => {
+                return unpacked(apt, arch, &release, &version, &packages);
+            }
+            _ => incomplete.push(version),
+        }
+    }
+    anyhow::bail!(
+        "{}: no version of {package} of which the archive has all parts (image, headers, source; seen: {incomplete:?}): wait, or see whether the mirror is complete",
+        apt.suite
+    )
+}
+
+/// The release of one version, and its packages as `NAME=VERSION`; `None`: one is not there.
+fn packages(apt: &Apt, package: &str, version: &str) -> Result<Option<(String, Vec<String>)>> {
+    let depends = apt.depends(&format!("{package}={version}"))?;
+    let named = |name: &String| name.strip_prefix("linux-image-").map(str::to_owned);
+    let direct = package.strip_prefix("linux-image-").filter(|r| r.starts_with(char::is_numeric));
+    let release = direct.map(str::to_owned).or_else(|| depends.iter().find_map(named));
+    let release = release.with_context(|| format!("{package} depends on {depends:?}"))?;
+    let (image, headers) = (format!("linux-image-{release}"), format!("linux-headers-{release}"));
+    let there = |name: &str| -> Result<bool> { Ok(apt.versions(name)?.contains(&version.into())) };
+    if !there(&image)? || !there(&headers)? {
+        return Ok(None);
+    }
+    // Since Debian 14 the image is in parts. Headers share files and programs with other kernels'.
+    let parts = ["linux-binary-", "linux-modules-"].map(|part| format!("{part}{release}"));
+    let of_image = apt.depends(&format!("{image}={version}"))?;
+    let of_headers = apt.depends(&format!("{headers}={version}"))?;
+    let parts = of_image.into_iter().filter(|name| parts.contains(name));
+    let shared = of_headers
+        .into_iter()
+        .filter(|name| name.starts_with("linux-headers-") || name.starts_with("linux-kbuild-"));
+    let mut all = Vec::new();
+    for name in [image, headers].into_iter().chain(parts).chain(shared) {
+        let own = there(&name)?;
+        let version = if own { version.to_owned() } else { apt.version(&name)? };
+        all.push(format!("{name}={version}"));
+    }
+    Ok(Some((release, all)))
+}
+
+fn unpacked(
+    apt: &Apt,
+    arch: &str,
+    release: &str,
+    version: &str,
+    packages: &[String],
+) -> Result<Kernel> {
+    let inputs: Vec<&[u8]> = packages.iter().map(String::as_bytes).collect();
+    let dir = artifact(&format!("kernel-{release}-{arch}"), &inputs, |dir| {
         fs::create_dir(dir)?;
-        archive.unpack(&packages, dir)
+        packages.iter().try_for_each(|package| {
+            run(Command::new("dpkg-deb").arg("-x").arg(apt.deb(package)?).arg(dir)).map(drop)
+        })
     })?;
     let first = |places: [String; 2]| {
         let found = places.iter().map(|place| dir.join(place)).find(|path| path.exists());
         found.with_context(|| format!("none of {places:?} in {}", dir.display()))
     };
     let modules = first([format!("usr/lib/modules/{release}"), format!("lib/modules/{release}")])?;
-    let in_modules = modules.join("vmlinuz");
-    let image = match in_modules.exists() {
-        true => in_modules,
-        false => dir.join(format!("boot/vmlinuz-{release}")),
+    let beside = |name: &str| {
+        let beside = modules.join(name);
+        if beside.exists() { beside } else { dir.join(format!("boot/{name}-{release}")) }
     };
-    let symvers = dir.join(format!("usr/src/linux-headers-{release}/Module.symvers"));
-    Ok(Kernel { release, image, modules, symvers })
+    let headers = dir.join(format!("usr/src/linux-headers-{release}"));
+    Ok(Kernel {
+        release: release.to_owned(),
+        version: version.to_owned(),
+        image: beside("vmlinuz"),
+        config: beside("config"),
+        symvers: headers.join("Module.symvers"),
+        headers,
+        modules,
+        dir,
+    })
 }
 
 /// The module files below `dir`, sorted.
+///
+/// # Errors
+/// It cannot be read.
 pub fn modules(dir: &Path) -> Result<Vec<PathBuf>> {
     let out = run(Command::new("find").arg(dir).args(["-name", "*.ko*", "-type", "f"]))?;
     let mut files: Vec<PathBuf> = out.lines().map(PathBuf::from).collect();

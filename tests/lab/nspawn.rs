@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use super::disk::State;
 use super::root::Root;
-use super::tool::run;
+use super::times::{self, Timed};
+use super::tool::{self, run};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
@@ -21,6 +22,7 @@ pub struct Machine {
     /// PID of the machine's init, as the host sees it.
     leader: u32,
     log: PathBuf,
+    _timed: Timed,
 }
 
 /// What a command in the machine did.
@@ -65,14 +67,15 @@ impl Machine {
             .stderr(out)
             .spawn()
             .context("starting systemd-nspawn under setpriv (is it installed? `make setup`)")?;
-        let mut machine = Machine { nspawn, leader: 0, log };
+        let timed = Timed::begin("machine", name);
+        let mut machine = Machine { nspawn, leader: 0, log, _timed: timed };
         machine.wait_up(Instant::now() + timeout)?;
         Ok(machine)
     }
 
     /// Runs a shell command line as the machine's root, with a clean environment, and waits for it.
     pub fn exec(&self, line: &str) -> Result<Ran> {
-        let out = self.command(line).output().context("starting nsenter")?;
+        let out = tool::output(&mut self.command(line))?;
         let output = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
         Ok(Ran { status: code(out.status), output })
     }
@@ -112,7 +115,9 @@ impl Machine {
         self.check("systemctl --no-block poweroff")?;
         let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
-            if let Some(status) = self.nspawn.try_wait()? {
+            if times::has_ended(self.nspawn.id()) {
+                times::ended(self.nspawn.id());
+                let status = self.nspawn.wait()?;
                 return if status.success() {
                     Ok(())
                 } else {
@@ -126,7 +131,7 @@ impl Machine {
 
     /// The end of the machine's console.
     pub fn console(&self) -> String {
-        super::tool::last_lines(&fs::read_to_string(&self.log).unwrap_or_default(), 40)
+        tool::last_lines(&fs::read_to_string(&self.log).unwrap_or_default(), 40)
     }
 
     fn wait_up(&mut self, deadline: Instant) -> Result<()> {
@@ -156,7 +161,13 @@ impl Drop for Machine {
             let leader = nix::unistd::Pid::from_raw(self.leader.cast_signed());
             let _ = nix::sys::signal::kill(leader, nix::sys::signal::Signal::SIGKILL);
         }
+        // nspawn knows what the machine has cost as soon as it has seen it end.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.leader != 0 && !times::has_ended(self.nspawn.id()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.nspawn.kill();
+        times::ended(self.nspawn.id());
         let _ = self.nspawn.wait();
     }
 }

@@ -10,8 +10,10 @@ use anyhow::{Context, Result};
 use super::apt::{self, Apt};
 use super::cache;
 use super::disk::State;
+use super::openzfs;
 use super::root::ZFS;
 use super::tool::run;
+use super::turns::Once;
 
 #[path = "../../packaging/prefix/make/mod.rs"]
 pub mod make;
@@ -21,30 +23,51 @@ use make::tree::Tree;
 
 /// Where it is.
 pub const EPREFIX: &str = "/home/core/gentoo";
+/// Its owner in the root images.
+pub const CORE: u32 = 500;
 
-/// What a prefix is made of, downloaded when it is not there.
-pub fn parts() -> Result<make::Parts> {
-    let kernel = Apt::open(apt::KERNEL)?;
-    let root = Apt::open(apt::ROOT)?;
+/// What the prefix of a suite's packages is made of, downloaded when it is not there.
+///
+/// # Errors
+/// The archive or PyPI does not have a part.
+pub fn parts_of(suite: &str) -> Result<make::Parts> {
+    let apt = Apt::open(suite)?;
     let packaging = super::repo().join("packaging");
-    let from = packages::Apt { config: Some(kernel.config()) };
+    let from = packages::Apt { config: Some(apt.config()) };
     let requirements = packaging.join("prefix/requirements.txt");
     let wheel = cache::artifact("wheel", &[&fs::read(&requirements)?], |to| {
         packages::portage(&requirements, to).map(drop)
     })?;
-    let version = root.version("zfsutils-linux")?;
-    let _lock = cache::lock("prefix-packages")?;
+    let tarball = openzfs::release(ZFS)?.tarball;
+    let name = format!("prefix-packages-{suite}");
+    let _lock = cache::lock(&name)?;
+    let packages = apt.with_new_lists(|| from.packages(&super::dir().join(&name)))?;
     Ok(make::Parts {
-        packages: from.packages(&super::dir().join("prefix-packages"))?,
+        packages,
         wheel: fs::read_dir(&wheel)?.next().context("the wheel")??.path(),
         overlay: packaging.join("overlay"),
-        distfiles: vec![root.orig("zfs-linux", &version)?],
+        distfiles: vec![tarball],
     })
 }
 
-/// A directory with the tree (`tree/`, its owner is root), made when it is not there (a minute).
-fn made() -> Result<PathBuf> {
-    let parts = parts()?;
+/// A prefix that was made. Shared: copy it, never change it.
+#[derive(Clone, Debug)]
+pub struct Prefix {
+    /// Its owner is root.
+    pub tree: PathBuf,
+    /// As its maker says it.
+    pub digest: String,
+    suite: String,
+    time: i64,
+    packages: Vec<packages::Package>,
+}
+
+/// The prefix of a suite's packages, made when it is not there (half a minute).
+///
+/// # Errors
+/// It cannot be made; the recipe says which suites it knows.
+pub fn of(suite: &str) -> Result<Prefix> {
+    let parts = parts_of(suite)?;
     let ids: Vec<&str> = parts.packages.iter().map(|p| p.id.as_str()).collect();
     let ids = ids.join("\n");
     let packaging = super::repo().join("packaging");
@@ -54,38 +77,100 @@ fn made() -> Result<PathBuf> {
         &cache::tree(&packaging.join("overlay"))?,
         &cache::tree(&packaging.join("prefix"))?,
     ];
-    cache::artifact("prefix", &inputs, |to| {
+    let dir = cache::tree_artifact(&format!("prefix-{suite}"), &inputs, |to| {
         fs::create_dir(to)?;
         let made = make::make(&parts, Path::new(EPREFIX), &to.join("tree"))?;
         fs::write(to.join("digest"), made.digest)?;
         Ok(fs::write(to.join("time"), made.time.to_string())?)
+    })?;
+    Ok(Prefix {
+        tree: dir.join("tree"),
+        digest: fs::read_to_string(dir.join("digest"))?,
+        suite: suite.to_owned(),
+        time: fs::read_to_string(dir.join("time"))?.parse()?,
+        packages: parts.packages,
     })
 }
 
-/// The prefix's tree, root's. Shared: copy it, never change it.
+impl Prefix {
+    /// The tree with another owner, a user and group of this number.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn owned_by(&self, id: u32) -> Result<PathBuf> {
+        let inputs = [self.tree.as_os_str().as_encoded_bytes()];
+        cache::artifact(&format!("prefix-{}-of-{id}", self.suite), &inputs, |to| {
+            run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&self.tree).arg(to))?;
+            let mut chown = Command::new("chown");
+            run(chown.args(["-R", "--no-dereference", &format!("{id}:{id}")]).arg(to)).map(drop)
+        })
+    }
+
+    /// The directory with its archive and manifest, and the archive's signature (minisign) with its
+    /// public key, `maker.pub`; made when they are not there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn archive(&self) -> Result<PathBuf> {
+        let inputs = [self.tree.as_os_str().as_encoded_bytes()];
+        cache::artifact(&format!("prefix-{}-archive", self.suite), &inputs, |to| {
+            fs::create_dir(to)?;
+            let tree = Tree { dir: self.tree.clone(), eprefix: EPREFIX.into() };
+            let file = make::pack::archive(&tree, &self.digest, self.time, &self.packages, to)?;
+            let (public, secret) = (to.join("maker.pub"), to.join("maker.sec"));
+            let mut minisign = Command::new("minisign");
+            run(minisign.args(["-G", "-W", "-p"]).arg(public).arg("-s").arg(&secret))?;
+            let mut minisign = Command::new("minisign");
+            run(minisign.args(["-S", "-s"]).arg(secret).arg("-m").arg(file)).map(drop)
+        })
+    }
+}
+
+/// The laboratory's own: of the packages of this machine's release. Asked once: apt takes seconds.
+fn own() -> Result<Prefix> {
+    static OWN: Once<std::result::Result<Prefix, String>> = Once::new();
+    let own = OWN.get(|| of(apt::KERNEL).map_err(|e| format!("{e:#}")));
+    own.clone().map_err(anyhow::Error::msg)
+}
+
+/// What it is made of.
+///
+/// # Errors
+/// As [`parts_of`].
+pub fn parts() -> Result<make::Parts> {
+    parts_of(apt::KERNEL)
+}
+
+/// Its tree, root's. Shared: copy it, never change it.
+///
+/// # Errors
+/// As [`of`].
 pub fn tree() -> Result<PathBuf> {
-    Ok(made()?.join("tree"))
+    Ok(own()?.tree)
 }
 
-/// The prefix's digest, as its maker says it.
+/// The tree with another owner.
+///
+/// # Errors
+/// As [`of`].
+pub fn owned_by(id: u32) -> Result<PathBuf> {
+    own()?.owned_by(id)
+}
+
+/// Its digest.
+///
+/// # Errors
+/// As [`of`].
 pub fn digest() -> Result<String> {
-    Ok(fs::read_to_string(made()?.join("digest"))?)
+    Ok(own()?.digest)
 }
 
-/// The directory with the prefix's archive and manifest, and the archive's signature (minisign)
-/// with its public key, `maker.pub`; made when they are not there.
+/// Where its archive is.
+///
+/// # Errors
+/// As [`of`].
 pub fn archive() -> Result<PathBuf> {
-    let made = made()?;
-    cache::artifact("prefix-archive", &[made.as_os_str().as_encoded_bytes()], |to| {
-        fs::create_dir(to)?;
-        let tree = Tree { dir: made.join("tree"), eprefix: EPREFIX.into() };
-        let digest = fs::read_to_string(made.join("digest"))?;
-        let time = fs::read_to_string(made.join("time"))?.parse()?;
-        let file = make::pack::archive(&tree, &digest, time, &parts()?.packages, to)?;
-        let (public, secret) = (to.join("maker.pub"), to.join("maker.sec"));
-        run(Command::new("minisign").args(["-G", "-W", "-p"]).arg(public).arg("-s").arg(&secret))?;
-        run(Command::new("minisign").args(["-S", "-s"]).arg(secret).arg("-m").arg(file)).map(drop)
-    })
+    own()?.archive()
 }
 
 /// Puts archive, signature and key into a machine's state, and configures them as the source of
@@ -111,8 +196,11 @@ pub fn offer(state: &State) -> Result<()> {
 }
 
 /// Puts a copy of the prefix into a machine's state, as the user core's.
+///
+/// # Errors
+/// It cannot be made, or the disk is full.
 pub fn install(state: &State) -> Result<()> {
-    let to = state.path(EPREFIX);
-    run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(tree()?).arg(&to))?;
-    run(Command::new("chown").args(["-R", "--no-dereference", "500:500"]).arg(&to)).map(drop)
+    let from = owned_by(CORE)?;
+    run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(state.path(EPREFIX)))
+        .map(drop)
 }

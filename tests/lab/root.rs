@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 
 use super::apt::{self, Apt};
 use super::cache;
+use super::kernel::{self, Kernel};
 use super::tool::{run, run_words};
+use super::turns::Once;
 
 /// The OpenZFS release of the root's programs and of the overlay's ebuild.
 pub const ZFS: &str = "2.3.2";
@@ -20,29 +22,36 @@ pub const ZFS: &str = "2.3.2";
 const PACKAGES: &str = "systemd systemd-sysv udev dbus kmod procps zfsutils-linux zfs-zed \
     util-linux e2fsprogs strace";
 
+/// The time of what is made here (mmdebstrap, shadow): the same packages give the same tree.
+const EPOCH: &str = "1700000000";
+
 /// What it must not have: it comes with packages that are needed for something else.
 const REMOVED: &str = "usr/bin/perl* usr/share/perl* usr/lib/x86_64-linux-gnu/perl* \
     usr/bin/python* usr/bin/pydoc* usr/lib/python3* usr/share/python3";
 
-/// Not what is tested here, and each costs a virtual machine up to seconds.
-const MASKED: &[&str] = &[
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
-    "e2scrub_reap.service",
-    "fstrim.timer",
-    "getty@tty1.service",
-    "serial-getty@ttyS0.service",
-    "console-getty.service",
-    "systemd-binfmt.service",
-    "systemd-firstboot.service",
-    "systemd-journal-flush.service",
-    "systemd-pstore.service",
-    "systemd-random-seed.service",
-    "systemd-update-utmp.service",
-    "systemd-update-utmp-runlevel.service",
-];
+/// Not what is tested here, and each costs an emulated machine a tenth of a second to seconds: half
+/// of a boot together.
+const MASKED: &str = "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
+    e2scrub_reap.service fstrim.timer systemd-tmpfiles-clean.timer getty@tty1.service \
+    serial-getty@ttyS0.service console-getty.service dev-hugepages.mount dev-mqueue.mount \
+    sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount \
+    sys-kernel-tracing.mount proc-sys-fs-binfmt_misc.automount modprobe@configfs.service \
+    modprobe@drm.service modprobe@fuse.service systemd-binfmt.service systemd-firstboot.service \
+    systemd-hibernate-clear.service systemd-hwdb-update.service \
+    systemd-journal-catalog-update.service systemd-journal-flush.service systemd-pstore.service \
+    systemd-random-seed.service systemd-sysctl.service systemd-sysusers.service \
+    systemd-tmpfiles-setup-dev-early.service systemd-udev-load-credentials.service \
+    systemd-update-done.service systemd-update-utmp.service \
+    systemd-update-utmp-runlevel.service ldconfig.service systemd-creds.socket \
+    systemd-hostnamed.socket systemd-initctl.socket systemd-pcrextend.socket \
+    systemd-pcrlock.socket systemd-sysext.socket";
+
+/// Generators of what the machines do not have.
+const GENERATORS: &str = "getty gpt-auto hibernate-resume rc-local run ssh system-update sysv tpm2";
+
+/// Of a machine's hundreds of devices those that somebody here waits for.
+const TRIGGER: &str = "[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add \
+    --subsystem-match=block --subsystem-match=net --subsystem-match=misc\n";
 
 /// The tree and what is in it.
 #[derive(Clone, Debug)]
@@ -51,56 +60,92 @@ pub struct Root {
     pub dir: PathBuf,
     /// The kernel release whose modules and headers are in it.
     pub release: String,
+    /// The name of that kernel's artefact: what is compiled for it depends on nothing else here.
+    pub kernel: String,
 }
 
 impl Root {
     /// The kernel image.
+    #[must_use]
     pub fn vmlinuz(&self) -> PathBuf {
         self.dir.join(format!("usr/lib/modules/{}/vmlinuz", self.release))
     }
 
     /// The directory with the kernel's own modules.
+    #[must_use]
     pub fn modules(&self) -> PathBuf {
         self.dir.join(format!("usr/lib/modules/{}", self.release))
     }
 }
 
-/// The root tree, made when it is not there (some minutes).
+/// The root tree with the laboratory's kernel, made when it is not there (a minute).
+///
+/// # Errors
+/// The archive does not have it.
 pub fn root() -> Result<Root> {
-    let kernel = Apt::open(apt::KERNEL)?;
-    let apt = Apt::open(apt::ROOT)?;
-    let release = kernel.cloud_kernel()?;
-    let mut debs = vec![kernel.deb(&format!("linux-image-{release}"))?];
-    for package in kernel.headers(&release)? {
-        debs.push(kernel.deb(&package)?);
-    }
+    static ROOT: Once<std::result::Result<Root, String>> = Once::new();
+    let root = ROOT.get(|| {
+        kernel::stock().and_then(|kernel| with_kernel(&kernel)).map_err(|e| format!("{e:#}"))
+    });
+    root.clone().map_err(anyhow::Error::msg)
+}
+
+/// The root tree with any kernel of the archive ([`kernel::kernel`]).
+///
+/// # Errors
+/// As [`root`].
+pub fn with_kernel(kernel: &Kernel) -> Result<Root> {
+    of(apt::ROOT, kernel)
+}
+
+/// A root tree of any suite, with any kernel.
+///
+/// # Errors
+/// As [`root`].
+pub fn of(suite: &str, kernel: &Kernel) -> Result<Root> {
+    let base = base(suite)?;
+    let inputs = [&base, &kernel.dir].map(|dir| dir.as_os_str().as_encoded_bytes());
+    let inputs = [inputs[0], inputs[1], include_bytes!("root.rs")];
+    let name = format!("root-{suite}-{}", kernel.release);
+    let dir = cache::tree_artifact(&name, &inputs, |to| {
+        // Hard links: nobody writes to a root.
+        run(Command::new("cp").arg("-al").arg(&base).arg(to))?;
+        kernel_files(kernel, to)
+    })?;
+    let name = kernel.dir.file_name().context("a name")?.to_string_lossy().into_owned();
+    Ok(Root { dir, release: kernel.release.clone(), kernel: name })
+}
+
+/// The tree without a kernel.
+fn base(suite: &str) -> Result<PathBuf> {
+    let apt = Apt::open(suite)?;
     let packages: Vec<String> = PACKAGES.split_whitespace().map(str::to_owned).collect();
     let version = apt.version("zfsutils-linux")?;
-    if !version.starts_with(&format!("{ZFS}-")) {
+    if suite == apt::ROOT && !version.starts_with(&format!("{ZFS}-")) {
         bail!("the archive has OpenZFS {version}, the overlay an ebuild for {ZFS}: update it");
     }
     let plan = apt.plan(&packages)?;
-    let names: Vec<u8> =
-        debs.iter().flat_map(|d| d.as_os_str().as_encoded_bytes().to_vec()).collect();
-    let inputs: [&[u8]; 4] =
-        [plan.as_bytes(), &names, include_bytes!("root.rs"), include_bytes!("apt.rs")];
-    let dir = cache::artifact("root", &inputs, |to| {
-        bootstrap(&apt, &packages, to)?;
-        kernel_files(&debs, &release, to)?;
+    let inputs: [&[u8]; 2] = [plan.as_bytes(), include_bytes!("root.rs")];
+    cache::tree_artifact(&format!("root-{suite}"), &inputs, |to| {
+        apt.with_new_lists(|| {
+            cache::remove(to)?;
+            bootstrap(&apt, &packages, to)
+        })?;
         system(to)?;
         bare(to)
-    })?;
-    Ok(Root { dir, release })
+    })
 }
 
 /// mmdebstrap. zfs-zed wants a package with the modules; a package of that name, empty, says that
 /// this machine has them from elsewhere: otherwise dkms comes and builds them.
 fn bootstrap(apt: &Apt, packages: &[String], to: &Path) -> Result<()> {
     let provider = provider()?;
-    let log = super::dir().join("mmdebstrap.log");
+    let log = to.with_extension("log");
     let hook = |when: &str, what: String| format!("--{when}-hook={what}");
     let out = fs::File::create(&log)?;
-    let status = Command::new("mmdebstrap")
+    let mut mmdebstrap = Command::new("mmdebstrap");
+    mmdebstrap
+        .env("SOURCE_DATE_EPOCH", EPOCH)
         .args(["--variant=minbase", "--mode=root"])
         .arg(format!("--include={}", packages.join(",")))
         .arg(hook(
@@ -116,14 +161,16 @@ fn bootstrap(apt: &Apt, packages: &[String], to: &Path) -> Result<()> {
         .args(["--aptopt=Acquire::Languages \"none\""])
         .args(["--dpkgopt=path-exclude=/usr/share/doc/*"])
         .args(["--dpkgopt=path-exclude=/usr/share/locale/*"])
-        .arg(apt.suite)
+        .arg(&apt.suite)
         .arg(to)
         .arg(apt.sources())
         .stdin(std::process::Stdio::null())
         .stdout(out.try_clone()?)
-        .stderr(out)
-        .status()
-        .context("starting mmdebstrap (is it installed? `make setup`)")?;
+        .stderr(out);
+    let mut child =
+        mmdebstrap.spawn().context("starting mmdebstrap (is it installed? `make setup`)")?;
+    super::times::ended(child.id());
+    let status = child.wait()?;
     if !status.success() {
         let text = fs::read_to_string(&log)?;
         bail!("mmdebstrap: {status}; {}:\n{}", log.display(), super::tool::last_lines(&text, 20));
@@ -137,33 +184,36 @@ fn provider() -> Result<PathBuf> {
                    Maintainer: nobody <root@localhost>\nProvides: zfs-modules\n\
                    Description: the zfs modules come from the prefix\n";
     cache::artifact("provider.deb", &[control.as_bytes()], |to| {
-        let tree = tempfile::tempdir()?;
+        let tree = super::tmp::dir("provider-")?;
         fs::create_dir(tree.path().join("DEBIAN"))?;
         fs::write(tree.path().join("DEBIAN/control"), control)?;
         run(Command::new("dpkg-deb").arg("-b").arg(tree.path()).arg(to)).map(drop)
     })
 }
 
-/// The stock kernel where systems with an immutable /usr have it, and its headers.
-fn kernel_files(debs: &[PathBuf], release: &str, to: &Path) -> Result<()> {
-    let unpacked = tempfile::tempdir_in(super::dir())?;
-    for deb in debs {
-        run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(unpacked.path()))?;
-    }
+/// A kernel where systems with an immutable /usr have it, and its headers.
+fn kernel_files(kernel: &Kernel, to: &Path) -> Result<()> {
+    let release = &kernel.release;
     let modules = to.join(format!("usr/lib/modules/{release}"));
     fs::create_dir_all(&modules)?;
-    let from = |path: &str| unpacked.path().join(path);
-    for (source, place) in [
-        (from(&format!("lib/modules/{release}")), modules.clone()),
-        (from("usr/src"), to.join("usr/src")),
-        (from("usr/lib"), to.join("usr/lib")),
-    ] {
+    let of = |path: &str| kernel.dir.join(path);
+    let programs = fs::read_dir(of("usr/lib"))?.collect::<std::io::Result<Vec<_>>>()?;
+    let programs = programs.iter().filter(|e| e.file_name() != "modules");
+    let mut places = vec![(kernel.modules.clone(), modules.clone())];
+    places.push((of("usr/src"), to.join("usr/src")));
+    places.extend(programs.map(|e| (e.path(), to.join("usr/lib").join(e.file_name()))));
+    for (source, place) in places {
         run(Command::new("cp").args(["-a", "-T"]).arg(source).arg(place))?;
     }
-    for name in ["vmlinuz", "config", "System.map"] {
-        let from = from(&format!("boot/{name}-{release}"));
-        fs::copy(&from, to.join(format!("boot/{name}-{release}")))?;
-        fs::copy(&from, modules.join(name))?;
+    let map = of(&format!("boot/System.map-{release}"));
+    for (name, from) in
+        [("vmlinuz", &kernel.image), ("config", &kernel.config), ("System.map", &map)]
+    {
+        for to in [to.join(format!("boot/{name}-{release}")), modules.join(name)] {
+            if from.exists() && !to.exists() {
+                fs::copy(from, &to).with_context(|| to.display().to_string())?;
+            }
+        }
     }
     run(Command::new("depmod").arg("-b").arg(to).arg(release))?;
     let zfs = run(Command::new("find").arg(&modules).args(["-name", "zfs.ko*"]))?;
@@ -194,9 +244,23 @@ fn bare(to: &Path) -> Result<()> {
 fn system(to: &Path) -> Result<()> {
     let root = to.to_str().context("the lab's path is not UTF-8")?;
     run_words(&["chroot", root, "groupadd", "-g", "500", "core"])?;
-    let user = ["chroot", root, "useradd", "-u", "500", "-g", "500", "-m", "-s", "/bin/bash"];
+    let date = format!("SOURCE_DATE_EPOCH={EPOCH}");
+    let user = [
+        "env",
+        &date,
+        "chroot",
+        root,
+        "useradd",
+        "-u",
+        "500",
+        "-g",
+        "500",
+        "-m",
+        "-s",
+        "/bin/bash",
+    ];
     run_words(&[&user[..], &["core"]].concat())?;
-    run_words(&["chroot", root, "passwd", "-q", "-d", "root"])?;
+    run_words(&["env", &date, "chroot", root, "passwd", "-q", "-d", "root"])?;
     let etc = to.join("etc");
     fs::write(etc.join("machine-id"), "0123456789abcdef0123456789abcdef\n")?;
     fs::write(etc.join("hostid"), [0x12, 0x34, 0x56, 0x78])?;
@@ -205,12 +269,22 @@ fn system(to: &Path) -> Result<()> {
     // Nobody's mirror in an image, and nothing in it installs packages.
     fs::write(etc.join("apt/sources.list"), "")?;
     cache::remove(&etc.join("resolv.conf"))?;
+    // What differs from day to day.
+    let volatile = "cd \"$1\" && rm -rf var/log/* var/cache/ldconfig var/cache/apt/* etc/*- var/lib/dpkg/*-old";
+    run(Command::new("sh").args(["-c", volatile, "sh"]).arg(to))?;
     let units = etc.join("systemd/system");
-    for unit in MASKED {
-        let link = units.join(unit);
+    let generators = etc.join("systemd/system-generators");
+    fs::create_dir_all(&generators)?;
+    let masked = MASKED.split_whitespace().map(|unit| units.join(unit));
+    let generators = GENERATORS
+        .split_whitespace()
+        .map(|name| generators.join(format!("systemd-{name}-generator")));
+    for link in masked.chain(generators) {
         cache::remove(&link)?;
         symlink("/dev/null", &link).with_context(|| link.display().to_string())?;
     }
+    fs::create_dir_all(units.join("systemd-udev-trigger.service.d"))?;
+    fs::write(units.join("systemd-udev-trigger.service.d/lab.conf"), TRIGGER)?;
     fs::write(units.join("lab-script.service"), include_str!("guest/lab-script.service"))?;
     fs::create_dir_all(units.join("multi-user.target.wants"))?;
     symlink("../lab-script.service", units.join("multi-user.target.wants/lab-script.service"))?;

@@ -44,7 +44,7 @@ pub fn openzfs(root: &Root) -> Result<Root> {
         }
         Ok(())
     })?;
-    Ok(Root { dir, release: root.release.clone() })
+    Ok(Root { dir, ..root.clone() })
 }
 
 /// Enables OpenZFS's units by their preset, as whoever builds an image does.

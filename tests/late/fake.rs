@@ -4,8 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::lab::disk::State;
-use crate::lab::nspawn::Machine;
+use lab::disk::State;
+use lab::nspawn::Machine;
 
 /// Of /run/lab/datasets: name, mount point, canmount, and `key` where a key is needed, which is there when
 /// /run/lab/NAME is (slashes are dashes).
@@ -59,7 +59,7 @@ pub fn load(machine: &Machine, datasets: &str) {
     let line = format!(
         "{} && mkdir -p /run/lab && printf '{datasets}' >/run/lab/datasets && \
          for p in zfs mount.zfs; do mount --bind /etc/lab/$p /usr/sbin/$p || exit; done",
-        crate::LOADED
+        super::LOADED
     );
     machine.check(&line).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{RUNS, fake, machine};
+use super::{RUNS, fake, machine};
 
 /// A mount unit as zfs-mount-generator(8) writes it, wanted by local-fs.target.
 fn mount_unit(what: &str, place: &str, more: &str) -> String {

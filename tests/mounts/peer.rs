@@ -5,8 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::lab;
-
 /// In a mount namespace of its own: `$1` the root, `$2` what is put over it, `$3` an empty directory, `$4` a
 /// command for the shell in it.
 const INSIDE: &str = "set -eu; mount -t tmpfs tmpfs \"$3\"; cd \"$3\"; mkdir up work root; cp -a \"$2/.\" up; \
@@ -43,7 +41,7 @@ impl Peer {
 
     /// Runs `line` in the root with the files `over` in it; what is in /out afterwards.
     fn inside(&self, over: &[(&str, &str)], line: &str) -> BTreeMap<String, String> {
-        let work = crate::common::scratch("peer-");
+        let work = lab::files::scratch("peer-");
         let (files, empty) = (work.path().join("files"), work.path().join("empty"));
         for directory in [&files.join("out"), &empty] {
             fs::create_dir_all(directory).unwrap();
@@ -94,7 +92,7 @@ impl Peer {
 /// Files and links below `directory`, each with its text or where it leads to.
 pub fn tree(directory: &Path) -> BTreeMap<String, String> {
     fn walk(top: &Path, directory: &Path, tree: &mut BTreeMap<String, String>) {
-        for name in crate::common::entries(directory) {
+        for name in lab::files::entries(directory) {
             let path = directory.join(name);
             let relative = path.strip_prefix(top).unwrap().to_str().unwrap().to_owned();
             let meta = fs::symlink_metadata(&path).unwrap();

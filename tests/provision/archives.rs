@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tar::{Builder, EntryType, Header};
 
-use super::common::entries;
 use super::world::{World, tool};
+use lab::files::entries;
 
 /// Entries as somebody evil would write them: name, kind, link, mode.
 type Entry<'a> = (&'a str, EntryType, &'a str, u32);

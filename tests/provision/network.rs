@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::common::entries;
 use super::crashes::with_mount;
-use super::server::{Asked, Certificate, Manner, Server};
 use super::world::World;
+use lab::files::entries;
+use lab::server::{Asked, Certificate, Manner, Server};
 
 const PATH: &str = "/prefix.tar.zst";
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::common::{entries, scratch};
+use lab::files::{entries, scratch};
 
 /// The owner; this machine has no user of that number.
 pub const OWNER: u32 = 4242;

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::lab::tool::run;
-use super::server::{Certificate, Server};
 use super::world::World;
+use lab::server::{Certificate, Server};
+use lab::tool::run;
 
 /// git in the repository `dir`, as somebody with a key.
 fn git(world: &World, dir: &Path, args: &[&str]) {

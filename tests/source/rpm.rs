@@ -5,10 +5,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::lab::rpm::kernel_devel;
-use super::lab::tool::run;
-use super::server::{Certificate, Manner, Server};
 use super::world::World;
+use lab::rpm::kernel_devel;
+use lab::server::{Certificate, Manner, Server};
+use lab::tool::run;
 
 const RELEASE: &str = "6.12.4-200.fc41.x86_64";
 

@@ -4,20 +4,21 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, OnceLock};
 
-use super::common::scratch;
-use super::lab::apt::{self, Apt};
-use super::lab::tool::run;
-use super::lab::{self, cache, prefix};
+use lab::files::scratch;
+use lab::openzfs::{self, Release};
+use lab::root::ZFS;
+use lab::tool::run;
+use lab::turns::{Alone, Once};
+use lab::{cache, prefix};
 
 /// The prefix's owner; this machine has no user of that number.
 pub const OWNER: u32 = 4242;
 /// A suite with another OpenZFS than the prefix has.
-const OTHER: &str = "bookworm";
+const OTHER: &str = "2.1";
 
 /// One run at a time uses the prefix: Portage locks what it works on.
-static PREFIX: Mutex<()> = Mutex::new(());
+static PREFIX: Alone = Alone::new();
 
 pub struct World {
     _dir: tempfile::TempDir,
@@ -92,7 +93,7 @@ impl World {
 
     /// The same, started by another program.
     pub fn wrapped(&self, by: &[&str], args: &[&str]) -> Ran {
-        let _alone = PREFIX.lock().unwrap_or_else(|e| e.into_inner());
+        let _alone = PREFIX.lock();
         let script = format!(
             "mount -t tmpfs -o mode=755 tmpfs /home && mkdir -p /home/core/gentoo && \
              chown {OWNER}:{OWNER} /home/core && mount --bind \"$0\" /home/core/gentoo && exec \"$@\""
@@ -101,7 +102,7 @@ impl World {
             .args(["--mount", "--propagation", "private", "--", "sh", "-c", &script])
             .arg(owned())
             .args(by)
-            .arg(program())
+            .arg(lab::program("obtain"))
             .args(args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").expect("a search path"))
@@ -211,44 +212,20 @@ impl World {
     }
 }
 
-/// tests/source/obtain.rs, built once.
-fn program() -> &'static PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let args = ["build", "--quiet", "--locked", "--example", "obtain"];
-        let built = Command::new(cargo).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-        assert!(built.expect("cargo").success(), "cargo build --example obtain");
-        let exe = std::env::current_exe().unwrap();
-        exe.parent().unwrap().parent().unwrap().join("examples/obtain")
-    })
-}
-
-/// A copy of the prefix, its owner's; kept. Apt is asked for its parts once.
-fn owned() -> &'static PathBuf {
-    static OWNED: OnceLock<PathBuf> = OnceLock::new();
-    OWNED.get_or_init(copied)
-}
-
-fn copied() -> PathBuf {
-    let tree = prefix::tree().unwrap();
-    cache::artifact("prefix-owned", &[tree.as_os_str().as_encoded_bytes()], |to| {
-        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&tree).arg(to))?;
-        let mut chown = Command::new("chown");
-        run(chown.args(["-R", "--no-dereference", &format!("{OWNER}:{OWNER}")]).arg(to)).map(drop)
-    })
-    .unwrap()
+/// A copy of the prefix, its owner's.
+fn owned() -> PathBuf {
+    prefix::owned_by(OWNER).unwrap()
 }
 
 /// Debian's tarball of the kernel's source.
 pub fn linux() -> PathBuf {
-    crate::lab::source::newest().unwrap()
+    lab::source::tarball().unwrap()
 }
 
 /// A few files of it, which are far apart in it.
 fn few() -> &'static PathBuf {
-    static FEW: OnceLock<PathBuf> = OnceLock::new();
-    FEW.get_or_init(unpacked)
+    static FEW: Once<PathBuf> = Once::new();
+    FEW.get(unpacked)
 }
 
 fn unpacked() -> PathBuf {
@@ -264,9 +241,7 @@ fn unpacked() -> PathBuf {
     .unwrap()
 }
 
-/// The tarball of OpenZFS that the prefix has, and another one with its version.
-pub fn zfs() -> (PathBuf, (PathBuf, String)) {
-    let root = Apt::open(apt::ROOT).unwrap();
-    let version = root.version("zfsutils-linux").unwrap();
-    (root.orig("zfs-linux", &version).unwrap(), lab::source::older_zfs(OTHER).unwrap())
+/// The release of OpenZFS that the prefix has, and another one.
+pub fn zfs() -> (Release, Release) {
+    (openzfs::release(ZFS).unwrap(), openzfs::release(OTHER).unwrap())
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::lab::tool::run;
+use lab::tool::run;
 
 /// How the tables are laid out.
 #[derive(Clone, Copy, Debug)]

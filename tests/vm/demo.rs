@@ -1,8 +1,5 @@
 //! `make demo`: from a stock kernel without ZFS to an imported pool, before your eyes.
 
-#[path = "../lab/mod.rs"]
-mod lab;
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -43,7 +40,7 @@ fn main() -> Result<()> {
     lab::without::stage_with_units(&staged, &stage)?;
     let state = State::fresh(&root, &work.join("state"))?;
     lab::prefix::offer(&state)?;
-    lab::source::offer(&root, &state)?;
+    lab::source::offer(&state)?;
     build(&root, &state, &stage)?;
 
     say("3. The stock kernel in QEMU (no KVM needed): generator, zfs-load, a new pool");

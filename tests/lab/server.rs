@@ -1,11 +1,14 @@
-//! A real https server on loopback, with the faults of real ones.
-#![allow(dead_code, reason = "each test binary uses its part")]
+//! A real web server on loopback, with the faults of real ones: https with a certificate of any
+//! kind, or http; files of the test's, of a directory, or git repositories.
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+#![allow(clippy::missing_panics_doc, reason = "each of these is a part of a test")]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,15 +40,20 @@ pub enum Manner {
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
+    /// The path, with a query.
     pub path: String,
+    /// The header `Range`.
     pub range: Option<String>,
+    /// The header `If-Range`.
     pub if_range: Option<String>,
 }
 
 /// The certificate it shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certificate {
+    /// Of the authority, for localhost.
     Good,
+    /// In 2021.
     Expired,
     /// Of an authority that is not in `SSL_CERT_FILE`.
     Foreign,
@@ -53,41 +61,65 @@ pub enum Certificate {
     OtherName,
 }
 
-type Files = Arc<Mutex<HashMap<String, (Vec<u8>, Manner)>>>;
-
-/// Serves until the test process ends.
-pub struct Server {
-    pub port: u16,
-    files: Files,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    repositories: Repositories,
+/// What is served, and what was asked for.
+#[derive(Default)]
+struct Served {
+    files: Mutex<HashMap<String, (Vec<u8>, Manner)>>,
+    /// Where files are that are not among these.
+    directory: Option<PathBuf>,
+    /// Where git repositories are, that are served below `/git/`.
+    repositories: Mutex<Option<PathBuf>>,
+    asked: Mutex<Vec<Asked>>,
+    end: AtomicBool,
 }
 
-/// Where git repositories are, that are served below `/git/`.
-type Repositories = Arc<Mutex<Option<PathBuf>>>;
+/// Serves until it is dropped.
+pub struct Server {
+    /// On 127.0.0.1.
+    pub port: u16,
+    served: Arc<Served>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.served.end.store(true, Ordering::Relaxed);
+        // Out of accept(2). Gone already is fine.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+    }
+}
 
 impl Server {
-    /// Starts one; the authority's certificate is written to `authority`.
+    /// Over https; the authority's certificate is written to `authority`.
     pub fn start(certificate: Certificate, authority: &Path) -> Server {
         let config = Arc::new(configuration(certificate, authority));
+        Server::listen(Served::default(), move |stream, served| {
+            let connection = ServerConnection::new(config.clone()).unwrap();
+            serve(StreamOwned::new(connection, stream), served)
+        })
+    }
+
+    /// The files of a directory, over http: a binhost.
+    pub fn of(directory: &Path) -> Server {
+        let served = Served { directory: Some(directory.to_owned()), ..Served::default() };
+        Server::listen(served, serve)
+    }
+
+    fn listen(
+        served: Served,
+        serve: impl Fn(TcpStream, &Served) -> std::io::Result<()> + Clone + Send + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let server = Server {
-            port,
-            files: Files::default(),
-            asked: Arc::default(),
-            repositories: Arc::default(),
-        };
-        let (files, asked) = (server.files.clone(), server.asked.clone());
-        let repositories = server.repositories.clone();
+        let served = Arc::new(served);
+        let server = Server { port, served: served.clone() };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (files, asked, config) = (files.clone(), asked.clone(), config.clone());
-                let repositories = repositories.clone();
-                std::thread::spawn(move || {
-                    // A client that gives up is what some tests are about.
-                    let _ = serve(stream.unwrap(), config, &files, &asked, &repositories);
-                });
+                if served.end.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (served, serve) = (served.clone(), serve.clone());
+                // A client that gives up is what some tests are about.
+                std::thread::spawn(move || drop(serve(stream.unwrap(), &served)));
             }
         });
         server
@@ -95,20 +127,22 @@ impl Server {
 
     /// Serves the repositories in this directory as `/git/NAME`, by git's own program.
     pub fn serve_git(&self, directory: &Path) {
-        *self.repositories.lock().unwrap() = Some(directory.to_owned());
+        *self.served.repositories.lock().unwrap() = Some(directory.to_owned());
     }
 
+    /// Serves these bytes as `path`.
     pub fn put(&self, path: &str, content: Vec<u8>, manner: Manner) {
-        self.files.lock().unwrap().insert(path.to_owned(), (content, manner));
+        self.served.files.lock().unwrap().insert(path.to_owned(), (content, manner));
     }
 
+    /// What a client asks for `path` with, over https.
     pub fn url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.port)
     }
 
     /// What was asked for since the last call.
     pub fn asked(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.asked.lock().unwrap())
+        std::mem::take(&mut self.served.asked.lock().unwrap())
     }
 }
 
@@ -143,35 +177,38 @@ fn configuration(certificate: Certificate, authority: &Path) -> ServerConfig {
         .unwrap()
 }
 
-fn serve(
-    stream: TcpStream,
-    config: Arc<ServerConfig>,
-    files: &Files,
-    asked: &Mutex<Vec<Asked>>,
-    repositories: &Repositories,
-) -> std::io::Result<()> {
-    let connection = ServerConnection::new(config).unwrap();
-    let mut stream = BufReader::new(StreamOwned::new(connection, stream));
+fn serve(stream: impl Read + Write, served: &Served) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
     loop {
         let Some((request, lines)) = request(&mut stream)? else { return Ok(()) };
-        asked.lock().unwrap().push(request.clone());
-        let root = repositories.lock().unwrap().clone();
+        served.asked.lock().unwrap().push(request.clone());
+        let root = served.repositories.lock().unwrap().clone();
         if let (Some(root), Some(path)) = (root, request.path.strip_prefix("/git")) {
             git(&mut stream, &root, path, &lines)?;
             continue;
         }
-        let file = files.lock().unwrap().get(&request.path).cloned();
-        let Some((content, manner)) = file else {
+        let file = served.files.lock().unwrap().get(&request.path).cloned();
+        let Some((content, manner)) = file.or_else(|| of_directory(served, &request.path)) else {
             head(stream.get_mut(), 404, &[("Content-Length", "0")])?;
             continue;
         };
         if let Manner::StopsOnce(_) = manner {
-            files.lock().unwrap().insert(request.path.clone(), (content.clone(), Manner::Well));
+            let well = (content.clone(), Manner::Well);
+            served.files.lock().unwrap().insert(request.path.clone(), well);
         }
-        if !answer(stream.get_mut(), &request, &content, manner)? {
+        if lines[0].starts_with("HEAD ") {
+            head(stream.get_mut(), 200, &[("Content-Length", &content.len().to_string())])?;
+        } else if !answer(stream.get_mut(), &request, &content, manner)? {
             return Ok(());
         }
     }
+}
+
+fn of_directory(served: &Served, path: &str) -> Option<(Vec<u8>, Manner)> {
+    let inside = !path.split('/').any(|part| part == "..");
+    let directory = served.directory.as_ref().filter(|_| inside)?;
+    let content = std::fs::read(directory.join(path.trim_start_matches('/'))).ok()?;
+    Some((content, Manner::Well))
 }
 
 /// Answers with git-http-backend(1), a CGI program (RFC 3875).

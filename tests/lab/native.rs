@@ -1,74 +1,71 @@
-//! A machine for tests of the builder: native, with a prefix, one at a time.
+//! A machine for tests of the builder: native, with a prefix.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+#![allow(clippy::missing_panics_doc, reason = "each of these is a part of a test")]
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use zfs_prefix::store::{FailureRecord, Layout};
 
-use super::lab;
-use lab::disk::State;
-use lab::nspawn::{Machine, Ran};
-use lab::root::Root;
-
-/// Builds use all cores: one after the other.
-static ONE: Mutex<()> = Mutex::new(());
-
-/// What `make stage` made.
-pub fn stage() -> PathBuf {
-    let stage = std::env::var_os("ZFS_PREFIX_STAGE");
-    PathBuf::from(stage.expect("ZFS_PREFIX_STAGE: run this through `make check`"))
-}
+use super::disk::State;
+use super::nspawn::{Machine, Ran};
+use super::root::Root;
 
 /// A machine of its own for one test.
 pub struct Native {
+    /// The running machine.
     pub machine: Machine,
+    /// All that it can write to.
     pub state: State,
+    /// The kernel that it has an image of.
     pub release: String,
     _work: tempfile::TempDir,
-    _one: MutexGuard<'static, ()>,
 }
 
 impl Native {
     /// With the prefix in its place.
     pub fn boot(name: &str) -> Native {
-        Native::prepared(name, |state| lab::prefix::install(state).unwrap())
+        Native::prepared(name, |state| super::prefix::install(state).unwrap())
     }
 
+    /// With what `prepare` does to its files before it is booted.
     pub fn prepared(name: &str, prepare: impl FnOnce(&State)) -> Native {
-        Native::staged(name, &stage(), prepare)
+        Native::staged(name, &super::stage(), prepare)
     }
 
     /// The same with other files over the root image's /usr than those of the stage.
     pub fn staged(name: &str, stage: &Path, prepare: impl FnOnce(&State)) -> Native {
-        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let root: Root = lab::root::root().unwrap();
-        let work = tempfile::tempdir_in(lab::dir()).unwrap();
+        let root: Root = super::root::root().unwrap();
+        let work = super::tmp::scratch(name);
         let state = State::fresh(&root, &work.path().join("state")).unwrap();
         prepare(&state);
         let minute = Duration::from_secs(60);
         let machine = Machine::boot(name, &root, &state, Some(stage), minute).unwrap();
-        Native { machine, state, release: root.release, _work: work, _one: one }
+        Native { machine, state, release: root.release, _work: work }
     }
 
+    /// Runs a line in the machine; UNIT in it is the builder's unit.
     pub fn exec(&self, line: &str) -> Ran {
         self.machine.exec(&line.replace("UNIT", &self.unit())).unwrap()
     }
 
+    /// The same, and it has to succeed; its output.
     pub fn check(&self, line: &str) -> String {
         self.machine.check(&line.replace("UNIT", &self.unit())).unwrap().trim().to_owned()
     }
 
+    /// The unit that builds for the machine's kernel.
     pub fn unit(&self) -> String {
         format!("zfs-build@{}.service", self.release)
     }
 
+    /// Where its store is, for this process.
     pub fn layout(&self) -> Layout {
         Layout::new(self.state.dir())
     }
 
+    /// The record of the last failed build.
     pub fn failure(&self) -> Option<FailureRecord> {
         FailureRecord::read(&self.layout(), &self.release.parse().unwrap()).unwrap()
     }
@@ -115,6 +112,7 @@ impl Native {
         assert!(published.is_empty(), "{case}: {published:?}");
     }
 
+    /// The prefix's owner has no process.
     pub fn assert_no_process_of_the_build(&self, case: &str) {
         let left = self.exec("ps -u core -o pid,args --no-headers");
         assert_eq!(left.output.trim(), "", "{case}: processes of the build are left");

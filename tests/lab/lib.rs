@@ -1,0 +1,88 @@
+//! The laboratory: Debian root images with a prefix, booted natively (nspawn) and in virtual
+//! machines (QEMU), kernels, sources and servers, for the tests, `make demo` and `make bench`. Real
+//! tools only; what is missing is an error.
+//!
+//! What takes long to make is kept in [`dir`], named after a digest of everything that decides its
+//! content, and shared by all clones and processes of this user (see [`cache`]). Every test, boot
+//! and artefact says there what it cost ([`times`]); tests take turns at the processors ([`turns`]).
+
+pub mod apt;
+pub mod cache;
+pub mod disk;
+pub mod emerge;
+pub mod files;
+pub mod initrd;
+pub mod kernel;
+pub mod native;
+pub mod nspawn;
+pub mod openzfs;
+pub mod prefix;
+pub mod published;
+pub mod root;
+pub mod rpm;
+pub mod server;
+pub mod source;
+pub mod stock;
+pub mod strace;
+pub mod times;
+pub mod tmp;
+pub mod tool;
+pub mod turns;
+pub mod units;
+pub mod vm;
+pub mod without;
+
+use std::path::{Path, PathBuf};
+
+/// Where artefacts are kept: `$ZFS_PREFIX_LAB`, or beside the user's other caches
+/// (`$XDG_CACHE_HOME`, `~/.cache`).
+///
+/// The first call in a test's thread is where the test begins: it waits for its turn.
+pub fn dir() -> PathBuf {
+    times::test();
+    place()
+}
+
+/// [`dir`], without waiting for a turn.
+pub(crate) fn place() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(dir) = set("ZFS_PREFIX_LAB") {
+        return PathBuf::from(dir);
+    }
+    let home = || set("HOME").map(|home| Path::new(&home).join(".cache"));
+    let caches = set("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    caches.unwrap_or_else(|| PathBuf::from("/var/cache")).join("zfs-prefix-lab")
+}
+
+/// The repository.
+pub fn repo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/lab").to_owned()
+}
+
+/// What `make stage` made.
+///
+/// # Panics
+/// Without `$ZFS_PREFIX_STAGE`, which `make check` sets.
+pub fn stage() -> PathBuf {
+    let stage = std::env::var_os("ZFS_PREFIX_STAGE");
+    PathBuf::from(stage.expect(
+        "ZFS_PREFIX_STAGE is not set: the programs under test, put there by `make stage`; run `make check`",
+    ))
+}
+
+/// A program of the laboratory (`tests/lab/Cargo.toml`), compiled when it is not or is old.
+///
+/// # Panics
+/// It cannot be compiled.
+pub fn program(name: &str) -> PathBuf {
+    static BUILT: turns::Once<()> = turns::Once::new();
+    BUILT.get(|| {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let mut build = std::process::Command::new(cargo);
+        build.args(["build", "--quiet", "--locked", "--package", env!("CARGO_PKG_NAME")]);
+        build.args(["--bin", "publish", "--bin", "obtain"]).current_dir(repo());
+        tool::run(&mut build).unwrap_or_else(|e| panic!("{e:#}"));
+    });
+    let exe = std::env::current_exe().expect("/proc/self/exe");
+    exe.ancestors().nth(2).expect("target/debug/deps/suite").join(name)
+}

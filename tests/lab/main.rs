@@ -1,0 +1,26 @@
+//! The laboratory by hand: `lab warm`, `lab report RUN`, `lab dir`.
+
+use anyhow::{Context, Result, bail};
+
+/// Makes what nearly every test needs, before the programs under test are compiled.
+fn warm() -> Result<()> {
+    let root = lab::root::root()?;
+    lab::prefix::archive()?;
+    lab::emerge::modules(&root).map(drop)
+}
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["warm"] => warm(),
+        ["dir"] => {
+            println!("{}", lab::dir().display());
+            Ok(())
+        }
+        ["report", run] => {
+            print!("{}", lab::times::report(run, 20)?);
+            lab::times::trim().context("times.tsv")
+        }
+        _ => bail!("usage: lab warm | lab report RUN | lab dir"),
+    }
+}
