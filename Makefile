@@ -9,13 +9,16 @@ STAGE := $(CURDIR)/target/stage
 UNITS := $(filter-out %.preset,$(wildcard units/*.service units/*.slice units/*.timer units/*.path units/*.target))
 
 # What a step costs is written down in the laboratory; a run has a name there.
-export ZFS_PREFIX_RUN ?= $(shell date +%Y-%m-%dT%H:%M:%S)
+ifndef ZFS_PREFIX_RUN
+export ZFS_PREFIX_RUN := $(shell date +%Y-%m-%dT%H:%M:%S)
+endif
 TIMED := tests/lab/timed
 LAB := target/debug/lab
-# Tests wait for their turn (tests/lab/turns.rs), not for a thread.
-TEST := ZFS_PREFIX_STAGE='$(STAGE)' RUST_TEST_THREADS=256 $(TIMED) tests cargo test --locked --no-fail-fast
+TEST := cargo test --locked --no-fail-fast
+# Its tests wait for their turn (tests/lab/turns.rs), not for a thread.
+SUITE := ZFS_PREFIX_STAGE='$(STAGE)' RUST_TEST_THREADS=256
 
-.PHONY: help setup build install install-openzfs stage demo prefix lint check check-all check-tests bench lab clean-lab
+.PHONY: help setup build install install-openzfs stage demo prefix lint check check-all bench lab clean-lab
 help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
@@ -78,13 +81,16 @@ lint:
 	cargo fmt --all --check
 	$(TIMED) clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 
-# What the laboratory makes from nothing is begun while the programs under test are compiled.
+# What the laboratory makes from nothing, the programs under test and the tests are made side by side:
+# each has stretches that leave a processor idle. What fails in the background fails in the tests again.
 check: setup
-	@$(MAKE) --no-print-directory lab
-	@$(TIMED) warm $(LAB) warm & \
-	$(MAKE) --no-print-directory lint && $(TIMED) stage $(MAKE) --no-print-directory stage; staged=$$?; \
-	wait; exit $$staged
-	@$(TEST) -- $(ALL); tested=$$?; $(LAB) report "$$ZFS_PREFIX_RUN"; exit $$tested
+	@$(MAKE) --no-print-directory lint lab
+	@$(TIMED) warm $(LAB) warm & $(TIMED) compile-tests cargo test --locked --no-run -q & \
+	$(TIMED) stage $(MAKE) --no-print-directory stage; staged=$$?; wait; exit $$staged
+	@failed=0; $(TIMED) unit-tests $(TEST) --lib || failed=1; \
+	$(TIMED) doc-tests $(TEST) --doc || failed=1; \
+	$(SUITE) $(TIMED) suite $(TEST) --test suite -- $(ALL) || failed=1; \
+	$(LAB) report "$$ZFS_PREFIX_RUN"; exit $$failed
 
 check-all:
 	@$(MAKE) --no-print-directory check ALL=--include-ignored

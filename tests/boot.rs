@@ -12,8 +12,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use scene::{NEVER, Scene, contains_all, shown};
+use lab::disk::State;
+use lab::nspawn::Machine;
+
+use scene::{NEVER, Pool, Scene, contains_all, shown};
 use serde_json::Value;
 use zfs_prefix::log::id;
 use zfs_prefix::userland::version;
@@ -25,6 +29,9 @@ const REBUILD: &str = "systemctl start zfs-build";
 fn published_modules_are_loaded_with_their_options_and_the_pool_is_there_in_every_boot() {
     let scene = Scene::get();
     let state = scene.state();
+    // It is named with line and column, and costs nothing else.
+    let bad = "/etc/zfs-prefix/config.d/50-bad.toml";
+    state.write(bad, "[boot]\nenabled = false\nwhen-missing = \"soon\"\n").unwrap();
     state.write("/etc/modprobe.d/zfs.conf", "options zfs zfs_arc_max=268435456\n").unwrap();
     // Debian's own programs are of the modules' version, and the operator wants no others.
     state.write("/etc/zfs-prefix/config.toml", "zfs.userland = \"host\"\n").unwrap();
@@ -36,6 +43,7 @@ probe txg cat /sys/module/zfs/parameters/zfs_txg_timeout
 probe system systemctl is-system-running
 probe status zfs-prefix status --json
 probe pools-said journalctl -b -q -o cat -u zfs-pools.service -t zfs-prefix
+probe generator journalctl -b -q -o json _TRANSPORT=kernel -t zfs-prefix-generator
 ";
     let cmdline = format!("{NEVER} zfs.zfs_txg_timeout=7");
     for seen in scene.boots("published", &state, &cmdline, &[script, script]) {
@@ -65,6 +73,11 @@ probe pools-said journalctl -b -q -o cat -u zfs-pools.service -t zfs-prefix
         assert_eq!(status["published"]["key"], scene.tree.key, "{status:#}");
         assert_eq!(status["pools"][0]["health"], "ONLINE", "{status:#}");
         assert_eq!(seen.output("pools-said"), "pools: tank ONLINE");
+        let entries = seen.journal("generator");
+        let errors: Vec<&Value> = entries.iter().filter(|e| e["PRIORITY"] == "3").collect();
+        assert_eq!(errors.len(), 1, "{entries:#?}");
+        let message = errors[0]["MESSAGE"].as_str().unwrap();
+        contains_all(message, &[&format!("{bad}:3:16: "), "\"soon\"", "late"]);
     }
 }
 
@@ -216,52 +229,47 @@ fn a_store_that_others_than_root_can_write_to_is_not_loaded_from() {
     contains_all(&said, &[&shown(&dir), "has mode 0775", "find out who changed it", REBUILD]);
 }
 
-#[test]
-fn a_bad_configuration_file_is_named_with_line_and_column_and_costs_nothing_else() {
-    let scene = Scene::get();
-    let state = scene.state();
-    let bad = "/etc/zfs-prefix/config.d/50-bad.toml";
-    state.write(bad, "[boot]\nenabled = false\nwhen-missing = \"soon\"\n").unwrap();
-    let script =
-        "probe generator journalctl -b -q -o json _TRANSPORT=kernel -t zfs-prefix-generator";
-    let seen = scene.boot("bad-config", &state, NEVER, script);
-    seen.imported();
-    assert_eq!(seen.failed(), [""; 0]);
-    let entries = seen.journal("generator");
-    let errors: Vec<&Value> = entries.iter().filter(|e| e["PRIORITY"] == "3").collect();
-    assert_eq!(errors.len(), 1, "{entries:#?}");
-    let message = errors[0]["MESSAGE"].as_str().unwrap();
-    contains_all(message, &[&format!("{bad}:3:16: "), "\"soon\"", "late"]);
+/// A native boot with an argument to PID 1, which is a container's command line: what the questions
+/// about its units print.
+fn units_of(scene: &Scene, state: &State) -> [String; 4] {
+    let minute = Duration::from_secs(60);
+    let stage = lab::stage();
+    let argument = &["zfs_prefix=0"];
+    let machine =
+        Machine::boot_with("off", &scene.root, state, Some(&stage), argument, minute).unwrap();
+    let said = [
+        "systemctl list-units --all --plain --no-legend --full",
+        "systemctl list-dependencies --all --plain --full",
+        "ls -R /run/systemd/generator /run/systemd/generator.early /run/systemd/generator.late",
+        "journalctl -b -q -o cat -u zfs-load.service",
+    ]
+    .map(|line| machine.exec(line).unwrap().output);
+    machine.power_off(minute).unwrap();
+    said
 }
 
 #[test]
 fn switched_off_the_boot_has_the_same_units_as_without_the_generator() {
     let scene = Scene::get();
     let state = scene.state();
-    let script = "
-probe units systemctl list-units --all --plain --no-legend --full
-probe tree systemctl list-dependencies --all --plain --full
-probe generated ls -R /run/systemd/generator /run/systemd/generator.early /run/systemd/generator.late
-";
-    let off = scene.boot("off", &state, "zfs_prefix=0", script);
+    let off = units_of(&scene, &state);
+    let state = scene.state();
     let generator = state.path("/etc/systemd/system-generators/zfs-prefix-generator");
-    fs::create_dir_all(generator.parent().unwrap()).unwrap();
     symlink("/dev/null", generator).unwrap();
-    let masked = scene.boot("masked", &state, "zfs_prefix=0", script);
-    for probe in ["units", "tree", "generated"] {
-        let lines = |seen: &scene::Seen| -> BTreeSet<String> {
-            let text = seen.output(probe);
+    let masked = units_of(&scene, &state);
+    for (off, masked) in off.iter().zip(&masked).take(3) {
+        let lines = |text: &str| -> BTreeSet<String> {
             // Each machine's file systems are made anew.
             let same = text.lines().filter(|l| !l.contains("by\\x2duuid"));
             // Not the descriptions: name, load, active and sub state.
             same.map(|l| l.split_whitespace().take(4).collect::<Vec<_>>().join(" ")).collect()
         };
-        let (off, masked) = (lines(&off), lines(&masked));
+        let (off, masked) = (lines(off), lines(masked));
         let differences: Vec<&String> = off.symmetric_difference(&masked).collect();
-        assert!(off.len() > 10, "{probe}: {off:?}");
-        assert!(differences.is_empty(), "{probe}: {differences:#?}");
+        assert!(off.len() > 10, "{off:?}");
+        assert!(differences.is_empty(), "{differences:#?}");
     }
-    assert_eq!(off.output("said"), "");
+    assert_eq!(off[3], "");
 }
 
 #[test]
@@ -325,18 +333,18 @@ fn modules_that_come_late_bring_all_that_the_boot_skipped_and_cover_nothing() {
         state.write(&format!("/etc/systemd/system/{unit}"), text).unwrap();
         symlink(format!("../{unit}"), wants.join(unit)).unwrap();
     }
-    state.write("/etc/key", [7; 32]).unwrap();
-    // The first boot makes what the second one needs, and has its modules hidden from it.
+    state.write("/etc/key", scene::KEY).unwrap();
+    // Its modules are hidden from this boot.
+    symlink("/dev/null", state.path("/etc/systemd/system/zfs-load.service")).unwrap();
     let make = "
 probe make sh -ec 'zfs create tank/data && echo read > /tank/data/file
     zfs create -o encryption=on -o keyformat=raw -o keylocation=file:///etc/key tank/secret
     echo told > /tank/secret/file
     zfs create -o mountpoint=/srv/web tank/web && zfs create tank/web/below
     zfs create -o mountpoint=legacy tank/db
-    zfs create -V 16M tank/volume'
-ln -s /dev/null /etc/systemd/system/zfs-load.service
-sync
-";
+    zfs create -V 16M tank/volume'";
+    let pool = Pool::make(&scene.root, "pool-late", make).unwrap();
+    state.write(scene::CACHE, &pool.cache).unwrap();
     let late = "
 probe before systemctl is-active zfs-mount zfs-import-cache reads
 rm /etc/systemd/system/zfs-load.service && systemctl daemon-reload
@@ -357,9 +365,7 @@ probe decided systemctl start zfs-mount.service
 probe all zfs list -H -o mounted -t filesystem
 probe again zfs-prefix load --import
 ";
-    let seen = scene.boots("comes-late", &state, NEVER, &[make, late]);
-    assert_eq!(seen[0].status("make"), 0, "{}", seen[0].output("make"));
-    let seen = &seen[1];
+    let seen = scene.boot_pool("comes-late", &pool, &state, late);
     assert_eq!(seen.output("before"), "inactive\ninactive\nfailed", "before the modules");
     let journal = seen.journal("journal");
     let said = |id: &str| -> Vec<&str> {

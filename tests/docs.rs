@@ -10,8 +10,8 @@ use zfs_prefix::exit::Exit;
 const README: &str = include_str!("../README.md");
 const MAN: &str = include_str!("../packaging/man/zfs-prefix.8");
 
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+fn repository() -> PathBuf {
+    lab::repo()
 }
 
 /// Every file of the repository, also those that are about to be added.

@@ -80,9 +80,9 @@ mod tests {
             &host,
             "zpool",
             &format!(
-                "echo \"$@\" >> {}; case \"$*\" in list*) printf 'there\\tONLINE\\toff\\n' ;; \
+                "echo \"$@\" >> '{}'; case \"$*\" in list*) printf 'there\\tONLINE\\toff\\n' ;; \
                  *new) ;; *slow) exec sleep 1000 ;; \
-                 *) cat {}; exit 1 ;; esac",
+                 *) cat '{}'; exit 1 ;; esac",
                 log.display(),
                 concat!(
                     env!("CARGO_MANIFEST_DIR"),

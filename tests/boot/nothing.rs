@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::scene::{NEVER, Scene, Seen, contains_all};
+use super::scene::{KEY, Pool, Scene, Seen, contains_all};
 use lab::disk::State;
 use lab::nspawn::Machine;
 use lab::root::Root;
@@ -97,7 +97,7 @@ fn system(scene: &Scene) -> (Root, tempfile::TempDir, PathBuf, State) {
     let state = State::fresh(&bare, &scene.work().join("nothing")).unwrap();
     state.write("/etc/systemd/system/reads.service", READS).unwrap();
     state.write("/etc/systemd/system/types.service", TYPES).unwrap();
-    state.write("/etc/key", [7; 32]).unwrap();
+    state.write("/etc/key", KEY).unwrap();
     state.write("/etc/systemd/network/10-lab.network", NETWORK).unwrap();
     for (by, unit) in [
         ("multi-user.target", "/usr/lib/systemd/system/systemd-networkd.service"),
@@ -172,6 +172,7 @@ struct System {
     bare: Root,
     stage: tempfile::TempDir,
     state: State,
+    image: PathBuf,
     binhost: Server,
     _served: tempfile::TempDir,
 }
@@ -180,13 +181,13 @@ impl System {
     /// `host` is this machine's loopback, as the system names it.
     fn that_sees(host: &str) -> System {
         let scene = Scene::get();
-        let before = scene.state();
-        before.write("/etc/key", [7; 32]).unwrap();
-        let made = scene.boots("nothing-pool", &before, NEVER, &[MAKE]).remove(0);
-        assert_eq!(made.status("make"), 0, "{}", made.output("make"));
+        let pool = Pool::make(&scene.root, "pool-nothing", MAKE).unwrap();
+        let image = scene.work().join("pool-copy.img");
+        let mut cp = Command::new("cp");
+        lab::tool::run(cp.arg("--sparse=always").arg(&pool.image).arg(&image)).unwrap();
         let (bare, stage, usr, state) = system(&scene);
         // As zed wrote it there: an operator brings it along with the rest of /etc.
-        state.write("/etc/zfs/zfs-list.cache/tank", decoded(&made.output("list"))).unwrap();
+        state.write("/etc/zfs/zfs-list.cache/tank", decoded(&pool.output("list"))).unwrap();
 
         let emerged = lab::emerge::emerged(&scene.root).unwrap();
         let served = lab::tmp::scratch("binhost-");
@@ -201,7 +202,7 @@ impl System {
         );
         state.write("/etc/zfs-prefix/config.toml", config).unwrap();
         state.write("/etc/zfs-prefix/binhost.asc", fs::read(&emerged.key).unwrap()).unwrap();
-        System { scene, usr, bare, stage, state, binhost, _served: served }
+        System { scene, usr, bare, stage, state, image, binhost, _served: served }
     }
 
     fn has_fetched_packages(&self) {
@@ -226,9 +227,9 @@ fn merged_and_published(log: &str) {
 #[ignore = "ten minutes, in which Portage runs emulated: make check-all"]
 fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in_the_next() {
     let system = System::that_sees("10.0.2.2");
-    let (scene, usr) = (&system.scene, &system.usr);
+    let (scene, usr, image) = (&system.scene, &system.usr, &system.image);
     let disks = scene.disks(&system.state);
-    let late = scene.boot_other("nothing-late", usr, &disks, &format!("{WAIT}{LOOK}"));
+    let late = scene.boot_other("nothing-late", usr, &disks, image, &format!("{WAIT}{LOOK}"));
     let log = late.output("log");
     // Nothing was there when the boot needed it, and that is said; the boot came up all the same.
     assert_eq!(late.properties("load")["Result"], "exec-condition");
@@ -244,7 +245,7 @@ fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in
     system.has_fetched_packages();
     drop(system.binhost);
 
-    let early = scene.boot_other("nothing-early", usr, &disks, LOOK);
+    let early = scene.boot_other("nothing-early", usr, &disks, image, LOOK);
     has_its_pool(&early);
     contains_all(&early.output("log"), &["loaded ZFS "]);
 }
@@ -252,7 +253,7 @@ fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in
 #[test]
 fn a_system_with_nothing_of_zfs_that_was_built_for_has_its_pool_and_another_version_does_no_harm() {
     let system = System::that_sees("127.0.0.1");
-    let (scene, state, usr) = (&system.scene, &system.state, &system.usr);
+    let (scene, state, image) = (&system.scene, &system.state, &system.image);
     let minute = Duration::from_secs(60);
     let stage = system.stage.path().join("stage");
     let machine =
@@ -267,13 +268,13 @@ fn a_system_with_nothing_of_zfs_that_was_built_for_has_its_pool_and_another_vers
     drop(system.binhost);
 
     let disks = scene.disks(state);
-    let early = scene.boot_other("nothing-built", usr, &disks, LOOK);
+    let early = scene.boot_other("nothing-built", &system.usr, &disks, image, LOOK);
     has_its_pool(&early);
     contains_all(&early.output("log"), &["loaded ZFS "]);
 
     // The same machine after a change of its system, which now has programs of OpenZFS 2.1.
     let (usr, version) = super::usr_of_debian_12(scene);
-    let others = scene.boot_other("nothing-others", &usr, &disks, OTHERS);
+    let others = scene.boot_other("nothing-others", &usr, &disks, image, OTHERS);
     let log = others.output("log");
     assert_eq!(others.output("failed-late"), "", "{log}");
     contains_all(&others.output("own"), &[&format!("zfs-{version}"), lab::root::ZFS]);

@@ -8,12 +8,11 @@ use serde_json::Value;
 use zfs_prefix::log::id;
 use zfs_prefix::pools::pool_names;
 
-use super::scene::{FILE, NEVER, Scene, Seen, With, contains_all};
+use super::scene::{CACHE, FILE, NEVER, Scene, Seen, With, contains_all};
 use lab::disk::{State, blank};
 use lab::vm::Disk;
 
 const CONFIG: &str = "/etc/zfs-prefix/config.toml";
-const CACHE: &str = "/etc/zfs/zpool.cache";
 /// How zfs-pools.service ended, and what it said in this boot so far.
 const ASKED: &str = "
 probe unit systemctl show zfs-pools.service -p ActiveState,Result,ExecMainStatus

@@ -21,7 +21,9 @@ use lab::vm::{Boot, Disk, VmSpec, boot};
 /// What was written into the pool.
 pub const FILE: &str = "written once";
 /// Where OpenZFS lists the pools to import.
-const CACHE: &str = "/etc/zfs/zpool.cache";
+pub const CACHE: &str = "/etc/zfs/zpool.cache";
+/// What is in /etc/key where a pool is made.
+pub const KEY: [u8; 32] = [7; 32];
 /// Nothing is built in a virtual machine where that is not the scenario: it takes over an hour.
 pub const NEVER: &str = "zfs_prefix.when_missing=never";
 
@@ -90,9 +92,9 @@ impl Shared {
         let usr = usr(&root, Some(&lab::stage().canonicalize()?))?;
         let state = State::fresh(&root, &work.path().join("published"))?;
         let tree = publish(&root, &state)?;
-        let made = pool(&root)?;
-        state.write(CACHE, fs::read(made.join("zpool.cache"))?)?;
-        Ok(Shared { root, tree, state, usr, pool: made.join("pool.img"), _work: work })
+        let pool = Pool::make(&root, "pool", "")?;
+        state.write(CACHE, &pool.cache)?;
+        Ok(Shared { root, tree, state, usr, pool: pool.image, _work: work })
     }
 
     fn spec(&self, name: &str, disks: &StateDisks, cmdline: &str, script: String) -> VmSpec {
@@ -123,38 +125,61 @@ fn spec(
     }
 }
 
-/// A pool `tank` with a file in it, and the cache file that names it: made by OpenZFS's own modules
-/// and programs, with nothing of ours.
-fn pool(root: &Root) -> Result<PathBuf> {
-    let modules = lab::emerge::modules(root)?;
-    let script = format!(
-        "probe load insmod /opt/spl.ko\nprobe load2 insmod /opt/zfs.ko\n\
-         probe create zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-pool\n\
-         probe write sh -c 'echo {FILE} > /tank/file && sync'\n"
-    );
-    let inputs = [root.dir.as_os_str(), modules.as_os_str()].map(|p| p.as_encoded_bytes());
-    lab::cache::artifact("pool", &[inputs[0], inputs[1], script.as_bytes()], |to| {
+/// A pool `tank` that OpenZFS's own modules and programs have made, with nothing of ours: kept.
+pub struct Pool {
+    /// The disk.
+    pub image: PathBuf,
+    /// The cache file that names it.
+    pub cache: Vec<u8>,
+    made: Boot,
+}
+
+impl Pool {
+    /// With [`FILE`] in it, and what `more` does; its probes have to succeed.
+    pub fn make(root: &Root, name: &str, more: &str) -> Result<Pool> {
+        let modules = lab::emerge::modules(root)?;
+        let script = format!(
+            "set -e; insmod /opt/spl.ko; insmod /opt/zfs.ko; set +e; systemctl start zfs-zed\n\
+             probe create zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-pool\n\
+             probe write sh -c 'echo {FILE} > /tank/file'\n{more}\nzpool sync; sync\n"
+        );
+        let inputs = [root.dir.as_os_str(), modules.as_os_str()].map(|p| p.as_encoded_bytes());
+        let inputs = [inputs[0], inputs[1], script.as_bytes()];
+        let dir = lab::cache::artifact(name, &inputs, |to| {
+            fs::create_dir(to)?;
+            Pool::boot(root, name, &modules, script.clone(), to)
+        })?;
+        let (said, log) = (fs::read_to_string(dir.join("said"))?, PathBuf::new());
+        let cache = fs::read(dir.join("zpool.cache"))?;
+        Ok(Pool { image: dir.join("pool.img"), cache, made: Boot { said, log } })
+    }
+
+    fn boot(root: &Root, name: &str, modules: &Path, script: String, to: &Path) -> Result<()> {
         let work = lab::tmp::dir("pool-")?;
         let state = State::fresh(root, &work.path().join("state"))?;
         for module in ["spl.ko", "zfs.ko"] {
             state.write(&format!("/opt/{module}"), fs::read(modules.join(module))?)?;
         }
-        fs::create_dir(to)?;
-        let pool = to.join("pool.img");
-        blank(&pool, 512 << 20)?;
+        state.write("/etc/key", KEY)?;
+        let image = to.join("pool.img");
+        blank(&image, 512 << 20)?;
         let disks = state.disks(work.path())?;
-        let spec = spec("pool", &usr(root, None)?, &disks, &pool, "", script.clone());
-        let boot = boot(root, &keep(spec))?;
-        for name in ["create", "write"] {
-            let probe = boot.probe(name)?;
-            ensure!(probe.status == 0, "{name}: {}: {}", probe.output, boot.log.display());
-        }
+        let spec = keep(spec(name, &usr(root, None)?, &disks, &image, "", script));
+        let boot = boot(root, &spec)?;
+        let failed = boot.said.lines().find(|l| l.starts_with("@@end ") && !l.ends_with(" 0"));
+        ensure!(failed.is_none(), "{failed:?}: {}", boot.log.display());
+        boot.probe("write")?;
         let cache = to.join("zpool.cache");
         let dump = format!("dump {CACHE} {}", cache.display());
         run(Command::new("debugfs").args(["-R", &dump]).arg(&disks.root))?;
         ensure!(fs::metadata(&cache).is_ok_and(|m| m.len() > 0), "no zpool.cache after the boot");
-        Ok(())
-    })
+        Ok(fs::write(to.join("said"), boot.said)?)
+    }
+
+    /// The output of a probe of `more`.
+    pub fn output(&self, probe: &str) -> String {
+        self.made.probe(probe).unwrap().output
+    }
 }
 
 impl Scene {
@@ -215,6 +240,14 @@ impl Scene {
         scripts.iter().enumerate().map(boot).collect()
     }
 
+    /// Boots `state` with another pool; nothing that the boot writes is kept.
+    pub fn boot_pool(&self, name: &str, pool: &Pool, state: &State, script: &str) -> Seen {
+        let disks = state.disks(&self.work.path().join("disks")).unwrap();
+        let mut spec = self.spec(name, &disks, NEVER, questions(script));
+        spec.disks[0].image.clone_from(&pool.image);
+        self.run(&spec, state)
+    }
+
     /// Boots `state` with other files in /usr; nothing that the boot writes is kept.
     pub fn boot_usr(&self, name: &str, usr: &Path, state: &State) -> Seen {
         let disks = state.disks(&self.work.path().join("disks")).unwrap();
@@ -223,11 +256,18 @@ impl Scene {
         self.run(&spec, state)
     }
 
-    /// Boots another system with this scene's kernel and the pool that [`Scene::boots`] left; what
-    /// the boot writes is there in the next one, also in the store.
-    pub fn boot_other(&self, name: &str, usr: &Path, own: &StateDisks, script: &str) -> Seen {
+    /// Boots another system with this scene's kernel and the pool in `image`; what the boot writes is
+    /// there in the next one, also in the store.
+    pub fn boot_other(
+        &self,
+        name: &str,
+        usr: &Path,
+        own: &StateDisks,
+        image: &Path,
+        script: &str,
+    ) -> Seen {
         let mut spec = keep(self.spec(name, own, "", questions(script)));
-        spec.disks[0].image = self.work.path().join("pool-copy.img");
+        spec.disks[0].image = image.to_owned();
         spec.usr = usr.to_owned();
         (spec.network, spec.timeout) = (true, Duration::from_secs(1800));
         let boot = boot(&self.root, &spec).unwrap();

@@ -56,6 +56,7 @@ pub(crate) fn place() -> PathBuf {
 
 /// The repository.
 pub fn repo() -> PathBuf {
+    times::test();
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/lab").to_owned()
 }
 

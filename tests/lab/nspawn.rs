@@ -44,6 +44,21 @@ impl Machine {
         staged: Option<&Path>,
         timeout: Duration,
     ) -> Result<Machine> {
+        Machine::boot_with(name, root, state, staged, &[], timeout)
+    }
+
+    /// The same with arguments for the machine's PID 1: a container's command line.
+    ///
+    /// # Errors
+    /// As [`Machine::boot`].
+    pub fn boot_with(
+        name: &str,
+        root: &Root,
+        state: &State,
+        staged: Option<&Path>,
+        arguments: &[&str],
+        timeout: Duration,
+    ) -> Result<Machine> {
         let logs = super::dir().join("logs");
         fs::create_dir_all(&logs)?;
         let log = logs.join(format!("{name}.log"));
@@ -61,6 +76,7 @@ impl Machine {
                     format!("--overlay-ro={}:{}:/usr", usr.display(), s.join("usr").display())
                 }
             })
+            .args(arguments)
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)

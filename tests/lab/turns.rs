@@ -145,7 +145,7 @@ impl Alone {
     /// Waits until nobody else does it.
     pub fn lock(&self) -> MutexGuard<'_, ()> {
         times::test();
-        idle(|| self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        times::idle(|| self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
