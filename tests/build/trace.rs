@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 /// A drop-in for the builder's unit: everything it runs is traced into this file.
 pub const FILE: &str = "/var/tmp/build.strace";
 
-/// Makes the builder's unit write [`FILE`].
-pub fn drop_in() -> String {
+/// Makes the builder's unit write [`FILE`], with these system calls in it. Each that is traced stops
+/// its process twice: mmap(2) costs as much as the build itself.
+pub fn drop_in(calls: &str) -> String {
     let command =
-        format!("/usr/bin/strace -f --seccomp-bpf -qq -y -s 0 -e trace=execve,mmap -o {FILE}");
+        format!("/usr/bin/strace -f --seccomp-bpf -qq -y -s 0 -e trace={calls} -o {FILE}");
     // The builder is not the main process then, and strace needs what it traces.
     format!(
         "[Service]\nNotifyAccess=all\nExecStart=\n\
