@@ -22,7 +22,7 @@ SUITE := ZFS_PREFIX_STAGE='$(STAGE)' RUST_TEST_THREADS=256
 help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
-	@echo 'make check      the tests that every change passes (root, 40 minutes; 25 when run before)'
+	@echo 'make check      the tests that every change passes (root, 30 to 45 minutes)'
 	@echo 'make check-all  all tests (root, hours)'
 	@echo 'make bench      times of generator, symvers, audit, loader and builder; asserts nothing (root, 20 minutes)'
 	@echo 'make prefix     a self-contained prefix, its archive and manifest, in target/prefix (Debian 12)'
