@@ -196,7 +196,7 @@ fn assert_runs_the_prefixs_programs(trace: &trace::Trace) {
 /// The root image has another C library than the prefix: neither it nor anything else of the
 /// host's /usr/lib came into a process of the build.
 #[test]
-#[ignore = "compiles OpenZFS once more, and strace doubles what that takes: make check-all"]
+#[ignore = "compiles OpenZFS once more: make check-all"]
 fn no_file_of_the_host_is_mapped_to_be_executed_by_any_process_of_a_build() {
     let lab = Native::prepared("build-mapped", |state| {
         lab::prefix::install(state).unwrap();

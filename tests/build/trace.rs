@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub const FILE: &str = "/var/tmp/build.strace";
 
 /// Makes the builder's unit write [`FILE`], with these system calls in it. Each that is traced stops
-/// its process twice: mmap(2) costs as much as the build itself.
+/// its process twice: with mmap(2) a build takes a fifth more (802 processor seconds, 676 without).
 pub fn drop_in(calls: &str) -> String {
     let command =
         format!("/usr/bin/strace -f --seccomp-bpf -qq -y -s 0 -e trace={calls} -o {FILE}");
