@@ -269,7 +269,9 @@ fn it_starts_no_process_and_opens_nothing_below_var() {
         let out = scratch("out-");
         let trace = out.path().join("trace");
         let calls = "trace=%process,%file";
-        let traced = ["strace", "-f", "-o", trace.to_str().unwrap(), "-e", calls, "--", GENERATOR];
+        let file = trace.to_str().unwrap();
+        // Arguments whole: the laboratory may lie below /var.
+        let traced = ["strace", "-f", "-s", "4096", "-o", file, "-e", calls, "--", GENERATOR];
         let output = case.run(&traced, root.path(), out.path());
         assert!(output.status.success(), "{name}: strace is needed: {output:?}");
         let trace = fs::read_to_string(&trace).unwrap();

@@ -454,7 +454,7 @@ fn what_imports_pools_by_name_opens_nothing_below_var() {
     fs::set_permissions(root.join("usr/sbin/zpool"), fs::Permissions::from_mode(0o755)).unwrap();
     let trace = root.join("trace");
     let output = Command::new("strace")
-        .args(["-f", "-e", "trace=%file", "-o"])
+        .args(["-f", "-s", "4096", "-e", "trace=%file", "-o"])
         .arg(&trace)
         .args([env!("CARGO_BIN_EXE_zfs-prefix"), "pools", "--import"])
         .env("ZFS_PREFIX_ROOT", root)
