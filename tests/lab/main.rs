@@ -1,4 +1,4 @@
-//! The laboratory by hand: `lab warm`, `lab report RUN`, `lab dir`.
+//! The laboratory by hand: `lab warm`, `lab report RUN`.
 
 use anyhow::{Context, Result, bail};
 
@@ -13,14 +13,10 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["warm"] => warm(),
-        ["dir"] => {
-            println!("{}", lab::dir().display());
-            Ok(())
-        }
         ["report", run] => {
             print!("{}", lab::times::report(run, 20)?);
             lab::times::trim().context("times.tsv")
         }
-        _ => bail!("usage: lab warm | lab report RUN | lab dir"),
+        _ => bail!("usage: lab warm | lab report RUN"),
     }
 }
