@@ -178,7 +178,7 @@ fn weigh(path: &Path) -> Result<()> {
 }
 
 /// Bytes on disk of a file, or of all files below a directory.
-fn disk_usage(path: &Path) -> Result<u64> {
+pub(crate) fn disk_usage(path: &Path) -> Result<u64> {
     let meta = fs::symlink_metadata(path)?;
     let mut sum = meta.blocks() * 512;
     if meta.is_dir() {

@@ -8,6 +8,7 @@
 
 pub mod apt;
 pub mod cache;
+pub mod compiled;
 pub mod disk;
 pub mod emerge;
 pub mod files;
@@ -76,14 +77,28 @@ pub fn stage() -> PathBuf {
 /// # Panics
 /// It cannot be compiled.
 pub fn program(name: &str) -> PathBuf {
-    static BUILT: turns::Once<()> = turns::Once::new();
-    BUILT.get(|| {
+    static BUILT: turns::Once<Vec<PathBuf>> = turns::Once::new();
+    let built = BUILT.get(|| {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         let mut build = std::process::Command::new(cargo);
         build.args(["build", "--quiet", "--locked", "--package", env!("CARGO_PKG_NAME")]);
-        build.args(["--bin", "publish", "--bin", "obtain"]).current_dir(repo());
-        tool::run(&mut build).unwrap_or_else(|e| panic!("{e:#}"));
+        build.args([
+            "--bin",
+            "publish",
+            "--bin",
+            "obtain",
+            "--message-format=json-render-diagnostics",
+        ]);
+        let output = tool::run(build.current_dir(repo())).unwrap_or_else(|e| panic!("{e:#}"));
+        executables(&output)
     });
-    let exe = std::env::current_exe().expect("/proc/self/exe");
-    exe.ancestors().nth(2).expect("target/debug/deps/suite").join(name)
+    let of = |path: &&PathBuf| path.file_name().is_some_and(|file| file == name);
+    built.iter().find(of).unwrap_or_else(|| panic!("cargo made no {name}: {built:?}")).clone()
+}
+
+/// The programs that cargo says it made, in its messages of JSON.
+fn executables(messages: &str) -> Vec<PathBuf> {
+    let message = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+    let program = |line: &str| message(line)?["executable"].as_str().map(PathBuf::from);
+    messages.lines().filter_map(program).collect()
 }

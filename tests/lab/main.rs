@@ -15,6 +15,7 @@ fn main() -> Result<()> {
         ["warm"] => warm(),
         ["report", run] => {
             print!("{}", lab::times::report(run, 20)?);
+            lab::compiled::bound()?;
             lab::times::trim().context("times.tsv")
         }
         _ => bail!("usage: lab warm | lab report RUN"),
