@@ -23,6 +23,7 @@ pub mod manager;
 pub mod module;
 pub mod pools;
 pub mod prefix;
+pub mod process;
 pub mod source;
 pub mod store;
 pub mod unit;

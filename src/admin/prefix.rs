@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 
 use super::{print, provision};
-use crate::build::command::Cancel;
 use crate::build::tree_dir;
 use crate::config::{self, Settings};
 use crate::exit::Exit;
@@ -17,6 +16,7 @@ use crate::prefix::audit::{Options, audit};
 use crate::prefix::enter::shell;
 use crate::prefix::info::Info;
 use crate::prefix::provision::step::Step;
+use crate::process::Cancel;
 
 /// What can be done with the prefix.
 #[derive(Debug, Subcommand)]

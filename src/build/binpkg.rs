@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
-use super::command::Run;
 use super::output::reason_of;
 use super::programs;
 use super::recipe::{ANSWER, Job};
@@ -20,6 +19,7 @@ use crate::fail;
 use crate::host::Host;
 use crate::kernel::Release;
 use crate::prefix::portage::package_of;
+use crate::process::Run;
 use crate::store::Digest;
 use crate::userland::choice::Choice;
 

@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tracing::error;
 
-use super::command::Cancel;
 use super::{Options, digest_paths, run};
 use crate::config::{self, Severity};
 use crate::exit;
@@ -15,6 +14,7 @@ use crate::host::Host;
 use crate::kernel::Release;
 use crate::log::id;
 use crate::prefix::portage::recipe_dirs;
+use crate::process::Cancel;
 
 /// Build and publish ZFS modules for a kernel; see zfs-prefix(8).
 #[derive(Debug, Parser)]

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::command::{Cancel, Run};
 use super::tree::Prepared;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::kernel::Release;
+use crate::process::{Cancel, Run};
 use crate::store::Staging;
 
 /// What depmod reads beside the modules themselves (depmod(8), Documentation/kbuild/kbuild.rst).

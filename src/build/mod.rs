@@ -2,7 +2,6 @@
 
 mod binpkg;
 pub mod cli;
-pub mod command;
 mod depmod;
 pub(crate) mod harvest;
 mod jobs;
@@ -11,10 +10,8 @@ mod making;
 pub(crate) mod network;
 mod output;
 mod plan;
-pub mod processes;
 mod programs;
 pub mod progress;
-mod reading;
 mod recipe;
 mod stage;
 mod steps;
@@ -22,7 +19,6 @@ mod tree;
 mod verify;
 pub(crate) mod workdir;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -39,8 +35,8 @@ use crate::fail;
 use crate::host::Host;
 use crate::kernel::Release;
 use crate::log::id;
+use crate::process::{Cancel, Interrupted};
 use crate::store::{self, FailureRecord, Layout, Lock};
-use command::Cancel;
 use plan::Plan;
 use progress::Progress;
 use stage::Stage;
@@ -59,18 +55,6 @@ pub struct Options {
     /// This program, to read the recipe with the owner's rights.
     pub exe: PathBuf,
 }
-
-/// SIGTERM or SIGINT ended the build: no failure of its inputs.
-#[derive(Debug)]
-pub struct Interrupted;
-
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the build was stopped by a signal; nothing was published")
-    }
-}
-
-impl std::error::Error for Interrupted {}
 
 /// Builds and publishes the modules of one kernel, or finds them published. On every path that
 /// returns `Ok` the service manager has been told READY=1.

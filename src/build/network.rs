@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::command::{Cancel, Run};
+use crate::process::{Cancel, Run};
 
 /// How long systemd may take to bring up the network, before it is tried all the same.
 const TIME: Duration = Duration::from_secs(120);

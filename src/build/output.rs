@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::exit::Exit;
+use crate::process::no_space;
 
 /// How many lines are repeated in the error message.
 const REPEATED: usize = 8;
@@ -35,7 +36,7 @@ pub fn failing_lines(tail: &VecDeque<String>) -> Vec<&str> {
 /// The exit status that the output asks for, and what to say about it.
 pub fn reason_of(tail: &VecDeque<String>) -> (Exit, &'static str) {
     let has = |what: &str| tail.iter().any(|line| line.contains(what));
-    if has("No space left on device") || has("Disk quota exceeded") {
+    if no_space(tail) {
         return (Exit::NoSpace, " (no space left: free some below /var/cache/zfs-prefix)");
     }
     // config/kernel.m4 of OpenZFS, against Linux-Maximum of its META.

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::binpkg::Binhost;
-use super::command::{Cancel, Run};
 use super::programs::PROGRAMS;
 use super::tree::{self, Candidates};
 use crate::config::{Recipe, Settings, Userland, expand_release};
@@ -19,6 +18,7 @@ use crate::host::Host;
 use crate::kernel::{Release, build_id};
 use crate::prefix::Prefix;
 use crate::prefix::provision::archive_of;
+use crate::process::{Cancel, Run};
 use crate::source::ZfsSource;
 use crate::store::{Digest, Inputs};
 use crate::userland::choice::Choice;

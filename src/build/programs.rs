@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tracing::info;
 
-use super::command::Run;
 use super::recipe::Job;
 use crate::prefix::portage::package_of;
+use crate::process::Run;
 use crate::userland::choice::Choice;
 use crate::userland::version::Version;
 use crate::userland::{DIR, PLACE, bind};

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::command::Run;
 use super::output::{fetch_reason_of, reason_of};
 use super::plan::configure;
 use super::programs;
@@ -20,6 +19,7 @@ use crate::kernel::{Config, Tree};
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
 use crate::prefix::portage::package_of;
+use crate::process::Run;
 use crate::source::Repository;
 
 /// Makes the modules smaller and the build faster without changing their code (facts: zfs.ko
@@ -270,7 +270,7 @@ pub fn strip(job: &Job, modules: &[PathBuf]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::command::Cancel;
+    use crate::process::Cancel;
 
     #[test]
     fn debug_information_is_made_where_crcs_are_read_out_of_it() {

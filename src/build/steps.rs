@@ -6,12 +6,11 @@ use std::time::Duration;
 use anyhow::Result;
 use tracing::info;
 
-use super::Interrupted;
-use super::command::{Cancel, Ended, Run, describe};
 use super::output::failing_lines;
 use super::progress::Progress;
 use crate::exit::{Exit, Failure};
 use crate::log::id;
+use crate::process::{Cancel, Ended, Interrupted, Run, describe};
 
 /// A step that says nothing for so long hangs: less than TimeoutStartSec= of the unit, so that it
 /// is recorded as a failure of its inputs.
@@ -57,7 +56,7 @@ impl Steps<'_> {
         if ended.cancelled {
             return Err(Interrupted.into());
         }
-        match ended.not_entered() {
+        match ended.not_begun() {
             Some(failure) => Err(failure.into()),
             None => Ok(ended),
         }

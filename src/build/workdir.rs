@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::build::command::User;
 use crate::kernel::Release;
+use crate::process::User;
 use crate::store::{Layout, make_dirs};
 
 /// A directory itself, not what a link leads to.

@@ -13,15 +13,13 @@ use tracing::{info, warn};
 use super::choice::before;
 use super::datasets::{self, Dataset, Decision};
 use super::guard::{self, MOUNT};
-use super::look;
-use super::mountinfo;
 use super::off::Off;
 use super::refused::refuse;
 use super::run::{Late, Pending, Step};
-use super::units;
-use crate::build::command::{Cancel, Run, describe};
+use super::{look, mountinfo, units};
 use crate::log::id;
 use crate::manager::Unit;
+use crate::process::{Cancel, Run, describe};
 use crate::zfs::programs::program;
 
 /// How long zfs-mount.service may take, and what it needs.

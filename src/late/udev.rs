@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::run::Late;
-use crate::build::command::{Cancel, Run};
+use crate::process::{Cancel, Run};
 
 /// Has udev read its rules and look at the block devices, and waits until it is done.
 pub(super) fn udev(late: &mut Late<'_>) {

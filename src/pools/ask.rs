@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::hang;
-use crate::build::command::{Beyond, Cancel, Run, describe};
 use crate::host::Host;
+use crate::process::{Beyond, Cancel, Run, describe};
 use crate::zfs::programs::{directories, program};
 
 /// More than any machine's answer; the programs are root's, but memory is finite.

@@ -8,18 +8,17 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::audit::libraries::{mapped_with, usual_interpreter};
-use super::audit::printable;
 use super::audit::programs::Programs;
 use super::audit::toolchain::program;
 use super::audit::tree::{Entry, Kind, Tree};
-use super::audit::walk;
+use super::audit::{printable, walk};
 use super::enter::Account;
 use super::portage::{locations, package_of};
 use crate::build::atoms;
-use crate::build::command::{Cancel, User};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::host::Host;
+use crate::process::{Cancel, User};
 
 /// What `prefix provision` leaves in EPREFIX.
 const RECORD: &str = ".zfs-prefix.json";

@@ -11,14 +11,15 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::build::command::{Cancel, Run, User};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use enter::{Account, Place};
+use crate::process::{Cancel, Run, User};
+use enter::{Account, Inside, Place};
 
 /// Where Gentoo has ccache's links (`ccache-config --install-links`).
 const CCACHE_LINKS: &str = "usr/lib/ccache/bin";
@@ -78,9 +79,14 @@ impl Prefix {
     /// a path; whether it is there is seen when it runs.
     pub fn run(&self, program: impl AsRef<OsStr>, place: &Place) -> Run {
         let home = place.work.as_deref().unwrap_or(Path::new("/tmp"));
-        let run = Run::new(program.as_ref()).dir(home).enter(self, place);
+        let run = Run::new(program.as_ref()).dir(home).wrapped(Arc::new(self.inside(place)));
         let environment = enter::environment::environment(&self.path, home, &self.account.user);
         environment.into_iter().fold(run, |run, (name, value)| run.env(name, value))
+    }
+
+    fn inside(&self, place: &Place) -> Inside {
+        let (prefix, account) = (self.path.clone(), self.account.clone());
+        Inside { prefix, account, place: place.clone() }
     }
 
     /// Enters and runs nothing: whether this machine lets anybody in. No program of the prefix has

@@ -21,11 +21,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::build::command::{Cancel, Run};
 use crate::exit::Exit;
 use crate::fail;
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
+use crate::process::{Cancel, Run};
 use crate::store::{Layout, make_dirs};
 
 pub use kernel::{KernelSource, Obtained};

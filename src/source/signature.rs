@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::{Obtain, QUIET};
-use crate::build::Interrupted;
-use crate::build::command::{Cancel, Run, describe};
 use crate::build::workdir::owners_dir;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::prefix::enter::Place;
+use crate::process::{Cancel, Interrupted, Run, describe};
 
 /// A directory of the owner's for one check, removed when it is over.
 struct Scratch(PathBuf);
@@ -124,7 +123,7 @@ fn said(run: &Run, cancel: &Cancel, shown: &str) -> Result<Said> {
             lines.push(line.chars().take(500).collect::<String>());
         }
     })?;
-    if let Some(failure) = ended.not_entered() {
+    if let Some(failure) = ended.not_begun() {
         return Err(failure.into());
     }
     if ended.cancelled || cancel.is_set() {

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 
 use super::Obtain;
 use super::cached::{keep, used};
-use crate::build::Interrupted;
 use crate::build::workdir::owners_dir;
+use crate::process::Interrupted;
 use crate::store::{sync_dir, write_atomic};
 
 /// What is unpacked is in here; beside it is what its making needed.

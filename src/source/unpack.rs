@@ -10,11 +10,11 @@ use anyhow::{Context, Result};
 use super::proof::Proof;
 use super::tree::CONTENT;
 use super::{Obtain, signature};
-use crate::build::command::Run;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::kernel::Release;
 use crate::prefix::enter::Place;
+use crate::process::Run;
 use crate::store::Digest;
 
 /// Where a place to work is, with files to be read.

@@ -8,12 +8,12 @@ use super::cached::{Cached, Signed, tidy};
 use super::proof::{Proof, check_keys};
 use super::repository::{self, Repository};
 use super::{Obtain, QUIET};
-use crate::build::command::Cancel;
 use crate::config::{self, Pinned, Settings};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
+use crate::process::Cancel;
 use crate::store::Digest;
 
 /// Ten times what a release has.

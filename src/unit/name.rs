@@ -75,7 +75,7 @@ pub(super) fn can_end_a_line(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::command::{Cancel, Run};
+    use crate::process::{Cancel, Run};
 
     #[test]
     fn a_path_is_written_into_a_unit_so_that_systemd_reads_it_back() {

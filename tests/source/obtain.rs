@@ -4,11 +4,11 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use zfs_prefix::build::command::{Cancel, Run};
 use zfs_prefix::config;
 use zfs_prefix::host::Host;
 use zfs_prefix::prefix::Prefix;
 use zfs_prefix::prefix::enter::{self, Place};
+use zfs_prefix::process::{Cancel, Run};
 use zfs_prefix::source::{KernelSource, Obtain, Obtained, ZfsSource, meta};
 use zfs_prefix::store::Layout;
 

@@ -6,16 +6,15 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{Candidates, Prepared, Preparing};
-use crate::build::command::Cancel;
-use crate::build::jobs;
-use crate::build::plan;
 use crate::build::progress::Progress;
 use crate::build::steps::Steps;
 use crate::build::workdir::WorkDir;
+use crate::build::{jobs, plan};
 use crate::config::Settings;
 use crate::host::Host;
 use crate::kernel::Release;
 use crate::prefix::Prefix;
+use crate::process::Cancel;
 use crate::store::{Inputs, Layout, Lock};
 
 /// Prepares the tree that a build for kernel `release` would compile against: the same ways in the

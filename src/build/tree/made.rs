@@ -9,7 +9,6 @@ use tracing::{info, warn};
 
 use super::given::Given;
 use super::{Looking, Prepared, Preparing};
-use crate::build::command::Run;
 use crate::build::harvest::read_plain;
 use crate::build::output::reason_of;
 use crate::build::recipe::without_debug_info;
@@ -19,6 +18,7 @@ use crate::fail;
 use crate::kernel::locate::Located;
 use crate::kernel::{Config, Facts, Image, Symvers, Tree, guard, recover};
 use crate::prefix::enter::Place;
+use crate::process::Run;
 use crate::source::{KernelSource, Obtained};
 
 /// What a tree is made of, found and not yet looked into.

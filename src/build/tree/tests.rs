@@ -9,10 +9,10 @@ use object::{Architecture, BinaryFormat, Endianness, SectionKind};
 use tempfile::TempDir;
 
 use super::*;
-use crate::build::command::Cancel;
 use crate::build::progress::Progress;
 use crate::config::{Pinned, Place as At};
 use crate::kernel::Image;
+use crate::process::Cancel;
 
 const RELEASE: &str = "6.1.0-56-x";
 const CONFIG: &str = "# Linux/arm64 6.1.174 Kernel Configuration\nCONFIG_MODVERSIONS=y\n";

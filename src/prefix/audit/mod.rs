@@ -22,8 +22,8 @@ pub(super) use files::may_lead_to;
 pub(crate) use report::printable;
 pub use report::{Check, Finding, Report, Severity};
 
-use crate::build::command::Cancel;
 use crate::host::Host;
+use crate::process::Cancel;
 use findings::Findings;
 
 /// What an audit has to know beside the tree.

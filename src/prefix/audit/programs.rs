@@ -11,12 +11,13 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::tree::Tree;
-use crate::build::command::{Cancel, Run, User};
 use crate::exit::Exit;
 use crate::fail;
 use crate::host::Host;
 use crate::prefix::Prefix;
-use crate::prefix::enter::{Account, Place, environment::environment};
+use crate::prefix::enter::environment::environment;
+use crate::prefix::enter::{Account, Place};
+use crate::process::{Cancel, Run, User};
 use crate::store::{Layout, make_dirs};
 
 /// How long a program may say nothing.

@@ -7,7 +7,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-use crate::build::command::User;
+use crate::process::User;
 
 /// In order: the administrator's, Flatcar's (/usr/share/baselayout), Fedora's (nss-altfiles).
 const PASSWD: [&str; 3] = ["/etc/passwd", "/usr/share/baselayout/passwd", "/usr/lib/passwd"];

@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 
 use super::elf::{self, Binding};
 use super::{Place, Replaced, mounts};
-use crate::build::command::{Cancel, Run};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::kernel::Tree;
 use crate::prefix::Prefix;
+use crate::process::{Cancel, Run};
 
 /// More places than any distribution splits its headers into.
 const MAX_PLACES: usize = 64;
@@ -219,7 +219,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("gentoo");
         fs::create_dir(&path).unwrap();
-        let user = crate::build::command::User { uid: 2000, gid: 2000 };
+        let user = crate::process::User { uid: 2000, gid: 2000 };
         let account = crate::prefix::enter::Account::of(user);
         let prefix = Prefix { path: path.clone(), user, account };
         fs::write(root.path().join("outside"), "").unwrap();

@@ -24,17 +24,17 @@ mod terminal;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use accounts::Account;
-pub(crate) use privileges::leave_keyrings;
 
 use crate::exit::{self, Exit, Failure};
 use crate::fail;
+use crate::process::Wrapper;
 
 /// The option by which this program asks itself to enter: `--enter SPEC PROGRAM [ARGUMENT…]`, with
 /// SPEC a [`Spec`] as JSON; an empty PROGRAM is none: entering is only tried. Internal: no promise
@@ -90,18 +90,45 @@ pub struct Spec {
     pub terminal: bool,
 }
 
-impl Spec {
-    /// The command that enters and then runs `program` with `args`; its environment and standard
-    /// streams are the caller's to set.
-    ///
-    /// # Errors
-    /// A path is not UTF-8.
-    pub fn command(&self, program: &std::path::Path, args: &[OsString]) -> Result<Command> {
-        let spec = serde_json::to_string(self).context("the prefix and its paths")?;
+/// How [`Run`](crate::process::Run) runs a program in a prefix.
+#[derive(Clone, Debug)]
+pub struct Inside {
+    /// EPREFIX.
+    pub prefix: PathBuf,
+    /// Its owner.
+    pub account: Account,
+    /// What the program gets of the machine.
+    pub place: Place,
+}
+
+impl Wrapper for Inside {
+    fn command(
+        &self,
+        program: &Path,
+        args: &[OsString],
+        dir: &Path,
+        terminal: bool,
+    ) -> Result<Command> {
+        let Inside { prefix, account, place } = self.clone();
+        let spec = Spec { prefix, account, dir: dir.to_owned(), place, terminal };
+        let spec = serde_json::to_string(&spec).context("the prefix and its paths")?;
         // The very program that runs, also when a newer one was installed meanwhile.
         let mut command = Command::new("/proc/self/exe");
         command.arg(OPTION).arg(spec).arg(program).args(args);
         Ok(command)
+    }
+
+    /// The owner could print that line too, and would gain another message for a failure that is its
+    /// own.
+    fn failure(&self, status: ExitStatus, last: &str) -> Option<Failure> {
+        let message = last.strip_prefix(FAILED)?;
+        let exit = match status.code()? {
+            0 => return None,
+            code if code == i32::from(Exit::PrefixIncomplete.code()) => Exit::PrefixIncomplete,
+            code if code == i32::from(Exit::NoSpace.code()) => Exit::NoSpace,
+            _ => Exit::Other,
+        };
+        Some(Failure::new(exit, format!("{FAILED}{message}")))
     }
 }
 
@@ -119,20 +146,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
             exit::of(&error).into()
         }
     })
-}
-
-/// The error of a process that could not enter, from its exit status and last line; none when it
-/// did and the program itself is to blame. (The owner could print that line too, and would
-/// gain another message for a failure that is its own.)
-pub fn failure(status: ExitStatus, last: &str) -> Option<Failure> {
-    let message = last.strip_prefix(FAILED)?;
-    let exit = match status.code()? {
-        0 => return None,
-        code if code == i32::from(Exit::PrefixIncomplete.code()) => Exit::PrefixIncomplete,
-        code if code == i32::from(Exit::NoSpace.code()) => Exit::NoSpace,
-        _ => Exit::Other,
-    };
-    Some(Failure::new(exit, format!("{FAILED}{message}")))
 }
 
 /// Returns when it failed, or there is no program to become.

@@ -10,6 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid};
 
 use super::Account;
+use crate::process::leave_keyrings;
 
 /// Becomes `account`: no supplementary group, no capability in any set, none to be had by executing
 /// something (no_new_privs), no signal blocked or ignored, umask 022. Dies when `parent` does, as before.
@@ -37,23 +38,6 @@ pub fn give_up(account: &Account, parent: Pid) -> Result<()> {
     SigSet::empty().thread_set_mask().context("sigprocmask(2)")?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     Ok(())
-}
-
-/// Goes on with an empty session keyring: the caller's outlives the change of user and execve(2),
-/// and who has it can read what it links to (keyrings(7)), such as root's passphrases.
-/// Async-signal-safe.
-///
-/// # Errors
-/// There are keyrings, and the kernel gives no new one: the user's quota (EDQUOT).
-pub fn leave_keyrings() -> Result<(), Errno> {
-    let name: *const libc::c_char = std::ptr::null();
-    // SAFETY: keyctl(2) takes no name as one for an anonymous keyring.
-    let done = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) };
-    match Errno::result(done) {
-        // A kernel without keyrings; a container's filter, which refuses all calls about them.
-        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
-        Err(errno) => Err(errno),
-    }
 }
 
 /// Nothing but the standard streams is passed on to the program.

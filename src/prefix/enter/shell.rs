@@ -15,15 +15,15 @@ use nix::sys::signal::{SigSet, Signal};
 use tempfile::TempDir;
 
 use super::Place;
-use crate::build::command::{Cancel, Run};
 use crate::build::workdir::owners_dir;
-use crate::build::{Prepared, prepare_tree, processes, tree_dir};
+use crate::build::{Prepared, prepare_tree, tree_dir};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::fail;
 use crate::host::Host;
 use crate::kernel::{Release, Tree};
 use crate::prefix::Prefix;
+use crate::process::{Cancel, Run, descendants};
 use crate::store::{Layout, make_dirs};
 
 /// How long what was started in the shell has to end after it.
@@ -175,11 +175,11 @@ fn watch_signals() -> Result<Cancel> {
 
 fn follow(run: &Run, cancel: &Cancel) -> Result<ExitStatus> {
     let mut command = run.command(true)?;
-    processes::die_with_parent(&mut command);
+    descendants::die_with_parent(&mut command);
     let mut child = command.spawn().with_context(|| run.shown())?;
     let status = wait(&mut child, cancel);
     // Nothing of it stays behind, least of all with a hand on this terminal.
-    processes::end_descendants(GRACE);
+    descendants::end_descendants(GRACE);
     take_terminal_back();
     status
 }
@@ -190,7 +190,7 @@ fn wait(child: &mut Child, cancel: &Cancel) -> Result<ExitStatus> {
             return Ok(status);
         }
         if cancel.is_set() {
-            processes::end_descendants(GRACE);
+            descendants::end_descendants(GRACE);
             return child.wait().context("waiting for the shell");
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -25,13 +25,13 @@ use anyhow::Result;
 use serde::Serialize;
 use tracing::warn;
 
-use crate::build::command::Cancel;
 use crate::build::network;
 use crate::config::{Settings, Source};
 use crate::exit::{self, Exit};
 use crate::fail;
 use crate::fetch::Part;
 use crate::host::Host;
+use crate::process::Cancel;
 use crate::store::{Layout, Lock, unix_now};
 use check::Expected;
 use pause::Pause;

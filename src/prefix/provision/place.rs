@@ -12,12 +12,11 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 
 use super::MARK;
-use crate::build::command::User;
-use crate::config;
 use crate::exit::{Exit, Failure, WithExit};
-use crate::fail;
 use crate::prefix::owner_on_the_way;
+use crate::process::User;
 use crate::store::{put_in_place, sync_dir, unix_now};
+use crate::{config, fail};
 
 /// How long removing an unpacked tree may take.
 pub(super) const CLEANING: Duration = Duration::from_secs(300);

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::build::command::Cancel;
 use crate::config::Source;
 use crate::exit::Exit;
 use crate::fail;
 use crate::host::Host;
 use crate::prefix::audit::{Options, Severity, audit};
+use crate::process::Cancel;
 
 /// How many errors are repeated.
 const REPEATED: usize = 5;

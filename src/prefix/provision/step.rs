@@ -8,8 +8,8 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use super::{place, unpack};
-use crate::build::command::{Cancel, Run, User, describe};
 use crate::exit::{Exit, Failure};
+use crate::process::{Cancel, Run, User, describe};
 
 /// What begins a line of progress; no message does.
 const PROGRESS: &str = "@";

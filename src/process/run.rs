@@ -1,27 +1,22 @@
-//! The one way to run a child process of a build: clean environment, own session, another
-//! user, output line by line to a sink, the whole tree of processes ended on cancellation.
+//! One child process: clean environment, own session, another user, output line by line to a sink.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::processes;
-use super::reading::{Limits, Reading};
+use super::descendants::{self, GRACE};
+use super::follow::{Limits, Reading};
+use super::{Beyond, Cancel, Ended, User, Wrapper, describe};
 use crate::exit::{Exit, Failure};
-use crate::prefix::Prefix;
-use crate::prefix::enter::{self, Place, Spec};
 
 /// One child at a time: what is left of its descendants is found as descendants of this process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-/// How long processes have between SIGTERM and SIGKILL.
-pub(super) const GRACE: Duration = Duration::from_secs(3);
 /// What [`Run::output`] collects: the memory is this process's, and the program may be anybody's.
 const OUTPUT: usize = 1 << 20;
 /// What is asked for an answer says something within this time: it may be anybody's program, and
@@ -29,49 +24,6 @@ const OUTPUT: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// As much of a line as is repeated in a message, in characters.
 const REPEATED: usize = 500;
-
-/// Set by SIGTERM and SIGINT: whoever waits gives up.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(pub Arc<AtomicBool>);
-
-impl Cancel {
-    /// One that sets itself after this long, for a command that must not take longer.
-    pub fn after(time: Duration) -> Cancel {
-        let cancel = Cancel::default();
-        let flag = cancel.0.clone();
-        std::thread::spawn(move || {
-            std::thread::sleep(time);
-            flag.store(true, Ordering::Relaxed);
-        });
-        cancel
-    }
-
-    /// Has it set by any of `signals`. What children leave behind is ours to end from now on: it is
-    /// found among this process's descendants.
-    ///
-    /// # Errors
-    /// sigaction(2) or prctl(2) failed.
-    pub fn on_signals(&self, signals: &[libc::c_int]) -> Result<()> {
-        for signal in signals {
-            signal_hook::flag::register(*signal, self.0.clone()).context("sigaction")?;
-        }
-        processes::adopt_orphans().context("prctl(PR_SET_CHILD_SUBREAPER)")
-    }
-
-    /// Whether somebody asked to stop.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Whom a command runs as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct User {
-    /// User id.
-    pub uid: u32,
-    /// Group id; no supplementary groups.
-    pub gid: u32,
-}
 
 /// A command to run; its environment is exactly what is set here.
 #[derive(Clone, Debug)]
@@ -81,40 +33,9 @@ pub struct Run {
     env: Vec<(OsString, OsString)>,
     dir: PathBuf,
     user: Option<User>,
-    enter: Option<(Prefix, Place)>,
+    wrapper: Option<Arc<dyn Wrapper>>,
     idle: Option<Duration>,
     total: Option<Duration>,
-}
-
-/// How a command ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// Its status.
-    pub status: ExitStatus,
-    /// The last lines of its output, standard output and standard error together.
-    pub tail: VecDeque<String>,
-    /// It was ended because of [`Cancel`].
-    pub cancelled: bool,
-    /// It was ended because it said nothing for too long ([`Run::idle`]).
-    pub stalled: bool,
-    /// It was ended because it went beyond another limit.
-    pub beyond: Option<Beyond>,
-}
-
-/// A limit that a command went beyond.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beyond {
-    /// Of time ([`Run::within`]).
-    Time,
-    /// Of output that is collected ([`Run::output`]).
-    Output,
-}
-
-impl Ended {
-    /// Why the prefix could not be entered, if that is how it ended.
-    pub fn not_entered(&self) -> Option<Failure> {
-        enter::failure(self.status, self.tail.back()?)
-    }
 }
 
 impl Run {
@@ -126,7 +47,7 @@ impl Run {
             env: Vec::new(),
             dir: PathBuf::from("/"),
             user: None,
-            enter: None,
+            wrapper: None,
             idle: None,
             total: None,
         }
@@ -162,9 +83,9 @@ impl Run {
         self
     }
 
-    /// Runs in the prefix, as its owner ([`enter`]); needs root.
-    pub fn enter(mut self, prefix: &Prefix, place: &Place) -> Run {
-        self.enter = Some((prefix.clone(), place.clone()));
+    /// Has another program run it ([`Wrapper`]).
+    pub fn wrapped(mut self, wrapper: Arc<dyn Wrapper>) -> Run {
+        self.wrapper = Some(wrapper);
         self
     }
 
@@ -194,17 +115,10 @@ impl Run {
     /// are root's terminal.
     ///
     /// # Errors
-    /// A path of the prefix is not UTF-8.
+    /// As [`Wrapper::command`].
     pub fn command(&self, terminal: bool) -> Result<Command> {
-        let mut command = match &self.enter {
-            Some((prefix, place)) => Spec {
-                prefix: prefix.path.clone(),
-                account: prefix.account.clone(),
-                dir: self.dir.clone(),
-                place: place.clone(),
-                terminal,
-            }
-            .command(&self.program, &self.args)?,
+        let mut command = match &self.wrapper {
+            Some(wrapper) => wrapper.command(&self.program, &self.args, &self.dir, terminal)?,
             None => {
                 let mut command = Command::new(&self.program);
                 command.args(&self.args).current_dir(&self.dir);
@@ -236,7 +150,7 @@ impl Run {
         let (reader, writer) = std::io::pipe().context("pipe")?;
         let mut command = self.command(false)?;
         command.stdin(Stdio::null()).stdout(writer.try_clone().context("pipe")?).stderr(writer);
-        processes::detach(&mut command);
+        descendants::detach(&mut command);
         let mut child =
             command.spawn().with_context(|| format!("{}: cannot be started", self.shown()))?;
         // The pipe's writing ends now belong to the child alone, so that its end is seen.
@@ -244,10 +158,12 @@ impl Run {
         let limits = Limits { idle: self.idle, total: self.total, output };
         let ended = Reading::new(reader).follow(&mut child, cancel, limits, &mut sink);
         if ended.is_err() {
-            processes::end_descendants(GRACE);
+            descendants::end_descendants(GRACE);
             drop(child.try_wait());
         }
-        ended
+        let mut ended = ended?;
+        ended.wrapper.clone_from(&self.wrapper);
+        Ok(ended)
     }
 
     /// Runs the command and returns its output.
@@ -266,7 +182,7 @@ impl Run {
             text.push_str(line);
             text.push('\n');
         })?;
-        if let Some(failure) = ended.not_entered() {
+        if let Some(failure) = ended.not_begun() {
             return Err(failure.into());
         }
         let stopped = self.stopped(&ended);
@@ -275,9 +191,9 @@ impl Run {
             let short = |line: &String| line.chars().take(REPEATED).collect::<String>();
             let tail: Vec<_> = ended.tail.iter().rev().take(5).rev().map(short).collect();
             let message = format!("{}: {why}: {}", self.shown(), tail.join(" / "));
-            return match super::output::reason_of(&ended.tail).0 {
-                Exit::NoSpace => Err(Failure::new(Exit::NoSpace, message).into()),
-                _ => Err(anyhow::anyhow!(message)),
+            return match no_space(&ended.tail) {
+                true => Err(Failure::new(Exit::NoSpace, message).into()),
+                false => Err(anyhow::anyhow!(message)),
             };
         }
         Ok(text)
@@ -295,19 +211,18 @@ impl Run {
     }
 }
 
-/// How a process ended, in words.
-pub fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(9)) => "killed by signal 9 (out of memory? see journalctl -k)".to_owned(),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => status.to_string(),
-    }
+/// Whether output says that the disk is full: whatever failed, that is why.
+pub fn no_space(tail: &VecDeque<String>) -> bool {
+    let says = |line: &String| {
+        line.contains("No space left on device") || line.contains("Disk quota exceeded")
+    };
+    tail.iter().any(says)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering;
 
     fn sh(script: &str) -> Run {
         Run::new("/bin/sh").arg("-c").arg(script).env("PATH", "/usr/bin:/bin")
@@ -335,7 +250,7 @@ mod tests {
         let file = dir.path().join("pid");
         let script =
             format!("setsid sh -c 'echo $$ > {0}; echo up; sleep 1000' & wait", file.display());
-        super::super::processes::adopt_orphans().unwrap();
+        crate::process::descendants::adopt_orphans().unwrap();
         let ended =
             sh(&script).lines(&cancel, |_| cancel.0.store(true, Ordering::Relaxed)).unwrap();
         assert!(ended.cancelled);

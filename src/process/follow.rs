@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-use super::command::{Beyond, Cancel, Ended, GRACE};
-use super::processes;
+use super::descendants::{self, GRACE};
+use super::{Beyond, Cancel, Ended};
 
 /// How many of the last lines of output are kept for the error message.
 const TAIL: usize = 400;
@@ -64,10 +64,17 @@ impl Reading {
             let stalled = limits.idle.is_some_and(|idle| self.heard.elapsed() > idle);
             let beyond = self.beyond(limits);
             if cancelled || stalled || beyond.is_some() {
-                processes::end_descendants(GRACE);
+                descendants::end_descendants(GRACE);
                 let status = self.ended(child)?;
                 let stalled = stalled && !cancelled;
-                return Ok(Ended { status, tail: self.tail, cancelled, stalled, beyond });
+                return Ok(Ended {
+                    status,
+                    tail: self.tail,
+                    cancelled,
+                    stalled,
+                    beyond,
+                    wrapper: None,
+                });
             }
             let open = self.read_some(Duration::from_millis(200), sink)?;
             if ended.is_none() {
@@ -78,11 +85,18 @@ impl Reading {
                 // A daemon that a build left behind may keep the pipe open; it is not waited for.
                 Some((status, since)) if !open || since.elapsed() > Duration::from_secs(2) => {
                     self.flush(sink);
-                    processes::end_descendants(Duration::ZERO);
+                    descendants::end_descendants(Duration::ZERO);
                     // All that was left may have come at once.
                     let beyond = self.beyond(Limits { total: None, ..limits });
                     let (cancelled, stalled) = (false, false);
-                    return Ok(Ended { status, tail: self.tail, cancelled, stalled, beyond });
+                    return Ok(Ended {
+                        status,
+                        tail: self.tail,
+                        cancelled,
+                        stalled,
+                        beyond,
+                        wrapper: None,
+                    });
                 }
                 None if !open => std::thread::sleep(Duration::from_millis(20)),
                 _ => {}

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// How long processes have between SIGTERM and SIGKILL.
+pub const GRACE: Duration = Duration::from_secs(3);
+
 /// Makes this process adopt its orphaned descendants (PR_SET_CHILD_SUBREAPER, prctl(2)), so that
 /// [`end_descendants`] finds them all.
 ///
@@ -28,7 +31,7 @@ pub fn detach(command: &mut std::process::Command) {
     unsafe {
         command.pre_exec(|| {
             nix::unistd::setsid()?;
-            crate::prefix::enter::leave_keyrings()?;
+            super::leave_keyrings()?;
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)
         });
     }
