@@ -7,7 +7,7 @@ use std::env::{args_os, var_os};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use zfs_prefix::unit::{Environment, run};
+use zfs_prefix::generator::{Environment, run};
 
 fn main() -> ExitCode {
     let environment = Environment {

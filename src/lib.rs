@@ -5,27 +5,27 @@
 //! `module` and `kernel` know nothing of configuration or systemd; `store` knows nothing of how a
 //! tree was built; only the mains touch the process environment.
 
-pub mod admin;
-pub mod build;
+pub mod builder;
+pub mod cli;
 pub mod compress;
 pub mod config;
+mod elf;
 pub mod exit;
 mod fetch;
+pub mod generator;
 pub mod host;
 pub mod kernel;
 #[cfg(not(target_env = "musl"))]
 pub mod late;
-mod links;
 pub mod load;
 pub mod log;
-#[cfg(not(target_env = "musl"))]
-pub mod manager;
 pub mod module;
 pub mod pools;
 pub mod prefix;
 pub mod process;
+pub mod provision;
 pub mod source;
 pub mod store;
-pub mod unit;
+pub mod systemd;
+mod text;
 pub mod userland;
-pub mod zfs;

@@ -14,7 +14,7 @@ use super::symvers::pack;
 use lab::kernel::kernel;
 use lab::tool::run;
 use zfs_prefix::compress::{Tail, unpack};
-use zfs_prefix::kernel::{Btf, Config, Image, Symvers, guard};
+use zfs_prefix::kernel::{Btf, Image, Kconfig, Symvers, guard};
 use zfs_prefix::module::{Module, read_info_of_file, read_tables};
 
 /// The most that a parser may have in memory at any time.
@@ -399,7 +399,7 @@ fn damaged_btf_configurations_and_probes_are_errors_or_answers() {
         torment(&module, &[0..64, 0..module.len()], 300, &|bytes| {
             guard::probe_sizes(bytes).is_ok()
         });
-        torment(&config, &[], 300, &|bytes| Config::parse(bytes).is_ok())
+        torment(&config, &[], 300, &|bytes| Kconfig::parse(bytes).is_ok())
     });
     assert!(peak < GIB, "{peak}");
 }

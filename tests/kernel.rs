@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use zfs_prefix::exit::{self, Exit};
-use zfs_prefix::host::Host;
+use zfs_prefix::host::{Host, Release};
 use zfs_prefix::kernel::facts::{Facts, Wanted};
-use zfs_prefix::kernel::{Btf, Config, Image, Release, btf, guard, locate};
+use zfs_prefix::kernel::{Btf, Image, Kconfig, btf, guard, locate};
 use zfs_prefix::module::Module;
 
 /// The kernel's packages, unpacked: image, modules, headers.
@@ -203,15 +203,15 @@ fn damage_to_a_real_btf_is_an_error_or_another_answer_but_never_a_panic() {
 #[test]
 fn the_configuration_as_shipped_and_as_prepared_by_debian_is_the_same_kernel() {
     let stock = Stock::get();
-    let given = Config::parse(&stock.config()).unwrap();
+    let given = Kconfig::parse(&stock.config()).unwrap();
     let text = fs::read_to_string(stock.headers().join(".config")).unwrap();
-    let prepared = Config::parse(text.as_bytes()).unwrap();
+    let prepared = Kconfig::parse(text.as_bytes()).unwrap();
     guard::config(&given, &prepared).unwrap();
-    let changes = zfs_prefix::kernel::config::diff(&given, &prepared);
+    let changes = zfs_prefix::kernel::kconfig::diff(&given, &prepared);
     assert!(changes.iter().any(|c| c.name == "BUILD_SALT"), "{changes:?}");
     let without = text.replace("CONFIG_DEBUG_INFO_BTF_MODULES=y\n", "");
     assert_ne!(without, text);
-    let error = refused("BTF", guard::config(&given, &Config::parse(without.as_bytes()).unwrap()));
+    let error = refused("BTF", guard::config(&given, &Kconfig::parse(without.as_bytes()).unwrap()));
     assert!(error.contains("CONFIG_DEBUG_INFO_BTF_MODULES: y -> not set (pahole"), "{error}");
 }
 
@@ -408,7 +408,7 @@ fn kernel_facts_of_the_stock_kernel_are_what_other_tools_say_of_it() {
     let notes = lab::tool::run(Command::new("readelf").arg("-n").arg(&path)).unwrap();
     let id = notes.lines().find_map(|l| l.trim().strip_prefix("Build ID: ")).unwrap();
     let btf = stock.btf();
-    let config = Config::parse(&stock.config()).unwrap();
+    let config = Kconfig::parse(&stock.config()).unwrap();
     let packed = ["gzip", "xz", "zstd", "lz4"]
         .into_iter()
         .find(|how| config.is_on(&format!("KERNEL_{}", how.to_uppercase())));

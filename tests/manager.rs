@@ -12,7 +12,7 @@ use lab::nspawn::Machine;
 use zbus::blocking::Connection;
 use zbus::blocking::connection::Builder;
 use zbus::zvariant::{ObjectPath, OwnedObjectPath};
-use zfs_prefix::manager::{Error, JobResult, Manager};
+use zfs_prefix::systemd::manager::{Error, JobResult, Manager};
 
 /// Longer than any job here takes.
 const LONG: Duration = Duration::from_secs(120);

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use zfs_prefix::kernel::Release;
+use zfs_prefix::host::Release;
 use zfs_prefix::store::{Layout, check_tree, current_key};
 
 /// The system calls that change the store, as x86-64 and strace name them.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use object::{Object, ObjectSection};
-use zfs_prefix::build::{Expected, verify};
+use zfs_prefix::builder::{Expected, verify};
 use zfs_prefix::exit::{self, Exit};
 use zfs_prefix::kernel::{Symvers, Tree};
 use zfs_prefix::module::{Module, ThisModule};

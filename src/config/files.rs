@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::note::Problem;
 use crate::host::Host;
-use crate::links::{self, End};
+use crate::host::links::{self, End};
 
 /// Highest precedence first.
 pub(super) const DIRECTORIES: [&str; 4] = ["/etc", "/run", LOCAL, "/usr/lib"];

@@ -7,7 +7,7 @@ use super::note::Bad;
 use super::origin::parse_sha256;
 use super::settings::{RELEASE, Source, without_query};
 use super::value::{Value, bad, list, normal_path, text};
-use crate::kernel::Release;
+use crate::host::Release;
 
 /// The placeholder for the version without what the distribution added.
 const VERSION: &str = "${version}";

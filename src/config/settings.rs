@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::place::Pinned;
-use crate::host::Host;
-use crate::kernel::Release;
+use crate::host::{Host, Release};
 
 /// `boot.enabled`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

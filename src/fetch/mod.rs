@@ -4,6 +4,7 @@
 
 #[cfg(not(target_env = "musl"))]
 mod https;
+pub(crate) mod network;
 mod part;
 mod transfer;
 
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use crate::config::{Source, without_query};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::prefix::owner_on_the_way;
+use crate::prefix::owned::owner_on_the_way;
 pub(crate) use part::Part;
 
 /// How long a text of some kilobytes may take.

@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::btf::{self, Btf};
-use super::config::Config;
+use super::kconfig::Kconfig;
 use super::notes::{BUILD_SALT, gnu_build_id, notes};
-use super::{Format, Image, Release, locate};
+use super::{Format, Image, locate};
 use crate::compress::Compression;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::host::Host;
+use crate::host::{Host, Release};
 use crate::module::refusal::Policy;
 
 /// Which kernel, and where its files are if not in the usual places.
@@ -60,7 +60,7 @@ pub struct Facts {
     pub notes: Vec<String>,
     /// The configuration itself.
     #[serde(skip)]
-    pub options: Option<Config>,
+    pub options: Option<Kconfig>,
 }
 
 /// How the kernel was built, in what matters to modules.
@@ -96,7 +96,7 @@ pub struct Built {
 }
 
 impl Built {
-    fn of(config: &Config) -> Built {
+    fn of(config: &Kconfig) -> Built {
         let on = |name: &str| config.is_on(name);
         let choice = |choices: &[(&str, &'static str)]| {
             choices.iter().find(|(name, _)| on(name)).map_or("none", |(_, word)| *word)

@@ -1,7 +1,7 @@
 use super::*;
 
 fn built(text: &str) -> Built {
-    Built::of(&Config::parse(text.as_bytes()).unwrap())
+    Built::of(&Kconfig::parse(text.as_bytes()).unwrap())
 }
 
 #[test]

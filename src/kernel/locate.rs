@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::config::{Config, MAX_CONFIG};
-use super::{Image, Release};
+use super::Image;
+use super::kconfig::{Kconfig, MAX_CONFIG};
 use crate::compress::{Compression, Tail, unpack};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::host::Host;
+use crate::host::{Host, Release};
 
 /// Enough of a bzImage for its release (Documentation/arch/x86/boot.rst: `kernel_version` is a
 /// place in the first 64 KiB and 512 bytes).
@@ -27,7 +27,7 @@ pub struct Located {
     /// Its text.
     pub text: Vec<u8>,
     /// The same, parsed.
-    pub config: Config,
+    pub config: Kconfig,
     /// Where it was.
     pub source: Source,
 }
@@ -137,7 +137,7 @@ fn find_config(
         }
     }
     if let Some(text) = image.map(Image::ikconfig).transpose()?.flatten() {
-        let config = Config::parse(&text).context("IKCONFIG in the image")?;
+        let config = Kconfig::parse(&text).context("IKCONFIG in the image")?;
         return Ok(Located { text, config, source: Source::Image });
     }
     let own = [format!("/usr/lib/modules/{release}/config"), format!("/boot/config-{release}")];
@@ -165,7 +165,7 @@ fn from_file(path: &Path) -> Result<Located> {
     } else {
         text
     };
-    let config = Config::parse(&text).with_context(shown)?;
+    let config = Kconfig::parse(&text).with_context(shown)?;
     Ok(Located { text, config, source: Source::File(path.to_owned()) })
 }
 

@@ -3,9 +3,9 @@
 
 use anyhow::{Context, Result};
 
-use super::Release;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+use crate::host::Release;
 
 /// Checks kernel `release` against `Linux-Minimum` and `Linux-Maximum` in the text of an OpenZFS
 /// release's META. Every kernel of the maximum's major.minor series passes.

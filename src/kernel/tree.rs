@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Release, Symvers};
+use super::Symvers;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+use crate::host::Release;
 
 /// A kernel build tree, checked to be for the release it was asked for.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::manager::{Error, Unit};
+use crate::systemd::manager::{Error, Unit};
 
 /// Why `unit` is not for us to start, if so. `wanted`: [`is_wanted`].
 pub(super) fn left_alone(unit: &Unit, wanted: bool) -> Option<&'static str> {

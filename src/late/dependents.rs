@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::mounts::{self, Mounts};
 use super::run::{Late, Step};
 use crate::config::Boot;
-use crate::manager::Unit;
+use crate::systemd::manager::Unit;
 
 /// How long one may take.
 const LIMIT: Duration = Duration::from_secs(3 * 60);

@@ -19,9 +19,9 @@ use super::refused::why;
 use super::run::Late;
 use super::units;
 use crate::host::Host;
-use crate::manager::Manager;
 use crate::store::{Layout, make_dirs, write_atomic};
-use crate::unit::name::escape_path;
+use crate::systemd::manager::Manager;
+use crate::systemd::name::escape_path;
 
 pub(super) const MOUNT: &str = "zfs-mount.service";
 

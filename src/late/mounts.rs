@@ -18,9 +18,9 @@ use super::refused::refuse;
 use super::run::{Late, Pending, Step};
 use super::{look, mountinfo, units};
 use crate::log::id;
-use crate::manager::Unit;
 use crate::process::{Cancel, Run, describe};
-use crate::zfs::programs::program;
+use crate::systemd::manager::Unit;
+use crate::userland::programs::program;
 
 /// How long zfs-mount.service may take, and what it needs.
 const LIMIT: Duration = Duration::from_secs(5 * 60);

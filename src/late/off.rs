@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::manager::{Error, Unit};
+use crate::systemd::manager::{Error, Unit};
 
 /// As many requirements of a unit as are followed; an operator's have a handful.
 const MOST: usize = 500;

@@ -10,7 +10,7 @@ use super::off::{self, Off};
 use super::verdict::{Verdict, gone_again, is_only_executed, verdict, without_result};
 use crate::host::Host;
 use crate::log::id;
-use crate::manager::{Error, Job, JobResult, Manager, Unit};
+use crate::systemd::manager::{Error, Job, JobResult, Manager, Unit};
 
 /// How long a bus, or a manager, that is not there is waited for.
 const RETURN: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::choice::is_wanted;
 use super::run::Late;
-use crate::manager::{Error, Manager, Unit};
+use crate::systemd::manager::{Error, Manager, Unit};
 
 /// How the units that load keys begin, as zfs-mount-generator(8) names them.
 const KEY: &str = "zfs-load-key@";

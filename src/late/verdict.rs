@@ -1,6 +1,6 @@
 //! What came of a job.
 
-use crate::manager::{JobResult, Unit};
+use crate::systemd::manager::{JobResult, Unit};
 
 /// What came of a job.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! Loading the published modules of the running kernel, early in the boot. Everything is checked
 //! before the first module goes in: a refused tree leaves the kernel as it was.
 
-pub mod cli;
 mod state;
 mod system;
 mod tree;
@@ -15,8 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::exit::Exit;
 use crate::fail;
-use crate::host::Host;
-use crate::kernel::Release;
+use crate::host::{Host, Release};
 use crate::module::insert::{Image, Insert};
 use crate::module::kmsg::Kmsg;
 use crate::module::options::Options;

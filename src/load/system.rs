@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Ready;
-use crate::host::Host;
-use crate::kernel::Release;
+use crate::host::{Host, Release};
 use crate::module::{Found, decompress, name_of_path, options, read_info};
 
 /// Where out-of-tree modules stand (depmod.d(5)'s usual search order; DKMS, akmods, weak-modules).

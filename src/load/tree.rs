@@ -12,15 +12,14 @@ use anyhow::{Context, Result};
 
 use super::Ready;
 use crate::compress::Compression;
-use crate::config::Userland;
+use crate::config::{self, Userland};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::host::Host;
-use crate::kernel::{Release, gnu_build_id};
+use crate::host::{Host, Release};
+use crate::kernel::gnu_build_id;
 use crate::module::{Found, Info, decompress, name_of_path, read_info, read_info_of_file};
 use crate::store::{FileEntry, Layout, Manifest, file_digest, key_of_link, trust};
-use crate::userland::version;
-use crate::{config, userland};
+use crate::userland::{self, version};
 
 /// No manifest is larger: 100 bytes a file, some thousand files of userland.
 const MANIFEST_MOST: u64 = 16 << 20;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::hang;
 use crate::host::Host;
 use crate::process::{Beyond, Cancel, Run, describe};
-use crate::zfs::programs::{directories, program};
+use crate::userland::programs::{directories, program};
 
 /// More than any machine's answer; the programs are root's, but memory is finite.
 const MOST: usize = 8 << 20;

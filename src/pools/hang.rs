@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::host::Host;
 use crate::log::unit_of;
-use crate::prefix::audit::printable;
+use crate::text::printable;
 
 /// As they are named in /proc/PID/stat.
 const PROGRAMS: [&str; 4] = ["zpool", "zfs", "mount.zfs", "zed"];

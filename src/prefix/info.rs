@@ -11,14 +11,14 @@ use super::audit::libraries::{mapped_with, usual_interpreter};
 use super::audit::programs::Programs;
 use super::audit::toolchain::program;
 use super::audit::tree::{Entry, Kind, Tree};
-use super::audit::{printable, walk};
+use super::audit::walk;
 use super::enter::Account;
-use super::portage::{locations, package_of};
-use crate::build::atoms;
+use super::portage::{atoms, locations, package_of};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::host::Host;
 use crate::process::{Cancel, User};
+use crate::text::printable;
 
 /// What `prefix provision` leaves in EPREFIX.
 const RECORD: &str = ".zfs-prefix.json";

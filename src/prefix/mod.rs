@@ -4,8 +4,9 @@
 pub mod audit;
 pub mod enter;
 pub mod info;
+pub(crate) mod origin;
+pub(crate) mod owned;
 pub mod portage;
-pub mod provision;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -20,6 +21,7 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::process::{Cancel, Run, User};
 use enter::{Account, Inside, Place};
+use owned::owner_on_the_way;
 
 /// Where Gentoo has ccache's links (`ccache-config --install-links`).
 const CCACHE_LINKS: &str = "usr/lib/ccache/bin";
@@ -145,7 +147,7 @@ impl Prefix {
     ///
     /// # Errors
     /// The link cannot be made; the published tree is not touched by that.
-    pub fn link_modules(&self, release: &crate::kernel::Release, tree: &Path) -> Result<()> {
+    pub fn link_modules(&self, release: &crate::host::Release, tree: &Path) -> Result<()> {
         let dir = self.path.join("lib/modules");
         let target = tree.join("lib/modules").join(release.as_str());
         let script = "mkdir -p \"$1\" && ln -sfnT \"$2\" \"$1/$3\"";
@@ -158,54 +160,6 @@ impl Prefix {
             .with_context(|| format!("{}/{release}: cannot be linked to the store", dir.display()))
             .map(drop)
     }
-}
-
-/// The owner of the last component of `path`. Directories and links on the way may be root's up to
-/// a point and then one user's, and nobody else may write to them: otherwise others could lead us
-/// to what belongs to another user, and have the build run with that one's rights.
-pub(crate) fn owner_on_the_way(path: &Path) -> Result<u32> {
-    let mut owner = 0;
-    // Root's own links (/home -> var/home) are followed, and what they lead to is looked at too.
-    for way in [path.to_owned(), fs::canonicalize(path)?] {
-        owner = 0;
-        let mut shared = Vec::new();
-        let ancestors: Vec<&Path> = way.ancestors().collect();
-        for step in ancestors.into_iter().rev() {
-            let meta = fs::symlink_metadata(step)?;
-            let other_owner = owner != 0 && meta.uid() != owner;
-            let link = meta.is_symlink() && meta.uid() != 0;
-            if other_owner || link {
-                anyhow::bail!(
-                    "{} belongs to uid {}{}: directories above it are uid {owner}'s",
-                    step.display(),
-                    meta.uid(),
-                    if link { " and is a symlink" } else { "" }
-                );
-            }
-            owner = meta.uid();
-            // In a sticky one only what is one's own can be renamed.
-            if meta.is_dir() && meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
-                shared.push((step, meta));
-            }
-        }
-        shared.iter().try_for_each(|(dir, meta)| nobody_elses(dir, meta, owner))?;
-    }
-    Ok(owner)
-}
-
-/// Refuses a directory that others than root and `owner` may write to.
-fn nobody_elses(dir: &Path, meta: &fs::Metadata, owner: u32) -> Result<()> {
-    let shown = dir.display();
-    if meta.mode() & 0o002 != 0 {
-        anyhow::bail!("{shown} can be written to by everybody: chmod o-w {shown}");
-    }
-    // Without an entry in passwd(5) a user's own group has the user's number, by custom.
-    let known = nix::unistd::User::from_uid(owner.into()).ok().flatten();
-    let own = known.map_or(owner, |user| user.gid.as_raw());
-    if meta.gid() != 0 && meta.gid() != own {
-        anyhow::bail!("{shown} can be written to by group {}: chmod g-w {shown}", meta.gid());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::config::Settings;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 
@@ -79,6 +80,15 @@ pub(super) fn locations(text: &str, prefix: &Path) -> Vec<PathBuf> {
         (name.trim() == "location").then(|| PathBuf::from(value))
     };
     text.lines().filter_map(value).collect()
+}
+
+/// The configured atoms; `zfs.version` pins those of sys-fs/zfs-kmod that name no version.
+pub fn atoms(settings: &Settings) -> Vec<String> {
+    let pin = |atom: &String| match &settings.zfs.version {
+        Some(version) if atom == "sys-fs/zfs-kmod" => format!("={atom}-{version}"),
+        _ => atom.clone(),
+    };
+    settings.portage.atoms.iter().map(pin).collect()
 }
 
 #[cfg(test)]

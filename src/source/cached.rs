@@ -14,11 +14,10 @@ use sha2::{Digest as _, Sha256};
 use super::proof::{Proof, check_owner};
 use super::tree::remove_tree;
 use super::{Obtain, signature};
-use crate::build::network;
 use crate::config::Source;
 use crate::exit::{self, Exit, WithExit};
 use crate::fail;
-use crate::fetch::{self, Part, Wanted, Watch, megabytes};
+use crate::fetch::{self, Part, Wanted, Watch, megabytes, network};
 use crate::process::Interrupted;
 use crate::store::{Digest, sync_dir, write_atomic};
 

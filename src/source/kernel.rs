@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::cached::{Cached, Signed};
+use super::cached::{self, Cached, Signed};
 use super::proof::{Proof, check_keys, check_owner};
-use super::system::SIGNER;
-use super::{Obtain, cached, signature, system, tree, unpack, version};
-use crate::build::network;
+use super::system::{self, SIGNER};
+use super::{Obtain, signature, tree, unpack, version};
 use crate::config::{self, Pinned, Settings};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::host::Host;
-use crate::kernel::{Config, Release};
+use crate::fetch::network;
+use crate::host::{Host, Release};
+use crate::kernel::Kconfig;
 use crate::store::Digest;
 
 /// Changed when a tree is made another way out of the same.
@@ -123,7 +123,7 @@ impl KernelSource {
 
     /// The same, for a kernel with this configuration: it says which patch level the source is of,
     /// where the release does not.
-    pub fn configured_by(mut self, config: &Config) -> KernelSource {
+    pub fn configured_by(mut self, config: &Kconfig) -> KernelSource {
         self.configured = config.kernel_version().map(str::to_owned);
         self
     }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::config::Pinned;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::prefix::owner_on_the_way;
+use crate::prefix::owned::owner_on_the_way;
 use crate::store::Digest;
 
 /// What has to be shown before a source is used.

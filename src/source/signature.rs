@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::{Obtain, QUIET};
-use crate::build::workdir::owners_dir;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::prefix::enter::Place;
+use crate::prefix::owned::owners_dir;
 use crate::process::{Cancel, Interrupted, Run, describe};
 
 /// A directory of the owner's for one check, removed when it is over.

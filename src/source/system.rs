@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::{Pinned, Place};
-use crate::host::Host;
-use crate::kernel::Release;
+use crate::host::{Host, Release};
 
 /// A source by default.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::Obtain;
 use super::cached::{keep, used};
-use crate::build::workdir::owners_dir;
+use crate::prefix::owned::owners_dir;
 use crate::process::Interrupted;
 use crate::store::{sync_dir, write_atomic};
 

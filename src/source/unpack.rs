@@ -12,7 +12,7 @@ use super::tree::CONTENT;
 use super::{Obtain, signature};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::kernel::Release;
+use crate::host::Release;
 use crate::prefix::enter::Place;
 use crate::process::Run;
 use crate::store::Digest;

@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::kernel::Release;
+use crate::host::Release;
 
 /// A Makefile has 70 KiB, the list of a large repository's tags some hundreds.
 const LARGEST: u64 = 4 << 20;
@@ -27,7 +27,7 @@ struct Version {
 /// Refuses the source in `top` (`makefile` is its top Makefile's name below that) when it is not the
 /// one of kernel `release`. Distributions hide the third number (6.1.0-56 is any 6.1.x): there the
 /// first two count, and all three of `configured`, the version that the head of the kernel's
-/// configuration names ([`crate::kernel::Config::kernel_version`]), where that is known. What is
+/// configuration names ([`crate::kernel::Kconfig::kernel_version`]), where that is known. What is
 /// without numbers says nothing.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::{FileEntry, Layout, Manifest, file_digest, trust};
-use crate::kernel::Release;
+use crate::host::Release;
 
 /// Checks the directories that lead to the trees of `release`: each is `owner`'s, and nobody else
 /// can write to it. One that does not exist yet is fine.

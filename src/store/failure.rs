@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Layout, write_atomic};
 use crate::exit::Exit;
-use crate::kernel::Release;
+use crate::host::Release;
 
 /// The record format this program writes.
 const VERSION: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::kernel::Release;
+use crate::host::Release;
 
 /// The directories of the store, below one root directory.
 #[derive(Clone, Debug)]

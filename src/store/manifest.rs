@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Digest;
-use crate::kernel::Release;
+use crate::host::Release;
 
 /// The manifest format this program writes; older ones are read too.
 pub const MANIFEST_VERSION: u32 = 1;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::{Layout, Manifest, check_tree};
-use crate::kernel::Release;
+use crate::host::Release;
 
 /// How staging directories begin; what is left of one after a crash is removed by the next build.
 const STAGING: &str = ".staging-";

@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::{LIBRARIES, interpreter, run_path, select};
-use crate::build::harvest::open_plain;
+use crate::elf::{Elf, Kind};
 use crate::exit::{Exit, WithExit};
 use crate::prefix::Prefix;
-use crate::prefix::audit::elf::{Elf, Kind};
 use crate::prefix::enter::Place;
+use crate::prefix::owned::open_plain;
 use crate::process::{Cancel, Run};
 
 /// For a library that needs one that needs one ...

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::{DIR, select};
-use crate::build::harvest::{open_linked, open_plain, read_all};
+use crate::elf::{Elf, Kind};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::prefix::audit::elf::{Elf, Kind};
+use crate::prefix::owned::{open_linked, open_plain, read_all};
 use crate::store::Staging;
 
 /// OpenZFS 2.3 installs 500 files.

@@ -5,6 +5,7 @@
 pub(crate) mod bind;
 pub mod choice;
 pub(crate) mod harvest;
+pub mod programs;
 pub(crate) mod select;
 mod symbols;
 mod verify;

@@ -12,10 +12,9 @@ use anyhow::{Context, Result};
 use super::harvest::is_interpreter;
 use super::symbols::Versions;
 use super::{DIR, LIBRARIES, interpreter, run_path, version};
+use crate::elf::{Elf, Kind};
 use crate::exit::{Exit, WithExit};
-use crate::fail;
-use crate::prefix::audit::elf::{Elf, Kind};
-use crate::store;
+use crate::{fail, store};
 
 /// Every system has them, and they are root's there.
 const SHELLS: [&str; 4] = ["/bin/sh", "/bin/bash", "/usr/bin/sh", "/usr/bin/bash"];

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::elf::Elf;
 use crate::host::{Host, SBIN};
-use crate::prefix::audit::elf::Elf;
 use crate::store::Layout;
 
 /// As ZFS_META_ALIAS begins (config/zfs-meta.m4), which libzfs has in it and `zfs version` prints.

@@ -17,7 +17,7 @@ use lab::root::Root;
 use lab::vm::{VmSpec, boot};
 use report::{Table, milliseconds};
 use zfs_prefix::exit::Exit;
-use zfs_prefix::kernel::Release;
+use zfs_prefix::host::Release;
 use zfs_prefix::store::{Inputs, Layout, MANIFEST_VERSION, Manifest, Staging, entries, unix_now};
 
 /// Times of loading ZFS.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use zfs_prefix::host::Host;
-use zfs_prefix::kernel::{Release, build_id};
+use zfs_prefix::host::{Host, Release};
+use zfs_prefix::kernel::build_id;
 use zfs_prefix::module::Module;
 use zfs_prefix::store::{Inputs, Layout, MANIFEST_VERSION, Manifest, Staging, entries, unix_now};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use zfs_prefix::kernel::Release;
+use zfs_prefix::host::Release;
 use zfs_prefix::store::{Layout, MANIFEST_VERSION, Manifest, Staging, entries, unix_now};
 
 fn main() -> ExitCode {

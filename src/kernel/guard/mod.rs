@@ -13,11 +13,11 @@ pub use probes::may_differ;
 
 use anyhow::Result;
 
-use super::Release;
-use super::config::{Change, Config, diff};
 use super::facts::Facts;
+use super::kconfig::{Change, Kconfig, diff};
 use crate::exit::Exit;
 use crate::fail;
+use crate::host::Release;
 
 /// How many symbols an error names.
 const NAMED: usize = 20;
@@ -28,7 +28,7 @@ const NAMED: usize = 20;
 /// # Errors
 /// [`Exit::Refused`], naming each option (the first twenty), its old and its new value, and what
 /// is probably missing.
-pub fn config(given: &Config, prepared: &Config) -> Result<()> {
+pub fn config(given: &Kconfig, prepared: &Kconfig) -> Result<()> {
     config_but_for(given, prepared, &[])
 }
 
@@ -36,7 +36,7 @@ pub fn config(given: &Config, prepared: &Config) -> Result<()> {
 ///
 /// # Errors
 /// As [`config`].
-pub fn config_but_for(given: &Config, prepared: &Config, edited: &[&str]) -> Result<()> {
+pub fn config_but_for(given: &Kconfig, prepared: &Kconfig, edited: &[&str]) -> Result<()> {
     let mut changes = diff(given, prepared);
     changes.retain(|c| !may_differ(&c.name) && !edited.contains(&c.name.as_str()));
     if changes.is_empty() {
@@ -100,7 +100,7 @@ pub fn refusal(facts: &Facts, compiler_line: &str) -> Result<()> {
 /// [`Exit::Refused`]: the kernel was made with clang (LTO, CFI), and this is not that same clang.
 pub fn compiler(
     release: &Release,
-    config: &Config,
+    config: &Kconfig,
     kernel: Option<&str>,
     compiler_line: &str,
 ) -> Result<()> {

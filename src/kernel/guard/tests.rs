@@ -1,10 +1,10 @@
 use super::*;
 use crate::exit;
-use crate::host::Host;
-use crate::kernel::{Release, locate};
+use crate::host::{Host, Release};
+use crate::kernel::locate;
 
-fn parse(text: &str) -> Config {
-    Config::parse(text.as_bytes()).unwrap()
+fn parse(text: &str) -> Kconfig {
+    Kconfig::parse(text.as_bytes()).unwrap()
 }
 
 fn refused<T: std::fmt::Debug>(case: &str, result: Result<T>) -> String {
@@ -97,7 +97,7 @@ fn facts(text: &str) -> Facts {
         in_initrd: false,
     };
     let text = text.as_bytes().to_vec();
-    let config = Config::parse(&text).unwrap();
+    let config = Kconfig::parse(&text).unwrap();
     let source = locate::Source::File("/boot/config".into());
     Facts::of_config(&host, &release, locate::Located { text, config, source })
 }

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use super::Image;
 use crate::exit::{Exit, WithExit};
-use crate::host::Host;
-use crate::kernel::{Release, gnu_build_id, locate};
+use crate::host::{Host, Release};
+use crate::kernel::{gnu_build_id, locate};
 
 /// The GNU build-id of the running kernel, from /sys/kernel/notes.
 ///

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::compress::{Compression, Tail, unpack};
-use crate::kernel::config::MAX_CONFIG;
+use crate::kernel::kconfig::MAX_CONFIG;
 
 const BEGIN: &[u8] = b"IKCFG_ST";
 const END: &[u8] = b"IKCFG_ED";

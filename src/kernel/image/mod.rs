@@ -19,8 +19,9 @@ use object::Endianness;
 pub use build_id::{build_id, running_build_id};
 
 use super::notes::{BUILD_SALT, GNU_BUILD_ID, hexadecimal};
-use super::{Release, Symvers, recover};
+use super::{Symvers, recover};
 use crate::compress::{Compression, Tail, unpack};
+use crate::host::Release;
 
 /// No file is larger that is a kernel; only a vmlinux with debug information comes near.
 const MAX_FILE: usize = 512 << 20;

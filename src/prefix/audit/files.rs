@@ -100,7 +100,7 @@ fn link(found: &mut Findings, path: &Path, target: &Path) {
 
 /// Whether a link at `path` in a prefix may lead to the host's `host`: where nothing is run or
 /// linked, as `etc/passwd` and `etc/resolv.conf` do in a Gentoo Prefix, or to the kernel.
-pub(in crate::prefix) fn may_lead_to(path: &Path, host: &Path) -> bool {
+pub(crate) fn may_lead_to(path: &Path, host: &Path) -> bool {
     not_run(path) || !is_code(path) || kernel_interface(host)
 }
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::elf::{Elf, Kind};
 use super::findings::{Findings, not_run};
 use super::loader::{Defaults, Loader, Unfound, expand};
 use super::report::Check;
 use super::toolchain;
 use super::tree::{Entry, Place, Tree};
+use crate::elf::{Elf, Kind};
 use crate::host::Host;
 
 /// Looks at every ELF file; how many there are.

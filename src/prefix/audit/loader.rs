@@ -6,8 +6,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::elf::{Elf, Kind};
 use super::tree::{Entry, Place, Tree};
+use crate::elf::{Elf, Kind};
 
 /// No interpreter is larger; glibc's has 0.2 MB.
 const MAX_INTERPRETER: u64 = 16 << 20;

@@ -1,6 +1,5 @@
 //! `zfs-prefix prefix audit`: does a prefix owe the host nothing?
 
-pub(crate) mod elf;
 mod files;
 mod findings;
 pub(super) mod libraries;
@@ -18,8 +17,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-pub(super) use files::may_lead_to;
-pub(crate) use report::printable;
+pub(crate) use files::may_lead_to;
 pub use report::{Check, Finding, Report, Severity};
 
 use crate::host::Host;

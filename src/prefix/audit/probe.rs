@@ -10,12 +10,12 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::Options;
-use super::elf::Elf;
 use super::findings::Findings;
 use super::programs::Programs;
 use super::report::Check;
 use super::toolchain::program;
 use super::tree::{Place, Tree};
+use crate::elf::Elf;
 use crate::exit::{self, Exit};
 use crate::kernel::compiler_mismatch;
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::text::printable;
 use serde::Serialize;
 
 /// Version of the JSON form of a [`Report`].
@@ -155,11 +156,6 @@ impl fmt::Display for Report {
             if self.sound { "sound" } else { "NOT SOUND" }
         )
     }
-}
-
-/// Without control characters: the text may reach root's terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.replace(char::is_control, "?")
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::elf;
 use super::findings::Findings;
 use super::report::Check;
 use super::tree::{Content, Entry, Kind, Place, Tree};
+use crate::elf;
 
 /// PATH of the prefix, below EPREFIX.
 pub(crate) const SEARCH_PATH: [&str; 4] = ["usr/bin", "bin", "usr/sbin", "sbin"];

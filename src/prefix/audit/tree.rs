@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
-use super::elf::Elf;
+use crate::elf::Elf;
 
 /// As many links as the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;

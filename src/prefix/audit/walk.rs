@@ -17,9 +17,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
-use super::elf::Elf;
 use super::findings::portages;
 use super::tree::{Content, Entry, Kind, Tree};
+use crate::elf::Elf;
 use crate::exit::{Exit, WithExit};
 
 /// The kernel reads no more of a `#!` line (BINPRM_BUF_SIZE of linux/binfmts.h).

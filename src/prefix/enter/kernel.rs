@@ -2,6 +2,7 @@
 //! and its own programs (fixdep, modpost, objtool), which were linked for the system's libc.
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -9,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::elf::{self, Binding};
 use super::{Place, Replaced, mounts};
+use crate::elf::{Elf, Kind};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::kernel::Tree;
@@ -35,6 +36,11 @@ struct Contents {
     places: Vec<PathBuf>,
     /// Executables, and the interpreter of each.
     programs: Vec<(PathBuf, PathBuf)>,
+}
+
+/// As the dynamic section has it.
+fn joined(path: &[PathBuf]) -> OsString {
+    path.iter().map(|directory| directory.as_os_str()).collect::<Vec<_>>().join(OsStr::new(":"))
 }
 
 impl Prefix {
@@ -66,37 +72,41 @@ impl Prefix {
 
     /// Copies `programs` to `copies`, bound to the prefix. By the owner: root writes nothing there.
     fn bind(&self, place: &Place, copies: &Path, programs: &[PathBuf], c: &Cancel) -> Result<()> {
-        let binding = self.binding()?;
+        let sample = self.sample()?;
+        let interpreter = sample.interpreter.unwrap_or_default();
         let script = r#"dir=$1; shift; mkdir "$dir" || exit
             while [ "$1" != -- ]; do options+=("$1"); shift; done; shift
             for program; do
                 patchelf "${options[@]}" --output "$dir/$((n++))-${program##*/}" "$program" || exit
             done"#;
         let run: Run = self.run("bash", place).args(["-c", script, "bash"]).arg(copies);
-        let run = run.arg("--set-interpreter").arg(&binding.interpreter);
-        let run = match (&binding.rpath, &binding.runpath) {
-            (Some(path), _) => run.args(["--force-rpath", "--set-rpath"]).arg(path),
-            (None, Some(path)) => run.arg("--set-rpath").arg(path),
+        let run = run.arg("--set-interpreter").arg(interpreter);
+        let run = match (&sample.rpath[..], &sample.runpath[..]) {
             // The interpreter itself knows where the libraries are (Gentoo's RAP).
-            (None, None) => run.arg("--remove-rpath"),
+            ([], []) => run.arg("--remove-rpath"),
+            ([], runpath) => run.arg("--set-rpath").arg(joined(runpath)),
+            (rpath, _) => run.args(["--force-rpath", "--set-rpath"]).arg(joined(rpath)),
         };
         run.arg("--").args(programs).output(c).exit(Exit::PrefixIncomplete).map(drop)
     }
 
-    /// How programs of the prefix are bound to it: as its own are.
-    fn binding(&self) -> Result<Binding> {
+    /// A program of the prefix: it shows how programs are bound to it.
+    fn sample(&self) -> Result<Elf> {
         for path in SAMPLES.map(|name| self.path.join(name)) {
             let Some(file) = self.open_inside(&path)? else { continue };
-            match elf::binding(file, &path).exit(Exit::PrefixIncomplete)? {
-                Some(found) if found.interpreter.starts_with(&self.path) => return Ok(found),
-                Some(found) => fail!(
+            let shown = || format!("{}", path.display());
+            let elf = Elf::open(&file).with_context(shown).exit(Exit::PrefixIncomplete)?;
+            let Some(elf) = elf.filter(|elf| elf.kind == Kind::Program) else { continue };
+            let interpreter = elf.interpreter.as_deref().unwrap_or(Path::new(""));
+            if !interpreter.starts_with(&self.path) {
+                fail!(
                     Exit::PrefixIncomplete,
                     "{} has the interpreter {}, outside the prefix; it cannot run there (`zfs-prefix prefix audit`)",
                     path.display(),
-                    found.interpreter.display()
-                ),
-                None => {}
+                    interpreter.display()
+                );
             }
+            return Ok(elf);
         }
         fail!(
             Exit::PrefixIncomplete,
@@ -163,8 +173,10 @@ impl Contents {
                 let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
                 let open = File::options().read(true).custom_flags(flags).open(path);
                 let file = open.with_context(shown)?;
-                let bound = elf::binding(file, path)?;
-                self.programs.extend(bound.map(|b| (path.to_owned(), b.interpreter)));
+                let elf = Elf::open(&file).with_context(shown)?;
+                let interpreter = elf.filter(|elf| elf.kind == Kind::Program);
+                let interpreter = interpreter.and_then(|elf| elf.interpreter);
+                self.programs.extend(interpreter.map(|found| (path.to_owned(), found)));
             }
             return Ok(());
         }

@@ -11,14 +11,12 @@
 
 mod accounts;
 mod detach;
-mod elf;
 pub mod environment;
 pub mod kernel;
 mod loopback;
 mod mounts;
 mod namespace;
 mod privileges;
-pub mod shell;
 mod terminal;
 
 use std::ffi::OsString;

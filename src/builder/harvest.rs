@@ -1,0 +1,142 @@
+//! From the owner's files to root's: modules are found in what the recipe installed, and copied
+//! into the staging tree through descriptors that follow no link.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::exit::Exit;
+use crate::fail;
+use crate::host::Release;
+use crate::prefix::owned::read_plain;
+use crate::store::Staging;
+
+/// Deeper than any module directory.
+const MAX_DEPTH: usize = 12;
+
+/// A harvested module: its path in the tree and its bytes, as copied.
+#[derive(Debug)]
+pub struct Harvested {
+    /// Relative to the tree: `lib/modules/<release>/extra/zfs.ko`.
+    pub path: PathBuf,
+    /// The whole file.
+    pub bytes: Vec<u8>,
+}
+
+/// All `*.ko` files below `installed`/lib/modules/`release`, or usr/lib/modules; sorted.
+///
+/// # Errors
+/// [`Exit::Refused`]: there are none.
+pub fn find(installed: &Path, release: &Release) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for base in ["lib/modules", "usr/lib/modules"] {
+        let dir = installed.join(base).join(release.as_str());
+        if fs::symlink_metadata(&dir).is_ok_and(|m| m.is_dir()) {
+            walk(&dir, 0, &mut found)?;
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        let others = other_releases(installed);
+        let instead = match others.is_empty() {
+            true => String::new(),
+            false => format!(", but some for {}", others.join(", ")),
+        };
+        fail!(
+            Exit::Refused,
+            "the build installed no module for kernel {release} below {}{instead}",
+            installed.display()
+        );
+    }
+    Ok(found)
+}
+
+/// The kernel releases that something was installed for, for a message.
+fn other_releases(installed: &Path) -> Vec<String> {
+    let dirs = ["lib/modules", "usr/lib/modules"].map(|base| fs::read_dir(installed.join(base)));
+    let entries = dirs.into_iter().flatten().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|e| e.file_name().to_string_lossy().replace(char::is_control, "?")).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn walk(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+    if depth > MAX_DEPTH {
+        bail!("{}: directories nested too deeply", dir.display());
+    }
+    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+        let entry = entry.with_context(|| format!("{}", dir.display()))?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            walk(&entry.path(), depth + 1, found)?;
+        } else if kind.is_file() && entry.path().extension().is_some_and(|e| e == "ko") {
+            found.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Copies `modules`, all below `top`, into `staging` as `lib/modules/<release>/extra/NAME.ko`, each read once: what
+/// is verified afterwards is what was copied, whatever its former owner does meanwhile.
+///
+/// # Errors
+/// A file is not a plain file, too large, cannot be read or written; two have the same name.
+pub fn copy(
+    top: &Path,
+    modules: &[PathBuf],
+    staging: &Staging,
+    release: &Release,
+) -> Result<Vec<Harvested>> {
+    let base = Path::new("lib/modules").join(release.as_str()).join("extra");
+    modules
+        .iter()
+        .map(|module| {
+            let bytes = read_plain(top, module)?;
+            let path = base.join(module.file_name().unwrap_or_default());
+            let mut file = staging.create(&path)?;
+            file.write_all(&bytes)
+                .with_context(|| format!("{}", staging.dir().join(&path).display()))?;
+            Ok(Harvested { path, bytes })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Layout;
+
+    #[test]
+    fn modules_are_copied_and_links_on_the_way_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let release: Release = "6.1.0".parse().unwrap();
+        let top = root.path().join("work");
+        let extra = top.join("root/lib/modules/6.1.0/extra");
+        fs::create_dir_all(&extra).unwrap();
+        let none = find(&top.join("root"), &release).unwrap_err();
+        assert_eq!(crate::exit::of(&none), Exit::Refused);
+        let other = find(&top.join("root"), &"6.2.0".parse().unwrap()).unwrap_err().to_string();
+        assert!(other.ends_with("but some for 6.1.0"), "{other}");
+        fs::write(extra.join("zfs.ko"), "bytes").unwrap();
+        fs::write(extra.join("notes.txt"), "no module").unwrap();
+        let modules = find(&top.join("root"), &release).unwrap();
+        assert_eq!(modules, [extra.join("zfs.ko")]);
+        let layout = Layout::new(root.path());
+        let staging = Staging::new(&layout, &release).unwrap();
+        let got = copy(&top, &modules, &staging, &release).unwrap();
+        assert_eq!(got[0].path, Path::new("lib/modules/6.1.0/extra/zfs.ko"));
+        assert_eq!(fs::read(staging.dir().join(&got[0].path)).unwrap(), b"bytes");
+        drop(staging);
+
+        // The owner swaps a directory for a link to somewhere else after it was looked through.
+        fs::rename(top.join("root"), root.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", top.join("root")).unwrap();
+        let staging = Staging::new(&layout, &release).unwrap();
+        let error = copy(&top, &modules, &staging, &release).unwrap_err();
+        assert!(format!("{error:#}").contains("extra/zfs.ko"), "{error:#}");
+    }
+}

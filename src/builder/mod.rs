@@ -1,0 +1,335 @@
+//! The builder: plan -> stages -> staging tree -> verification -> publishing.
+
+mod binpkg;
+mod depmod;
+pub(crate) mod harvest;
+mod jobs;
+mod made_from;
+mod making;
+mod output;
+mod plan;
+mod programs;
+pub mod progress;
+mod recipe;
+mod stage;
+mod steps;
+mod tree;
+mod verify;
+pub(crate) mod workdir;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tracing::{info, warn};
+
+pub use plan::digest_paths;
+pub use tree::{Prepared, prepare as prepare_tree, tree_dir, why_none as why_no_tree};
+pub use verify::{Expected, verify};
+
+use crate::config::Settings;
+use crate::exit::{self, Exit};
+use crate::fail;
+use crate::host::{Host, Release};
+use crate::log::id;
+use crate::process::{Cancel, Interrupted};
+use crate::store::{self, FailureRecord, Layout, Lock};
+use plan::Plan;
+use progress::Progress;
+use stage::Stage;
+
+/// What `zfs-build` was asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The kernel to build for; the running one if none.
+    pub release: Option<Release>,
+    /// Build although the same inputs are published, or failed a while ago.
+    pub force: bool,
+    /// Compiler jobs at once, instead of the configuration's or our own choice.
+    pub jobs: Option<u32>,
+    /// This build holds up the boot: never ask the service manager for more time.
+    pub early: bool,
+    /// This program, to read the recipe with the owner's rights.
+    pub exe: PathBuf,
+}
+
+/// Builds and publishes the modules of one kernel, or finds them published. On every path that
+/// returns `Ok` the service manager has been told READY=1.
+///
+/// # Errors
+/// With its exit status. A failure record is left, unless the inputs are not to blame.
+pub fn run(host: &Host, settings: &Settings, options: &Options, cancel: &Cancel) -> Result<()> {
+    let release = options.release.clone().unwrap_or_else(|| host.kernel_release.clone());
+    let span = tracing::info_span!("build", zfs_prefix_kernel = %release);
+    let _entered = span.enter();
+    let mut build = Build {
+        host,
+        settings,
+        options: options.clone(),
+        cancel,
+        layout: Layout::new(&host.root),
+        release,
+        key: String::new(),
+        stage: Stage::Plan,
+        progress: Progress::new(!options.early),
+    };
+    // Whatever a command said when it was ended by our signal, the signal is the reason.
+    let result = build.run().map_err(|error| {
+        match cancel.is_set() && !error.chain().any(|cause| cause.is::<Interrupted>()) {
+            true => error.context("the build was stopped by a signal"),
+            false => error,
+        }
+    });
+    result.inspect_err(|error| build.record(error))
+}
+
+struct Build<'a> {
+    host: &'a Host,
+    settings: &'a Settings,
+    options: Options,
+    cancel: &'a Cancel,
+    layout: Layout,
+    release: Release,
+    key: String,
+    stage: Stage,
+    progress: Progress,
+}
+
+impl Build<'_> {
+    fn run(&mut self) -> Result<()> {
+        let _lock = Lock::take(&self.layout, self.release.as_str())?;
+        // `zfs-prefix build --force` leaves it for the build that it starts.
+        self.options.force |= taken(&self.layout.force(&self.release))?;
+        if self.release == self.host.kernel_release {
+            taken(&self.layout.published())?;
+        }
+        if !self.options.force
+            && let Some(path) = crate::load::shipped(self.host, &self.release)?
+        {
+            let text = format!("the system ships {}: nothing to build", path.display());
+            info!(message_id = id::STAND_ASIDE, "{text}");
+            self.progress.ready(&text);
+            return Ok(());
+        }
+        let plan = self.staged(Stage::Plan, |b| {
+            Plan::make(b.host, b.settings, &b.release, &b.options.exe, b.cancel)
+        })?;
+        self.key = plan.key();
+        for (place, candidate) in plan.trees.possible.iter().enumerate() {
+            let span = tracing::info_span!("key", zfs_prefix_key = %candidate.key);
+            let _entered = span.enter();
+            if self.published(&plan, &candidate.key, place == 0)? {
+                let text = format!("modules for kernel {} are published already", self.release);
+                info!("{text} (key {})", candidate.key);
+                if self.has_to_be_loaded() {
+                    store::write_atomic(&self.layout.published(), b"")?;
+                }
+                self.progress.ready(&text);
+                return Ok(());
+            }
+        }
+        self.hold_back()?;
+        let tree = self.build(&plan)?;
+        if self.release == self.host.kernel_release && !self.cancel.is_set() {
+            store::write_atomic(&self.layout.published(), b"")?;
+        }
+        let text = format!("published modules for kernel {}", self.release);
+        info!(message_id = id::PUBLISHED, "{text} in {}", tree.display());
+        if self.release == self.host.kernel_release && self.host.path("/sys/module/zfs").exists() {
+            info!("ZFS is loaded already; what was published now is used from the next boot on");
+        }
+        self.progress.ready(&text);
+        Ok(())
+    }
+
+    /// Whether what was found published is to be loaded once more: something went wrong with the load in
+    /// this boot. Before the import (`early`) it is the boot that loads it.
+    fn has_to_be_loaded(&self) -> bool {
+        let running = self.release == self.host.kernel_release;
+        let loaded = self.host.path("/sys/module/zfs").exists();
+        running && !loaded && !self.options.early && !self.cancel.is_set()
+    }
+
+    /// Whether a sound tree of this key is there; makes sure that `current` points to it. One that is
+    /// not the `first` choice counts only where the better ones were tried for the same plan.
+    fn published(&self, plan: &Plan, key: &str, first: bool) -> Result<bool> {
+        let tree = self.layout.tree(&self.release, key);
+        let owner = nix::unistd::geteuid().as_raw();
+        store::check_directories(&self.layout, &self.release, owner)?;
+        if !tree.exists() || self.options.force {
+            return Ok(false);
+        }
+        match store::check_published(&self.layout, &self.release, key, owner) {
+            Err(error) => {
+                warn!(
+                    message_id = id::TREE_DAMAGED,
+                    "the published tree is damaged and will be built again: {error:#}"
+                );
+                return Ok(false);
+            }
+            Ok(manifest) if !first && manifest.inputs.get(making::PLAN) != Some(&plan.key()) => {
+                return Ok(false);
+            }
+            Ok(_) => {}
+        }
+        if store::current_key(&self.layout, &self.release).as_deref() != Some(key) {
+            store::set_current(&self.layout, &self.release, key)?;
+        }
+        self.settle(plan, &tree)?;
+        Ok(true)
+    }
+
+    /// What follows a publication, and is finished by the next run if power failed before.
+    fn settle(&self, plan: &Plan, tree: &Path) -> Result<()> {
+        FailureRecord::clear(&self.layout, &self.release)?;
+        let link = plan.prefix.path.join("lib/modules").join(self.release.as_str());
+        let wanted = tree.join("lib/modules").join(self.release.as_str());
+        if std::fs::read_link(&link).is_ok_and(|target| target == wanted) {
+            return Ok(());
+        }
+        // A convenience for `modprobe -d`: the modules are published all the same.
+        plan.prefix.link_modules(&self.release, tree).unwrap_or_else(|e| warn!("{e:#}"));
+        Ok(())
+    }
+
+    /// Refuses to try inputs again that failed a short while ago.
+    fn hold_back(&self) -> Result<()> {
+        let record = match FailureRecord::read(&self.layout, &self.release) {
+            Ok(record) => record,
+            Err(error) => {
+                warn!("the failure record cannot be read and is not heeded: {error:#}");
+                None
+            }
+        };
+        match record {
+            // A late build is a second chance after one that held up the boot.
+            Some(r) if r.early && !self.options.early => Ok(()),
+            Some(r) if !self.options.force && r.holds(&self.key, store::unix_now()) => fail!(
+                Exit::BackingOff,
+                "not tried: the same inputs failed {} time(s), last in stage {} ({}); next try in {} s, at once with --force",
+                r.attempts,
+                r.stage,
+                summary(&r.reason),
+                r.next_try.saturating_sub(store::unix_now())
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs one stage: its name and duration go to the journal, and into the error.
+    fn staged<T>(&mut self, stage: Stage, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.cancel.is_set() {
+            return Err(Interrupted.into());
+        }
+        let span = tracing::info_span!("stage", zfs_prefix_stage = stage.name());
+        let _entered = span.enter();
+        self.stage = stage;
+        self.progress.stage(&format!("{} for kernel {}", stage.doing(), self.release));
+        let begin = std::time::Instant::now();
+        let result = work(self).with_context(|| format!("stage {}", stage.name()))?;
+        let took = begin.elapsed();
+        info!(
+            message_id = id::STAGE_DONE,
+            zfs_prefix_duration_usec = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            "stage {} done in {:.1} s",
+            stage.name(),
+            took.as_secs_f64()
+        );
+        Ok(result)
+    }
+
+    /// Writes the failure record and the last journal entry of a failed build.
+    fn record(&mut self, error: &anyhow::Error) {
+        let exit = exit::of(error);
+        let text = format!("{error:#}");
+        self.progress.failed(&text);
+        if self.cancel.is_set() || matches!(exit, Exit::Locked | Exit::BackingOff) {
+            return;
+        }
+        // First room, then the record: they may share the full disk.
+        if exit == Exit::NoSpace {
+            self.make_room();
+        }
+        let previous = FailureRecord::read(&self.layout, &self.release).unwrap_or_default();
+        let stage = self.stage.name();
+        let mut record = FailureRecord::new(&self.release, &self.key, stage, exit, text);
+        record.early = self.options.early;
+        let pause = &self.settings.build;
+        let record = record.following(previous.as_ref(), pause.backoff, pause.backoff_max);
+        if let Err(error) = record.write(&self.layout) {
+            warn!("the failure record cannot be written: {error:#}");
+        }
+    }
+
+    /// After a full disk nothing of ours stays on it.
+    fn make_room(&self) {
+        let cache = self.layout.cache();
+        // Unpacked sources are large and made again from what was fetched.
+        for dir in [cache.join("build").join(self.release.as_str()), cache.join("sources/trees")] {
+            match std::fs::remove_dir_all(&dir) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    warn!("{}: cannot be removed: {e}", dir.display());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// One line of a reason that may have many: the last, but the first of a list of reasons.
+fn summary(reason: &str) -> &str {
+    let list = reason.contains("(kernel.tree):\n");
+    let line = if list { reason.lines().nth(1) } else { reason.lines().last() };
+    line.unwrap_or_default().trim()
+}
+
+/// Whether the file was there; it is not any more.
+fn taken(path: &Path) -> Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("{}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_and_not_loaded_is_asked_for_once_more_but_not_before_the_boot_loads_it() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::below(root.path(), "6.1.0");
+        let settings = Settings::default();
+        let (idle, stopped) = (Cancel::default(), Cancel::default());
+        stopped.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        for (case, release, early, cancel, loaded, want) in [
+            ("late, not loaded", "6.1.0", false, &idle, false, true),
+            ("stopped", "6.1.0", false, &stopped, false, false),
+            ("of another kernel", "6.2.0", false, &idle, false, false),
+            ("before the boot loads it", "6.1.0", true, &idle, false, false),
+            ("every boot in which all is well", "6.1.0", false, &idle, true, false),
+        ] {
+            if loaded {
+                std::fs::create_dir_all(host.path("/sys/module/zfs")).unwrap();
+            }
+            let build = Build {
+                host: &host,
+                settings: &settings,
+                options: Options {
+                    release: None,
+                    force: false,
+                    jobs: None,
+                    early,
+                    exe: PathBuf::new(),
+                },
+                cancel,
+                layout: Layout::new(&host.root),
+                release: release.parse().unwrap(),
+                key: String::new(),
+                stage: Stage::Plan,
+                progress: Progress::new(false),
+            };
+            assert_eq!(build.has_to_be_loaded(), want, "{case}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What is to be built, from which inputs: everything that decides the result, before anything is
+//! compiled.
+
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::binpkg::Binhost;
+use super::programs::PROGRAMS;
+use super::tree::{self, Candidates};
+use crate::config::{Recipe, Settings, Userland, expand_release};
+use crate::exit::{self, Exit, Failure, WithExit};
+use crate::fail;
+use crate::host::{Host, Release};
+use crate::kernel::build_id;
+use crate::prefix::Prefix;
+use crate::prefix::origin::archive_of;
+use crate::prefix::portage::atoms;
+use crate::process::{Cancel, Run};
+use crate::source::ZfsSource;
+use crate::store::{Digest, Inputs};
+use crate::userland::choice::Choice;
+
+/// Raised when what a recipe does changes in a way its other inputs do not show.
+const RECIPE_VERSION: &str = "6";
+
+/// A build, planned.
+#[derive(Debug)]
+pub struct Plan {
+    /// GNU build-id of that kernel.
+    pub build_id: String,
+    /// The ways to its build tree; the inputs of a build, and its key, depend on which is taken.
+    pub trees: Candidates,
+    /// The prefix it is built in.
+    pub prefix: Prefix,
+    /// The prefix's compiler, as it says itself.
+    pub compiler: String,
+    /// Where a binary package may be had; only with the recipe `portage`.
+    pub binhost: Option<Binhost>,
+    /// Whose programs are to be used with the modules.
+    pub userland: Choice,
+}
+
+impl Plan {
+    /// Looks at the machine and puts the plan together. Nothing is changed by that.
+    ///
+    /// # Errors
+    /// With the exit status of what is missing: the kernel's tree, image or symvers, the prefix.
+    pub fn make(
+        host: &Host,
+        settings: &Settings,
+        release: &Release,
+        exe: &Path,
+        cancel: &Cancel,
+    ) -> Result<Plan> {
+        let build_id = kernel_build_id(host, settings, release)?;
+        let prefix = Prefix::open(&settings.prefix.path)?;
+        let compiler = prefix.compiler(cancel)?;
+        let mut inputs = Inputs::new();
+        inputs.add("kernel-release", release.as_str());
+        inputs.add("kernel-build-id", &*build_id);
+        inputs.add("compiler", &*compiler);
+        inputs.add("recipe-version", RECIPE_VERSION);
+        let userland = Choice::of(host, settings.zfs.userland);
+        inputs.add("userland", userland.identity());
+        // Libraries of the prefix are published with programs: another prefix may have mended ones.
+        if settings.zfs.userland != Userland::Host
+            && let Some(archive) = archive_of(&prefix.path)
+        {
+            inputs.add("prefix", archive);
+        }
+        recipe_inputs(settings, &userland, &prefix, exe, cancel, &mut inputs)?;
+        let binhost = match settings.build.recipe {
+            Recipe::Portage => Binhost::of(host, settings, release)?,
+            Recipe::Make => None,
+        };
+        if let Some(binhost) = &binhost {
+            inputs.add("binhost", &*binhost.url);
+            inputs.add("binhost-key", binhost.key_digest.as_str());
+        }
+        let trees = Candidates::of(host, settings, release, &inputs)?;
+        Ok(Plan { build_id, trees, prefix, compiler, binhost, userland })
+    }
+
+    /// Stands for this plan in a failure record: other inputs are tried at once, also when only a
+    /// strategy more is configured.
+    pub fn key(&self) -> String {
+        match &self.trees.possible[..] {
+            [only] => only.key.clone(),
+            several => {
+                let keys: Vec<&str> = several.iter().map(|c| c.key.as_str()).collect();
+                Digest::of(keys.join(" ").as_bytes()).as_str()[..32].to_owned()
+            }
+        }
+    }
+}
+
+/// The build-id of kernel `release`. Of one that has neither image nor tree both are said.
+///
+/// # Errors
+/// As [`build_id`].
+pub(super) fn kernel_build_id(
+    host: &Host,
+    settings: &Settings,
+    release: &Release,
+) -> Result<String> {
+    let image = settings.kernel.image.as_ref().map(|t| expand_release(t, release));
+    build_id(host, image.as_deref(), release).map_err(|error| {
+        match tree::why_none(host, settings, release) {
+            Some(why) => Failure::new(exit::of(&error), format!("{error:#}\n{why}")).into(),
+            None => error,
+        }
+    })
+}
+
+fn recipe_inputs(
+    settings: &Settings,
+    userland: &Choice,
+    prefix: &Prefix,
+    exe: &Path,
+    cancel: &Cancel,
+    inputs: &mut Inputs,
+) -> Result<()> {
+    let digest = |args: &[&str]| digest_as_owner(prefix, exe, args, cancel);
+    match settings.build.recipe {
+        Recipe::Portage => {
+            let atoms = atoms(settings);
+            inputs.add("recipe", "portage");
+            let eprefix = prefix.path.to_string_lossy();
+            let mut args = vec!["--packages", &eprefix];
+            args.extend(atoms.iter().map(String::as_str));
+            args.extend(userland.needs_prefix().then_some(PROGRAMS));
+            inputs.add("packages", digest(&args)?);
+            inputs.add("atoms", atoms.join(" "));
+        }
+        Recipe::Make => inputs.add("recipe", "make"),
+    }
+    inputs.add("configure", configure(settings).join(" "));
+    let source = ZfsSource::of(settings)?;
+    match (&source, source.as_ref().and_then(ZfsSource::path)) {
+        (_, Some(path)) => {
+            inputs.add("zfs-source", digest(&["--digest", &path.to_string_lossy()])?);
+        }
+        (Some(source), None) => inputs.add("zfs-source", source.identity()),
+        (None, _) if settings.build.recipe == Recipe::Make => fail!(
+            Exit::Other,
+            "build.recipe = \"make\" needs zfs.source, an OpenZFS release tarball; none is configured"
+        ),
+        (None, _) => {}
+    }
+    Ok(())
+}
+
+/// The option of OpenZFS's configure for a kernel that is newer than the release supports.
+pub const EXPERIMENTAL: &str = "--enable-linux-experimental";
+
+/// More arguments for configure.
+pub fn configure(settings: &Settings) -> Vec<String> {
+    let mut all = match settings.build.recipe {
+        Recipe::Portage => settings.portage.extra_econf.clone(),
+        Recipe::Make => settings.zfs.configure.clone(),
+    };
+    if settings.zfs.linux_experimental && !all.iter().any(|argument| argument == EXPERIMENTAL) {
+        all.push(EXPERIMENTAL.to_owned());
+    }
+    all
+}
+
+/// The digest of files that belong to the prefix's owner, read with the owner's rights: this
+/// program runs itself as that user (`zfs-build --digest PATH…`, `zfs-build --packages …`).
+fn digest_as_owner(prefix: &Prefix, exe: &Path, args: &[&str], cancel: &Cancel) -> Result<String> {
+    let out = Run::new(exe)
+        .args(args)
+        .user(prefix.user)
+        .output(cancel)
+        .context("reading the recipe")
+        .exit(Exit::PrefixIncomplete)?;
+    Ok(out.trim().to_owned())
+}
+
+/// The digest of files and directories: names below each path, and contents, links followed.
+///
+/// # Errors
+/// Something cannot be read.
+pub fn digest_paths(paths: &[PathBuf]) -> Result<Digest> {
+    fn add(path: &Path, name: &Path, depth: usize, all: &mut Vec<u8>) -> Result<()> {
+        let shown = || format!("{}", path.display());
+        anyhow::ensure!(depth < 32, "{}: links in a circle?", path.display());
+        if path.is_dir() {
+            let mut names: Vec<_> = std::fs::read_dir(path)
+                .and_then(|d| d.map(|e| e.map(|e| e.file_name())).collect())
+                .with_context(shown)?;
+            names.sort();
+            for entry in names {
+                add(&path.join(&entry), &name.join(&entry), depth + 1, all)?;
+            }
+            return Ok(());
+        }
+        // A FIFO is not waited for, and a device may have no end.
+        let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = open.with_context(shown)?;
+        let regular = file.metadata().with_context(shown)?.is_file();
+        anyhow::ensure!(regular, "{}: neither a file nor a directory", path.display());
+        let (digest, _) = crate::store::file_digest(file).with_context(shown)?;
+        all.extend_from_slice(name.as_os_str().as_bytes());
+        all.push(0);
+        all.extend_from_slice(digest.as_str().as_bytes());
+        Ok(())
+    }
+    let mut all = Vec::new();
+    for path in paths {
+        add(path, Path::new(path.file_name().unwrap_or_default()), 0, &mut all)?;
+    }
+    Ok(Digest::of(&all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_sees_names_contents_and_what_links_point_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let d = dir.path().join("d");
+        std::fs::create_dir(&d).unwrap();
+        std::fs::write(d.join("a"), "1").unwrap();
+        let seen = || digest_paths(std::slice::from_ref(&d)).unwrap();
+        let mut all = vec![seen()];
+        std::fs::write(d.join("a"), "2").unwrap();
+        all.push(seen());
+        std::fs::rename(d.join("a"), d.join("b")).unwrap();
+        all.push(seen());
+        std::fs::write(dir.path().join("outside"), "3").unwrap();
+        std::os::unix::fs::symlink("../outside", d.join("link")).unwrap();
+        all.push(seen());
+        std::fs::write(dir.path().join("outside"), "4").unwrap();
+        all.push(seen());
+        for i in 1..all.len() {
+            assert!(!all[..i].contains(&all[i]), "change {i} was not seen");
+        }
+        assert!(digest_paths(&[dir.path().join("none")]).is_err());
+        nix::unistd::mkfifo(&d.join("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let special = [d.clone(), "/dev/zero".into()];
+        for path in special {
+            let error = digest_paths(std::slice::from_ref(&path)).unwrap_err().to_string();
+            assert!(error.contains("neither a file nor a directory"), "{path:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What root hands to the prefix's owner for a tree: files that the owner reads and copies. They are
+//! in a directory that only root writes to, for in the owner's own a name can become a link.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::host::Release;
+use crate::store::{Layout, make_dirs};
+
+/// The directory, removed when dropped.
+#[derive(Debug)]
+pub struct Given(PathBuf);
+
+impl Given {
+    /// `files` by their names, beside the work directory of a build of `release`. The caller holds
+    /// the build lock.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn make(layout: &Layout, release: &Release, files: &[(&str, &[u8])]) -> Result<Given> {
+        let dir = layout.cache().join("build").join(format!("{release}.given"));
+        let shown = || format!("{}", dir.display());
+        remove(&dir).with_context(shown)?;
+        make_dirs(&dir)?;
+        let given = Given(dir.clone());
+        for (name, bytes) in files {
+            let path = given.path(name);
+            fs::write(&path, bytes).with_context(|| format!("{}", path.display()))?;
+        }
+        Ok(given)
+    }
+
+    /// Where the file of this name is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        // Only disk space is at stake, and the next build removes it too.
+        remove(&self.0).unwrap_or_else(|e| tracing::warn!("{}: {e}", self.0.display()));
+    }
+}
+
+fn remove(dir: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,76 @@
+//! A tiny module compiled against a tree that was made here, before anything large is: a
+//! configuration that differs from the shipped kernel's in one structure shows in it, while recovered
+//! CRCs are only copies and notice nothing.
+
+use anyhow::{Context, Result};
+use tracing::{info, warn};
+
+use super::Preparing;
+use super::given::Given;
+use super::made::Kernel;
+use crate::builder::Expected;
+use crate::builder::output::reason_of;
+use crate::builder::recipe::NO_DEBUG_INFO;
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+use crate::kernel::{Btf, Image, Symvers, btf, guard};
+use crate::module::Module;
+use crate::prefix::enter::Place;
+use crate::prefix::owned::read_plain;
+
+impl Preparing<'_> {
+    /// Compiles the probe in `place` and compares it with modules that came with the kernel and with
+    /// the kernel's BTF. A tree that was `made` here has to be comparable with one of the two.
+    pub(super) fn probe(
+        &mut self,
+        kernel: &Kernel,
+        place: &Place,
+        image: Option<&Image>,
+        made: bool,
+    ) -> Result<()> {
+        let source = guard::probe_source();
+        let files = [("probe.c", source.as_bytes()), ("Kbuild", b"obj-m := probe.o\n")];
+        let given = Given::make(self.layout, self.release, &files)?;
+        let dir = self.work.top.join("probe");
+        let copy = r#"rm -rf -- "$1" && mkdir -- "$1" && cp -- "$2" "$3" "$1""#;
+        let run = self.prefix.run("bash", place).args(["-c", copy, "bash"]).arg(&dir);
+        let run = run.arg(given.path("probe.c")).arg(given.path("Kbuild"));
+        run.output(self.steps.cancel)?;
+        let run = kernel.make_module(self, place, &dir);
+        // It exports nothing, so nothing reads CRCs out of its debug information.
+        let run = run.args(NO_DEBUG_INFO).arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
+        // With the strategy `full` there is no Module.symvers yet, and the probe imports nothing.
+        let run = run.arg("KBUILD_MODPOST_WARN=1");
+        self.steps.must(&run, reason_of).context("the tree cannot compile a module")?;
+        let bytes = read_plain(&self.work.top, &dir.join("probe.ko"))?;
+        let built = Module::parse(&bytes).context("probe.ko").exit(Exit::Refused)?;
+        let shipped = Expected::of(self.host, self.release, &Symvers::default())?.this_module;
+        match shipped {
+            Some(shipped) => guard::this_module(&built, shipped)?,
+            None => warn!("no module came with the kernel to compare struct module with"),
+        }
+        let running = self.running_btf();
+        let btf = running.as_deref().or_else(|| image.and_then(btf::in_image));
+        match btf {
+            Some(btf) => {
+                let btf = Btf::parse(btf).context("the kernel's BTF").exit(Exit::Refused)?;
+                let sizes = guard::probe_sizes(&bytes).context("probe.ko").exit(Exit::Refused)?;
+                guard::structs(&sizes, &btf)?;
+                guard::btf_module(&built, &btf)?;
+                info!("{} structures have the sizes that they have in the kernel", sizes.len());
+            }
+            None if made && shipped.is_none() => fail!(
+                Exit::NoSymvers,
+                "neither BTF nor a module that came with the kernel: whether the tree is configured as the kernel is cannot be known; set kernel.image"
+            ),
+            None => info!("the kernel has no BTF to compare structures with"),
+        }
+        Ok(())
+    }
+
+    /// The BTF of the running kernel, if that is built for.
+    fn running_btf(&self) -> Option<Vec<u8>> {
+        let running = *self.release == self.host.kernel_release && !self.host.container;
+        running.then(|| std::fs::read(self.host.path("/sys/kernel/btf/vmlinux")).ok()).flatten()
+    }
+}

@@ -1,0 +1,323 @@
+//! Is what was built right for this kernel? Asked before anything is published: the loader's
+//! kernel would refuse it too, but at the next boot.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::exit::{Exit, WithExit};
+use crate::fail;
+use crate::host::{Host, Release};
+use crate::kernel::{Export, Symvers, guard};
+use crate::module::{
+    Import, Module, ThisModule, Vermagic, canonical_name, decompress, name_of_path,
+};
+
+/// Licences that let a module use GPL-only symbols (`license_is_gpl_compatible`,
+/// include/linux/license.h).
+const GPL_COMPATIBLE: [&str; 6] =
+    ["GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"];
+
+/// What the kernel wants of a module.
+#[derive(Debug)]
+pub struct Expected<'a> {
+    /// The kernel's release.
+    pub release: Release,
+    /// The whole vermagic of a module that came with the kernel; none where it has no modules.
+    pub vermagic: Option<String>,
+    /// The layout of `struct module` in modules that came with the kernel.
+    pub this_module: Option<ThisModule>,
+    /// What the kernel exports.
+    pub symvers: &'a Symvers,
+}
+
+/// What was learnt of verified modules.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// vermagic of all of them.
+    pub vermagic: String,
+    /// `version` of zfs.ko.
+    pub zfs_version: String,
+}
+
+impl Expected<'_> {
+    /// What kernel `release` of this host expects; vermagic and the layout of `struct module` are
+    /// those of the modules below /usr/lib/modules/RELEASE/kernel.
+    ///
+    /// # Errors
+    /// None of the first of those modules can be read; where some can, a warning names the others.
+    pub fn of<'a>(host: &Host, release: &Release, symvers: &'a Symvers) -> Result<Expected<'a>> {
+        let dir = host.path(format!("/usr/lib/modules/{release}/kernel"));
+        let shipped = Shipped::below(&dir)?;
+        Ok(Expected {
+            release: release.clone(),
+            vermagic: shipped.vermagic,
+            this_module: shipped.this_module,
+            symvers,
+        })
+    }
+}
+
+/// What a kernel's own modules say of it.
+#[derive(Debug, Default)]
+struct Shipped {
+    vermagic: Option<String>,
+    this_module: Option<ThisModule>,
+}
+
+impl Shipped {
+    /// A library of functions has no init, and what cannot be unloaded no exit: so many modules are
+    /// looked at, at most, to see the place of both.
+    const LOOKED_AT: usize = 64;
+
+    fn below(dir: &Path) -> Result<Shipped> {
+        let mut paths = Vec::new();
+        first_modules(dir, Shipped::LOOKED_AT, &mut paths);
+        let (mut shipped, mut unreadable) = (Shipped::default(), None);
+        for path in paths {
+            match read(&path) {
+                Ok(module) => shipped.add(&module),
+                Err(error) => {
+                    // One damaged file says nothing of the others.
+                    tracing::warn!("{error:#}; not compared with it");
+                    unreadable = unreadable.or(Some(error));
+                    continue;
+                }
+            }
+            if shipped.this_module.is_some_and(|m| m.init.is_some() && m.exit.is_some()) {
+                break;
+            }
+        }
+        match unreadable {
+            Some(error) if shipped.vermagic.is_none() => Err(error),
+            _ => Ok(shipped),
+        }
+    }
+
+    fn add(&mut self, module: &Module) {
+        self.vermagic = self.vermagic.take().or_else(|| module.vermagic().map(|v| v.to_string()));
+        let (Some(ours), Some(new)) = (self.this_module, module.this_module()) else {
+            self.this_module = self.this_module.or(module.this_module());
+            return;
+        };
+        let (init, exit) = (ours.init.or(new.init), ours.exit.or(new.exit));
+        self.this_module = Some(ThisModule { size: ours.size, init, exit });
+    }
+}
+
+fn read(path: &Path) -> Result<Module> {
+    let shown = || format!("{}", path.display());
+    let bytes = fs::read(path).with_context(shown)?;
+    Module::parse(&decompress(path, bytes).with_context(shown)?).with_context(shown)
+}
+
+/// Checks modules (path for messages, bytes) against the kernel and against each other: vermagic,
+/// the layout of `struct module`, each import exported with the same CRC, GPL-only symbols only for
+/// GPL-compatible modules, symbols of a namespace only for modules that import it.
+///
+/// # Errors
+/// [`Exit::Refused`], naming the module and everything that is wrong with it (the first twenty).
+pub fn verify(files: &[(&Path, &[u8])], expected: &Expected) -> Result<Verified> {
+    let mut modules = Vec::new();
+    for (path, bytes) in files {
+        let module = Module::parse(bytes)
+            .with_context(|| format!("{}", path.display()))
+            .exit(Exit::Refused)?;
+        modules.push((*path, module));
+    }
+    let mut siblings = HashMap::new();
+    for (path, module) in &modules {
+        for export in module.exports() {
+            let entry = Export {
+                crc: export.crc.unwrap_or(0),
+                owner: path.display().to_string(),
+                gpl_only: export.gpl_only,
+                namespace: export.namespace.clone(),
+            };
+            siblings.insert(export.name.as_str(), entry);
+        }
+    }
+    let mut problems = Vec::new();
+    for (path, module) in &modules {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let found = check(&name, module, expected, &siblings);
+        problems.extend(found.into_iter().map(|problem| format!("{name}: {problem}")));
+    }
+    if !problems.is_empty() {
+        let more = problems.len().saturating_sub(20);
+        problems.truncate(20);
+        let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+        fail!(
+            Exit::Refused,
+            "the built modules do not fit kernel {}; nothing was published:\n  {}{more}",
+            expected.release,
+            problems.join("\n  ")
+        );
+    }
+    summary(&modules)
+}
+
+fn summary(modules: &[(&Path, Module)]) -> Result<Verified> {
+    let zfs = modules.iter().find(|(path, _)| path.file_stem().is_some_and(|s| s == "zfs"));
+    let Some((_, zfs)) = zfs else {
+        fail!(Exit::Refused, "the build yielded no zfs.ko");
+    };
+    Ok(Verified {
+        vermagic: zfs.vermagic().map(|v| v.to_string()).unwrap_or_default(),
+        zfs_version: zfs.version().unwrap_or("unknown").to_owned(),
+    })
+}
+
+fn check(
+    file: &str,
+    module: &Module,
+    expected: &Expected,
+    siblings: &HashMap<&str, Export>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    match module.vermagic() {
+        None => problems.push("no vermagic: not a kernel module".to_owned()),
+        Some(found) => problems.extend(check_vermagic(&found, expected)),
+    }
+    problems.extend(check_layout(module, expected));
+    let forbidden = module.info().all("import_ns").filter(|ns| ns.starts_with(MODULE_NAMESPACE));
+    problems.extend(forbidden.map(|ns| {
+        format!("imports the namespace {ns:?} by name, which the kernel allows to no module")
+    }));
+    for import in module.imports() {
+        let name = &import.name;
+        let sibling = siblings.get(name.as_str());
+        let Some(export) = expected.symvers.get(name).or(sibling) else {
+            problems
+                .push(format!("imports {name}, which kernel {} does not export", expected.release));
+            continue;
+        };
+        problems.extend(check_right(file, module, name, export));
+        problems.extend(check_crc(import, export, expected));
+    }
+    problems
+}
+
+/// `struct module` is where the kernel's own modules have it.
+fn check_layout(module: &Module, expected: &Expected) -> Vec<String> {
+    match (module.this_module(), expected.this_module) {
+        (Some(built), Some(shipped)) => guard::differences(built, shipped),
+        (None, Some(_)) => vec!["no .gnu.linkonce.this_module: not a kernel module".to_owned()],
+        (_, None) => Vec::new(),
+    }
+}
+
+/// May this module use the symbol at all?
+fn check_right(file: &str, module: &Module, name: &str, export: &Export) -> Vec<String> {
+    let mut problems = Vec::new();
+    if export.gpl_only && !module.license().is_some_and(|l| GPL_COMPATIBLE.contains(&l)) {
+        problems.push(format!(
+            "imports {name}, which {} exports to GPL-compatible modules only; this one is under {:?}",
+            export.owner,
+            module.license().unwrap_or("no licence")
+        ));
+    }
+    if !may_use(&export.namespace, file, module) {
+        problems.push(format!(
+            "imports {name}, which {} exports in the namespace {:?}: this module {}",
+            export.owner,
+            export.namespace,
+            match export.namespace.starts_with(MODULE_NAMESPACE) {
+                true => "is none of those it is for",
+                false => "does not import it",
+            }
+        ));
+    }
+    problems
+}
+
+/// A kernel without CONFIG_MODVERSIONS has no CRCs, and vermagic alone protects it.
+fn check_crc(import: &Import, export: &Export, expected: &Expected) -> Option<String> {
+    let name = &import.name;
+    match import.crc {
+        _ if !expected.symvers.has_versions() => None,
+        Some(crc) if crc != export.crc => Some(format!(
+            "imports {name} with CRC {crc:#010x}, but {} exports it with {:#010x}",
+            export.owner, export.crc
+        )),
+        None => Some(format!("imports {name} without a CRC")),
+        Some(_) => None,
+    }
+}
+
+/// Namespaces that nobody imports: `module:a,b-*` is for modules of these names, and among them for
+/// those that came with the kernel (`verify_module_namespace`, kernel/module/main.c of Linux 6.16
+/// and newer; Documentation/core-api/symbol-namespaces.rst).
+const MODULE_NAMESPACE: &str = "module:";
+
+/// Whether a module in a file of this name may use symbols of this namespace
+/// (Documentation/core-api/symbol-namespaces.rst).
+fn may_use(namespace: &str, file: &str, module: &Module) -> bool {
+    let info = module.info();
+    match namespace.strip_prefix(MODULE_NAMESPACE) {
+        _ if namespace.is_empty() => true,
+        None => info.all("import_ns").any(|imported| imported == namespace),
+        Some(list) => {
+            let name = info.name().or_else(|| name_of_path(file));
+            info.get("intree").is_some() && name.is_some_and(|name| is_listed(&name, list))
+        }
+    }
+}
+
+/// Whether `list` (names and beginnings of names with `*`, separated by commas) has a module.
+fn is_listed(name: &str, list: &str) -> bool {
+    list.split(',').map(canonical_name).any(|entry| match entry.strip_suffix('*') {
+        Some(begin) => name.starts_with(begin),
+        None => name == entry,
+    })
+}
+
+fn check_vermagic(found: &Vermagic, expected: &Expected) -> Option<String> {
+    let found = found.to_string();
+    let release = found.split(' ').next().unwrap_or_default();
+    if release != expected.release.as_str() {
+        return Some(format!("is for kernel {release:?} (vermagic {found:?})"));
+    }
+    let want = expected.vermagic.as_ref().filter(|want| **want != found)?;
+    Some(format!("vermagic is {found:?}, the kernel's own modules have {want:?}"))
+}
+
+/// The first `most` module files below `dir`, by name.
+fn first_modules(dir: &Path, most: usize, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    paths.sort();
+    for path in paths {
+        if found.len() >= most {
+            return;
+        }
+        if path.is_dir() && !path.is_symlink() {
+            first_modules(&path, most, found);
+        } else if path.to_str().and_then(name_of_path).is_some() {
+            found.push(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_namespace_is_a_list_of_names_and_beginnings() {
+        for (name, list, listed) in [
+            ("kvm_amd", "kvm-amd,kvm-intel", true),
+            ("kvm", "kvm-amd,kvm-intel", false),
+            ("kvm_intel", "kvm,kvm-*", true),
+            ("zfs", "z*", true),
+            ("zfs", "spl", false),
+            ("zfs", "", false),
+            ("zfs", "*", true),
+            ("zfs", "zfsx,xzfs", false),
+        ] {
+            assert_eq!(is_listed(name, list), listed, "{name} in {list:?}");
+        }
+    }
+}

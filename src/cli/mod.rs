@@ -1,0 +1,142 @@
+//! What the admin command `zfs-prefix` does.
+
+pub mod build;
+mod kernel;
+mod list;
+pub mod load;
+mod pools;
+mod prefix;
+mod programs;
+mod provision;
+pub mod shell;
+mod status;
+mod symvers;
+mod systemctl;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::config;
+use crate::exit::{self, Exit};
+use crate::host::{Host, Release};
+use crate::store::{Layout, make_dirs, write_atomic};
+
+/// ZFS kernel modules for a system that ships none.
+#[derive(Debug, Parser)]
+#[command(name = "zfs-prefix", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The running kernel, its modules, the last failure, the pools
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Every published tree
+    List,
+    /// Build modules now, as zfs-build.service does, and wait
+    Build {
+        /// For this kernel instead of the running one
+        #[arg(long, value_name = "RELEASE")]
+        kernel_release: Option<Release>,
+        /// Build although the same inputs are published, or failed a while ago
+        #[arg(long)]
+        force: bool,
+    },
+    /// Load the published modules now, as zfs-load.service does
+    Load {
+        /// Then start all that the boot skipped for lack of ZFS and is not there: import, keys, mounts,
+        /// volumes, shares, and the units that need them (zfs-load-late.service does this)
+        #[arg(long)]
+        import: bool,
+    },
+    /// What can be learnt of a kernel
+    #[command(subcommand)]
+    Kernel(kernel::Command),
+    /// The pools that are expected or imported, and why one is not as it should be
+    Pools(pools::Args),
+    /// The toolchain prefix
+    #[command(subcommand)]
+    Prefix(prefix::Command),
+    /// Module.symvers of a kernel that was built elsewhere, from its image and its modules
+    Symvers(symvers::Args),
+}
+
+/// Runs the command line `args` on `host`. Errors are printed; the exit status is that of the
+/// table in zfs-prefix(8).
+pub fn main(host: &Host, args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(host, cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("zfs-prefix: {error:#}");
+            exit::of(&error).into()
+        }
+    }
+}
+
+/// Prints what clap has to say: help and version are no error, the rest is [`Exit::Usage`].
+pub fn usage(error: &clap::Error) -> ExitCode {
+    let told = error.print();
+    match error.use_stderr() {
+        false if told.is_ok() => Exit::Done.into(),
+        false => Exit::Other.into(),
+        true => Exit::Usage.into(),
+    }
+}
+
+fn run(host: &Host, command: Command) -> Result<u8> {
+    let layout = Layout::new(&host.root);
+    match command {
+        Command::Status { json } => {
+            let loaded = config::load(host);
+            for note in &loaded.notes {
+                eprintln!("zfs-prefix: {note}");
+            }
+            let status = status::Status::of(host, &loaded.settings, &layout);
+            match json {
+                true => print(&serde_json::to_string_pretty(&status)?)?,
+                false => print(status.to_string().trim_end())?,
+            }
+            Ok(status.exit().code())
+        }
+        Command::List => {
+            let (text, sound) = list::list(&layout)?;
+            print(text.trim_end())?;
+            Ok(if sound { Exit::Done } else { Exit::Refused }.code())
+        }
+        Command::Build { kernel_release, force } => {
+            if force {
+                let release = kernel_release.as_ref().unwrap_or(&host.kernel_release);
+                make_dirs(&layout.run())?;
+                write_atomic(&layout.force(release), b"")?;
+            }
+            systemctl::build(kernel_release.as_ref())
+        }
+        Command::Load { import: false } => systemctl::load(host),
+        #[cfg(not(target_env = "musl"))]
+        Command::Load { import: true } => crate::late::load_and_import(host),
+        #[cfg(target_env = "musl")]
+        Command::Load { import: true } => crate::fail!(Exit::Other, "built without D-Bus"),
+        Command::Kernel(command) => kernel::run(host, command),
+        Command::Pools(args) => pools::run(host, &args),
+        Command::Prefix(command) => prefix::run(host, command),
+        Command::Symvers(args) => symvers::run(&args),
+    }
+}
+
+/// Prints to standard output; a closed pipe is an error like any other.
+fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}

@@ -1,0 +1,85 @@
+//! The one injected view of the machine. Made in a main, passed down; nothing else reads /proc,
+//! the environment, or an absolute path that was not put together here.
+
+pub(crate) mod links;
+mod release;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+pub use release::Release;
+
+/// Where a system has its own programs for administrators, first choice first.
+pub const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
+
+/// What this machine is, as far as the boot path has to know.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Where the file system begins: `/`, or a test's temporary directory.
+    pub root: PathBuf,
+    /// `uname -r`.
+    pub kernel_release: Release,
+    /// The kernel command line; in a container the command line of its PID 1, as systemd does it.
+    pub cmdline: String,
+    /// In a container: the kernel is somebody else's.
+    pub container: bool,
+    /// In the initrd (systemd.generator(7), `$SYSTEMD_IN_INITRD`).
+    pub in_initrd: bool,
+}
+
+impl Host {
+    /// This machine, for programs that systemd does not tell what it is (a generator is told).
+    /// `root` moves every path, for tests; none is `/`.
+    ///
+    /// # Errors
+    /// uname(2) failed, or the kernel command line cannot be read.
+    pub fn from_machine(root: Option<OsString>) -> anyhow::Result<Host> {
+        let mut host = Host {
+            root: root.map_or_else(|| PathBuf::from("/"), PathBuf::from),
+            kernel_release: Release::running()?,
+            cmdline: String::new(),
+            container: false,
+            in_initrd: false,
+        };
+        // PID 1 of a container writes the file (os-release(5) and the container interface of
+        // systemd); podman and docker have one of their own.
+        let marks = ["/run/systemd/container", "/run/.containerenv", "/.dockerenv"];
+        host.container = marks.iter().any(|mark| host.path(mark).exists());
+        host.in_initrd = host.path("/etc/initrd-release").exists();
+        host.cmdline = host.read_cmdline()?;
+        Ok(host)
+    }
+
+    /// The command line of this boot. A container has no kernel command line of its own: systemd
+    /// takes the arguments of its PID 1, and so do we.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_cmdline(&self) -> anyhow::Result<String> {
+        let path = self.path(if self.container { "/proc/1/cmdline" } else { "/proc/cmdline" });
+        let bytes =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.trim_end_matches(['\0', '\n']).replace('\0', " "))
+    }
+
+    /// The path `absolute` of the machine, below [`Host::root`].
+    pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        let p = absolute.as_ref();
+        self.root.join(p.strip_prefix("/").unwrap_or(p))
+    }
+
+    /// A machine below `root` with this kernel, for tests.
+    #[cfg(test)]
+    pub(crate) fn below(root: &Path, release: &str) -> Host {
+        Host {
+            root: root.to_owned(),
+            kernel_release: release.parse().expect("a release"),
+            cmdline: String::new(),
+            container: false,
+            in_initrd: false,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Whether a build would make use of a prefix at all. The unit asks, before it asks the network:
+//! builds pull it in also where they will stand aside, or cannot begin.
+
+use std::collections::BTreeSet;
+
+use tracing::warn;
+
+use crate::builder;
+use crate::config::Settings;
+use crate::host::{Host, Release};
+use crate::store::Layout;
+
+/// Why no kernel of this machine is built for here; `None` if one may be. It is not known which
+/// one the build that asks is for: the running one, or that of a `zfs-build@RELEASE.service`.
+pub(super) fn nothing_to_build(
+    host: &Host,
+    settings: &Settings,
+    layout: &Layout,
+) -> Option<String> {
+    let running = why_not(host, settings, layout, &host.kernel_release)?;
+    let mut others = BTreeSet::new();
+    for base in ["/usr/lib/modules", "/lib/modules"] {
+        let entries = std::fs::read_dir(host.path(base)).into_iter().flatten().flatten();
+        others.extend(entries.filter_map(|entry| entry.file_name().into_string().ok()));
+    }
+    let mut releases = others.iter().filter_map(|name| name.parse::<Release>().ok());
+    releases.all(|release| why_not(host, settings, layout, &release).is_some()).then_some(running)
+}
+
+/// Why a build for this kernel would end without having used a prefix.
+fn why_not(host: &Host, settings: &Settings, layout: &Layout, release: &Release) -> Option<String> {
+    let tree = builder::tree_dir(host, settings, release);
+    if !tree.is_dir()
+        && let Some(why) = builder::why_no_tree(host, settings, release)
+    {
+        let tree = tree.display();
+        return Some(format!(
+            "kernel {release} has no build tree in {tree}, and none is made: {why}"
+        ));
+    }
+    // `zfs-prefix build --force` builds all the same.
+    if layout.force(release).exists() {
+        return None;
+    }
+    let shipped = crate::load::shipped(host, release).unwrap_or_else(|error| {
+        warn!("whether the system ships zfs.ko for kernel {release} is not known: {error:#}");
+        None
+    });
+    shipped.map(|path| format!("the system ships {}", path.display()))
+}

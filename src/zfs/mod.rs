@@ -1,3 +1,0 @@
-//! OpenZFS's own programs, as far as they are asked or run here.
-
-pub mod programs;
