@@ -2,8 +2,8 @@
 //! loaded before pool import.
 //!
 //! Data flows one way: host and configuration -> kernel facts -> plan -> build -> store -> load.
-//! `module` and `kernel` know nothing of configuration or systemd; `store` knows nothing of how a
-//! tree was built; only the mains touch the process environment.
+//! docs/architecture.md has the picture of the folders, and tests/layers.rs holds it. Only the mains
+//! and `cli` touch the process environment.
 
 pub mod builder;
 pub mod cli;

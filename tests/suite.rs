@@ -13,6 +13,7 @@ mod hostile;
 mod kernel;
 mod laboratory;
 mod late;
+mod layers;
 mod load;
 mod manager;
 mod module;

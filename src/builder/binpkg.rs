@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
+use super::job::{ANSWER, Job};
 use super::output::reason_of;
-use super::programs;
-use super::recipe::{ANSWER, Job};
+use super::packages;
 use super::steps::failed;
 use crate::config::{Settings, fill_release};
 use crate::exit::{Exit, WithExit};
@@ -132,8 +132,8 @@ impl Job<'_> {
     ) -> Result<Option<Package>> {
         let verify = self.verify_command(&binhost.key)?;
         let mut atoms = self.exact_atoms()?;
-        let programs = programs::wanted(userland, &atoms)?;
-        atoms = programs::among(atoms, programs.as_deref());
+        let programs = packages::wanted(userland, &atoms)?;
+        atoms = packages::among(atoms, programs.as_deref());
         let package = Package { url: binhost.url.clone(), atoms, verify, programs };
         let run = self
             .emerge_package(&package)

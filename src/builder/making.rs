@@ -7,14 +7,16 @@ use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 use super::binpkg::{Binhost, Package};
-use super::plan::{EXPERIMENTAL, Plan, configure};
+use super::job::{Job, Tarball};
+use super::packages::{self, EXPERIMENTAL, configure};
+use super::plan::Plan;
 use super::progress::Counts;
-use super::recipe::{self, Tarball};
+use super::recipe;
 use super::stage::Stage;
 use super::steps::Steps;
 use super::tree::{Candidate, Prepared, Preparing};
 use super::workdir::WorkDir;
-use super::{Build, Expected, depmod, harvest, jobs, made_from, programs, verify};
+use super::{Build, Expected, depmod, harvest, jobs, made_from, verify};
 use crate::config::Recipe;
 use crate::exit::{self, Exit};
 use crate::fetch::network;
@@ -176,7 +178,7 @@ impl Build<'_> {
         };
         let meta = crate::source::meta(&plan.prefix, &path, self.cancel)?;
         self.check_supported(&meta)?;
-        let version = programs::version_of(&meta);
+        let version = packages::version_of(&meta);
         Ok(Some(Tarball { path, repository, version }))
     }
 
@@ -192,7 +194,7 @@ impl Build<'_> {
         let userland = &attempt.plan.userland;
         if self.settings.build.recipe == Recipe::Make {
             let version = attempt.tarball.as_ref().and_then(|tarball| tarball.version.as_deref());
-            attempt.programs = userland.wanted(version)?.then(|| programs::PROGRAMS.to_owned());
+            attempt.programs = userland.wanted(version)?.then(|| packages::PROGRAMS.to_owned());
             return Ok(None);
         }
         let network = !self.options.early;
@@ -225,7 +227,7 @@ impl Build<'_> {
             match crate::source::meta(&attempt.plan.prefix, &tarball, self.cancel) {
                 Ok(meta) => {
                     self.check_supported(&meta)?;
-                    version = programs::version_of(&meta);
+                    version = packages::version_of(&meta);
                 }
                 // Another ebuild than ours, perhaps; configure looks at it too.
                 Err(error) => info!("whether this kernel is supported is not known yet: {error:#}"),
@@ -234,14 +236,14 @@ impl Build<'_> {
         let mut exact = None;
         if version.is_none() {
             let atoms = exact.insert(self.job(attempt, place.clone()).exact_atoms()?);
-            version = programs::version_of_modules(atoms).map(str::to_owned);
+            version = packages::version_of_modules(atoms).map(str::to_owned);
         }
         if attempt.plan.userland.wanted(version.as_deref())? {
             let atoms = match exact {
                 Some(atoms) => atoms,
                 None => self.job(attempt, place.clone()).exact_atoms()?,
             };
-            attempt.programs = programs::wanted(&attempt.plan.userland, &atoms)?;
+            attempt.programs = packages::wanted(&attempt.plan.userland, &atoms)?;
             self.job(attempt, place).fetch()?;
         }
         Ok(None)
@@ -292,8 +294,8 @@ impl Build<'_> {
         Ok(Made { modules, programs })
     }
 
-    fn job<'b>(&'b mut self, attempt: &'b Attempt, place: Place) -> recipe::Job<'b> {
-        recipe::Job {
+    fn job<'b>(&'b mut self, attempt: &'b Attempt, place: Place) -> Job<'b> {
+        Job {
             prefix: &attempt.plan.prefix,
             tree: attempt.tree.as_ref().map(|(_, prepared)| &prepared.tree),
             settings: self.settings,

@@ -3,10 +3,12 @@
 mod binpkg;
 mod depmod;
 pub(crate) mod harvest;
+mod job;
 mod jobs;
 mod made_from;
 mod making;
 mod output;
+mod packages;
 mod plan;
 mod programs;
 pub mod progress;

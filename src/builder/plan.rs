@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::binpkg::Binhost;
-use super::programs::PROGRAMS;
+use super::packages::{PROGRAMS, configure};
 use super::tree::{self, Candidates};
 use crate::config::{Recipe, Settings, Userland, expand_release};
 use crate::exit::{self, Exit, Failure, WithExit};
@@ -152,21 +152,6 @@ fn recipe_inputs(
         (None, _) => {}
     }
     Ok(())
-}
-
-/// The option of OpenZFS's configure for a kernel that is newer than the release supports.
-pub const EXPERIMENTAL: &str = "--enable-linux-experimental";
-
-/// More arguments for configure.
-pub fn configure(settings: &Settings) -> Vec<String> {
-    let mut all = match settings.build.recipe {
-        Recipe::Portage => settings.portage.extra_econf.clone(),
-        Recipe::Make => settings.zfs.configure.clone(),
-    };
-    if settings.zfs.linux_experimental && !all.iter().any(|argument| argument == EXPERIMENTAL) {
-        all.push(EXPERIMENTAL.to_owned());
-    }
-    all
 }
 
 /// The digest of files that belong to the prefix's owner, read with the owner's rights: this

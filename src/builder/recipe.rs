@@ -2,25 +2,19 @@
 //! release tarball). Both run as the prefix's owner and leave modules below the work directory.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::job::{ANSWER, Job};
 use super::output::{fetch_reason_of, reason_of};
-use super::plan::configure;
-use super::programs;
-use super::progress::Counts;
-use super::steps::{Reason, Steps};
-use super::workdir::WorkDir;
-use crate::config::{Settings, is_tarball};
+use super::packages::{self, configure};
+use super::steps::Reason;
+use crate::config::is_tarball;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::kernel::{Kconfig, Tree};
-use crate::prefix::Prefix;
-use crate::prefix::enter::Place;
 use crate::prefix::portage::{self, package_of};
 use crate::process::Run;
-use crate::source::Repository;
 
 /// Makes the modules smaller and the build faster without changing their code (facts: zfs.ko
 /// 9.1 MB instead of 93.6 MB).
@@ -46,52 +40,6 @@ const PLAIN_MODULES: [&str; 5] = [
     "CONFIG_MODULE_COMPRESS_ZSTD=",
     "CONFIG_MODULE_SIG_ALL=",
 ];
-
-/// How long Portage may take for an answer.
-pub(super) const ANSWER: Duration = Duration::from_secs(120);
-
-/// The OpenZFS tarball of `zfs.source`, fetched.
-#[derive(Debug)]
-pub struct Tarball {
-    /// Where it is.
-    pub path: PathBuf,
-    /// For the recipe `portage`: the repository that has an ebuild for it.
-    pub repository: Option<Repository>,
-    /// Its version, as its META says it.
-    pub version: Option<String>,
-}
-
-impl Tarball {
-    /// What of it programs of the prefix have to see.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let repository = self.repository.as_ref().map(|repository| repository.dir.clone());
-        std::iter::once(self.path.clone()).chain(repository).collect()
-    }
-}
-
-/// What a recipe gets.
-pub struct Job<'a> {
-    /// The prefix it runs in.
-    pub prefix: &'a Prefix,
-    /// The kernel build tree, once there is one.
-    pub tree: Option<&'a Tree>,
-    /// The configuration.
-    pub settings: &'a Settings,
-    /// The OpenZFS tarball of zfs.source.
-    pub tarball: Option<&'a Tarball>,
-    /// The package of OpenZFS's programs, where they are built too.
-    pub programs: Option<&'a str>,
-    /// Where it works.
-    pub work: &'a WorkDir,
-    /// What its programs have of the machine.
-    pub place: Place,
-    /// Compiler jobs at once.
-    pub jobs: u32,
-    /// Counts of an earlier build of the same.
-    pub expected: Option<Counts>,
-    /// Runs it, step by step.
-    pub steps: Steps<'a>,
-}
 
 impl Job<'_> {
     /// Fetches what the configured atoms need, in a step of its own: it alone has a network.
@@ -142,7 +90,7 @@ impl Job<'_> {
 
     /// What is emerged.
     fn atoms(&self) -> Vec<String> {
-        programs::among(portage::atoms(self.settings), self.programs)
+        packages::among(portage::atoms(self.settings), self.programs)
     }
 
     /// Where emerge installs: EROOT, which is EPREFIX below ROOT.

@@ -1,8 +1,8 @@
 //! The kernel command line: `zfs_prefix=` and `zfs_prefix.when_missing=`.
 
+use super::choice::Enabled;
 use super::fragment::Fragment;
 use super::note::Problem;
-use super::settings::Enabled;
 use super::value::when_missing_word;
 
 /// What the command line says, and the words it says wrongly. Of several the last good one wins.
@@ -71,7 +71,7 @@ fn words(line: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::WhenMissing;
+    use super::super::choice::WhenMissing;
     use super::*;
 
     #[test]

@@ -6,13 +6,11 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::choice::{Enabled, Recipe, Strategy, Userland, WhenMissing};
+use super::location::{Pinned, PublicKey, Source};
 use super::note::{Bad, Problem};
-use super::place::{self, Pinned};
-use super::settings::{
-    Boot, Build, Enabled, Kernel, Pools, Portage, Prefix, PublicKey, Recipe, Settings, Source,
-    Strategy, Userland, WhenMissing, Zfs,
-};
-use super::{origin, pool, units, value};
+use super::settings::{Boot, Build, Kernel, Pools, Portage, Prefix, Settings, Zfs};
+use super::{origin, place, pool, units, value};
 
 /// What one file or the command line says.
 #[derive(Clone, Debug, Default)]

@@ -5,9 +5,11 @@
 //! Documented for operators in zfs-prefix.toml(5).
 
 mod atom;
+mod choice;
 mod cmdline;
 mod files;
 mod fragment;
+mod location;
 mod note;
 mod origin;
 mod place;
@@ -19,15 +21,15 @@ mod value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use choice::{Enabled, Recipe, Strategy, Userland, WhenMissing};
 pub use fragment::keys;
+pub use location::{
+    Pinned, Place, PublicKey, Source, expand_release, fill_release, is_tarball, without_query,
+};
 pub use note::{Note, Severity};
 pub use origin::{parse_sha256, parse_source};
-pub use place::{Pinned, Place, is_tarball};
 pub use pool::is_pool_name;
-pub use settings::{
-    Boot, Build, Enabled, Kernel, Pools, Portage, Prefix, PublicKey, Recipe, Settings, Source,
-    Strategy, Userland, WhenMissing, Zfs, expand_release, fill_release, without_query,
-};
+pub use settings::{Boot, Build, Kernel, Pools, Portage, Prefix, Settings, Zfs};
 
 use crate::host::Host;
 use fragment::Fragment;

@@ -1,7 +1,7 @@
 //! The values of the keys that say where a prefix comes from.
 
+use super::location::{PublicKey, Source};
 use super::note::Bad;
-use super::settings::{PublicKey, Source};
 use super::value::{Value, bad, integer, normal_path, text};
 
 /// Reads `prefix.source`, also as an argument of `zfs-prefix prefix provision`.

@@ -1,91 +1,11 @@
-//! Where sources are: `kernel.source`, `kernel.patches` and `zfs.source`.
+//! The values of the keys that say where sources are: `kernel.source`, `kernel.patches` and
+//! `zfs.source`.
 
-use std::fmt;
-use std::path::Path;
-
+use super::choice::Strategy;
+use super::location::{Pinned, Place, RELEASE, TARBALLS, VERSION};
 use super::note::Bad;
 use super::origin::parse_sha256;
-use super::settings::{RELEASE, Source, without_query};
 use super::value::{Value, bad, list, normal_path, text};
-use crate::host::Release;
-
-/// The placeholder for the version without what the distribution added.
-const VERSION: &str = "${version}";
-/// What `kernel.source` and `zfs.source` can be unpacked from.
-const TARBALLS: [&str; 7] = [".tar.gz", ".tar.xz", ".tar.zst", ".tar.bz2", ".tgz", ".txz", ".tar"];
-
-/// Where something is, and which content it has to have. As configured, it is a template with
-/// `${release}` and `${version}` in it, for [`Pinned::fill`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pinned {
-    /// Where it is.
-    pub place: Place,
-    /// SHA-256 of the file, 64 lower-case hexadecimal digits (`#sha256=…`).
-    pub sha256: Option<String>,
-}
-
-/// Where something is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A git repository (`git+https://…`, `git+file:///…`) and a tag in it.
-    Git {
-        /// Its URL, without `git+`.
-        url: String,
-        /// The tag.
-        tag: String,
-    },
-    /// An `https://` URL.
-    Https(String),
-    /// An absolute path, of a file or a directory.
-    File(String),
-}
-
-impl Pinned {
-    /// With `release` and `version` in place of the placeholders.
-    pub fn fill(&self, release: &str, version: &str) -> Pinned {
-        let fill = |text: &str| text.replace(RELEASE, release).replace(VERSION, version);
-        let place = match &self.place {
-            Place::Git { url, tag } => Place::Git { url: fill(url), tag: fill(tag) },
-            Place::Https(url) => Place::Https(fill(url)),
-            Place::File(path) => Place::File(fill(path)),
-        };
-        Pinned { place, sha256: self.sha256.clone() }
-    }
-
-    /// The same for a kernel.
-    pub fn for_kernel(&self, release: &Release) -> Pinned {
-        self.fill(release.as_str(), &release.version())
-    }
-
-    /// Whether it is on another machine.
-    pub fn asks_network(&self) -> bool {
-        match &self.place {
-            Place::Git { url, .. } => !url.starts_with("file://"),
-            Place::Https(_) => true,
-            Place::File(_) => false,
-        }
-    }
-
-    /// As it is fetched, where it is one file; none for git.
-    pub fn source(&self) -> Option<Source> {
-        match &self.place {
-            Place::Git { .. } => None,
-            Place::Https(url) => Some(Source::Https(url.clone())),
-            Place::File(path) => Some(Source::File(path.into())),
-        }
-    }
-}
-
-/// For messages and records: without the query of a URL.
-impl fmt::Display for Pinned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Git { url, tag } => write!(f, "git+{}#{tag}", without_query(url)),
-            Place::Https(url) => f.write_str(&without_query(url)),
-            Place::File(path) => f.write_str(path),
-        }
-    }
-}
 
 /// What a key takes beside `https://` URLs and absolute paths of files.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -167,8 +87,8 @@ pub(super) fn zfs_source(value: &Value<'_>) -> Result<Pinned, Bad> {
     text(value, expected, |given| parse(given, Kind::Zfs))
 }
 
-pub(super) fn strategies(value: &Value<'_>) -> Result<Vec<super::Strategy>, Bad> {
-    use super::Strategy::{Full, Recovered, Shipped};
+pub(super) fn strategies(value: &Value<'_>) -> Result<Vec<Strategy>, Bad> {
+    use Strategy::{Full, Recovered, Shipped};
     let expected = "\"shipped\", \"recovered\" or \"full\"";
     let all = list(value, expected, |word| {
         [Shipped, Recovered, Full].into_iter().find(|strategy| strategy.name() == word)
@@ -178,12 +98,6 @@ pub(super) fn strategies(value: &Value<'_>) -> Result<Vec<super::Strategy>, Bad>
         true => Err(bad(value, format!("a list of {expected}, none of them twice"))),
         false => Ok(all),
     }
-}
-
-/// Whether `path` names an archive that tar(1) unpacks.
-pub fn is_tarball(path: &Path) -> bool {
-    let name = path.to_string_lossy();
-    TARBALLS.iter().any(|end| name.ends_with(end))
 }
 
 #[cfg(test)]

@@ -1,78 +1,11 @@
 //! The validated configuration that the programs work with.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::place::Pinned;
-use crate::host::{Host, Release};
-
-/// `boot.enabled`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Enabled {
-    /// Everywhere but in containers.
-    #[default]
-    Auto,
-    /// Also in a container.
-    Yes,
-    /// Nowhere.
-    No,
-}
-
-/// `boot.when-missing`: what happens when no modules are published for the running kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WhenMissing {
-    /// Build after multi-user.target.
-    #[default]
-    Late,
-    /// Build before the pool import, offline, for at most `boot.timeout`.
-    Block,
-    /// Only say so.
-    Never,
-}
-
-/// `build.recipe`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Recipe {
-    /// emerge in the prefix.
-    #[default]
-    Portage,
-    /// `./configure && make` of a release tarball.
-    Make,
-}
-
-impl Recipe {
-    /// As it is written in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Recipe::Portage => "portage",
-            Recipe::Make => "make",
-        }
-    }
-}
-
-/// `zfs.userland`: whose zpool, zfs, … fit the modules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Userland {
-    /// The system's, if it has one of the modules' version; otherwise the prefix's.
-    #[default]
-    Auto,
-    /// Built in the prefix and published with the modules.
-    Prefix,
-    /// The system's own.
-    Host,
-}
-
-impl Userland {
-    /// As it is written in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Userland::Auto => "auto",
-            Userland::Prefix => "prefix",
-            Userland::Host => "host",
-        }
-    }
-}
+use super::choice::{Enabled, Recipe, Strategy, Userland, WhenMissing};
+use super::location::{Pinned, PublicKey, Source};
+use crate::host::Host;
 
 /// `[boot]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,28 +20,6 @@ pub struct Boot {
     pub restart_after_import: Vec<String>,
     /// Units that start only after their pools are there, and not without.
     pub require_pools_for: Vec<String>,
-}
-
-/// An element of `kernel.tree`: a way to come by a build tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strategy {
-    /// The one that the system ships.
-    Shipped,
-    /// Source and configuration, with Module.symvers recovered from the image.
-    Recovered,
-    /// Source and configuration, and the whole kernel built for its Module.symvers.
-    Full,
-}
-
-impl Strategy {
-    /// As it is written in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Strategy::Shipped => "shipped",
-            Strategy::Recovered => "recovered",
-            Strategy::Full => "full",
-        }
-    }
 }
 
 /// `[kernel]`; templates are for [`expand_release`].
@@ -149,53 +60,6 @@ pub struct Prefix {
     pub allow_unsigned: bool,
     /// Name or number of the user that shall own it.
     pub user: Option<String>,
-}
-
-/// `prefix.source`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// An `https://` URL.
-    Https(String),
-    /// An absolute path.
-    File(PathBuf),
-}
-
-/// `prefix.public-key`: a public key of minisign(1).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PublicKey {
-    /// The key itself, 56 characters that begin with `RW`.
-    Text(String),
-    /// The file it is in, as `minisign -G` writes it.
-    File(PathBuf),
-}
-
-impl Source {
-    /// As it was configured. Not for messages: a query can be a secret.
-    pub fn full(&self) -> String {
-        match self {
-            Source::Https(url) => url.clone(),
-            Source::File(path) => path.display().to_string(),
-        }
-    }
-}
-
-/// For messages and records: without the query of a URL.
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Source::Https(url) => f.write_str(&without_query(url)),
-            Source::File(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-/// A URL as it may be shown: a query can be a secret that opens the door, and is `?…`.
-pub fn without_query(url: &str) -> String {
-    let url = url.split('#').next().unwrap_or(url);
-    match url.split_once('?') {
-        Some((path, _)) => format!("{path}?…"),
-        None => url.to_owned(),
-    }
 }
 
 /// `[build]`
@@ -363,17 +227,3 @@ impl Settings {
         }
     }
 }
-
-/// Puts `release` in place of every `${release}` of `template` (`kernel.build-dir`,
-/// `kernel.image`).
-pub fn expand_release(template: &str, release: &Release) -> PathBuf {
-    Path::new(&fill_release(template, release)).to_owned()
-}
-
-/// The same for what is no path (`portage.binhost`).
-pub fn fill_release(template: &str, release: &Release) -> String {
-    template.replace(RELEASE, release.as_str())
-}
-
-/// The one placeholder of a template.
-pub(super) const RELEASE: &str = "${release}";

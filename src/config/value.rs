@@ -7,8 +7,9 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::atom;
+use super::choice::{Enabled, Recipe, Userland, WhenMissing};
+use super::location::RELEASE;
 use super::note::Bad;
-use super::settings::{Enabled, RELEASE, Recipe, Userland, WhenMissing};
 
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 

@@ -303,3 +303,13 @@ fn is_dataset_name(name: &str) -> bool {
         && name.len() <= name::LONGEST
         && name::can_end_a_line(name)
 }
+
+/// The name of the mount unit of a mount point.
+pub(super) fn mount_unit(point: &str) -> String {
+    format!("{}.mount", name::escape_path(point))
+}
+
+/// The name of the unit that loads the key of an encryption root.
+pub(super) fn key_unit(root: &str) -> String {
+    format!("zfs-load-key@{}.service", name::escape_path(root))
+}

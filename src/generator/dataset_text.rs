@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use super::dataset::{self, Dataset, Mount, Nofail, Pulled};
+use super::dataset::{self, Dataset, Mount, Nofail, Pulled, key_unit};
 use super::graph::Traits;
 use super::installed::Zfs;
 use super::zfs_list::DIRECTORY;
-use crate::systemd::name::{escape_path, quoted, without_specifiers};
+use crate::systemd::name::{quoted, without_specifiers};
 
 /// What is true of all datasets.
 pub(super) struct World<'w> {
@@ -32,16 +32,6 @@ const NETWORK: &str = "network-online.target";
 /// Begins both commands: ends well unless the key is in the state that is given. A zfs(8) that fails, or
 /// is not there before a late build, fails the unit: it must not be active without the key.
 const STATE: &str = "state=$$(\"$$0\" get -H -o value keystatus \"$$1\"); [ \"$$state\" = ";
-
-/// The name of the mount unit of a mount point.
-pub(super) fn mount_unit(point: &str) -> String {
-    format!("{}.mount", escape_path(point))
-}
-
-/// The name of the unit that loads the key of an encryption root.
-pub(super) fn key_unit(root: &str) -> String {
-    format!("zfs-load-key@{}.service", escape_path(root))
-}
 
 /// A unit's beginning.
 fn head(list: &str) -> String {

@@ -142,11 +142,11 @@ fn claims(
     for (at, dataset) in datasets.iter().enumerate() {
         let name = dataset.name;
         if dataset.key.is_some_and(|(root, _)| root == name) {
-            claims.entry(text::key_unit(name)).or_default().push(at);
+            claims.entry(dataset::key_unit(name)).or_default().push(at);
         }
         let Some(mount) = &dataset.mount else { continue };
         match mounts.in_fstab(Path::new(&mount.point)) {
-            None => claims.entry(text::mount_unit(&mount.point)).or_default().push(at),
+            None => claims.entry(dataset::mount_unit(&mount.point)).or_default().push(at),
             // In all likelihood it is this dataset, and somebody who prefers fstab.
             Some(true) => {}
             Some(false) => {

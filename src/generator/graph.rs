@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::dataset::{self, Dataset, Mount, Nofail, Pulled};
-use super::dataset_text::{key_unit, mount_unit};
+use super::dataset::{self, Dataset, Mount, Nofail, Pulled, key_unit, mount_unit};
 
 /// A unit that will be written.
 pub(super) struct Node<'c, 'a> {

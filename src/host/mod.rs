@@ -1,5 +1,6 @@
-//! The one injected view of the machine. Made in a main, passed down; nothing else reads /proc,
-//! the environment, or an absolute path that was not put together here.
+//! The one injected view of the machine. A main makes it and passes it down. Paths of the machine are
+//! put together here, below [`Host::root`]. Who reads /proc for another reason is named in
+//! tests/layers.rs.
 
 pub(crate) mod links;
 mod release;

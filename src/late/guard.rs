@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -43,20 +43,21 @@ fn text() -> String {
          AssertPathExists=!{mark}\n\
          # After a systemctl soft-reboot that one removes the file.\n\
          After=zfs-load.service\n",
-        mark = mark()
+        mark = Layout::MOUNTS_REFUSED
     )
 }
 
-/// The file, as units name it.
-pub(super) fn mark() -> String {
-    Layout::new(Path::new("/")).mounts_refused().display().to_string()
+/// Whether a unit is not started while the mark is there, by the paths that its conditions and
+/// assertions want absent.
+pub(super) fn guarded(absent_paths: &[String]) -> bool {
+    absent_paths.iter().any(|path| path == Layout::MOUNTS_REFUSED)
 }
 
 /// Holds every mount of a dataset, whoever starts it.
 pub(super) fn hold(late: &mut Late<'_>) {
     let held = units::idle(late).map_err(anyhow::Error::from).and_then(|units| {
         let names: BTreeSet<String> = units.iter().map(|unit| unit.name.clone()).collect();
-        let unknown = units.iter().any(|unit| !unit.absent_paths.contains(&mark()));
+        let unknown = units.iter().any(|unit| !guarded(&unit.absent_paths));
         put_drop_ins(late, &names, unknown)
     });
     if let Err(e) = held.and_then(|()| put_marks(late.host, NOT_LOOKED, true)) {
@@ -124,7 +125,7 @@ fn off(late: &mut Late<'_>, refused: &Refused, held: bool) -> Off {
     let guarded = !held
         || late
             .ask(&unit)
-            .is_ok_and(|unit| unit.load == "not-found" || unit.absent_paths.contains(&mark()));
+            .is_ok_and(|unit| unit.load == "not-found" || guarded(&unit.absent_paths));
     Off {
         unit,
         place: Some(refused.dataset.mountpoint.clone()),
@@ -137,7 +138,7 @@ fn off(late: &mut Late<'_>, refused: &Refused, held: bool) -> Off {
 /// Whether zfs-mount.service is skipped now, whoever starts it: zfs.target and zfs-share.service want it.
 fn has_condition(late: &mut Late<'_>) -> bool {
     let there = Layout::new(&late.host.root).mounts_refused().exists();
-    there && late.ask(MOUNT).is_ok_and(|unit| unit.absent_paths.contains(&mark()))
+    there && late.ask(MOUNT).is_ok_and(|unit| guarded(&unit.absent_paths))
 }
 
 /// It has not our drop-in, or an old one: it would mount everything.

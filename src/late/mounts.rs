@@ -19,6 +19,7 @@ use super::run::{Late, Pending, Step};
 use super::{look, mountinfo, units};
 use crate::log::id;
 use crate::process::{Cancel, Run, describe};
+use crate::store::Layout;
 use crate::systemd::manager::Unit;
 use crate::userland::programs::program;
 
@@ -100,7 +101,7 @@ impl Mounts {
             Ok(decision) => {
                 let held = guard::keep(late, Some(&decision.refused), &decision.avoided);
                 if held && self.said.insert(MOUNT.to_owned()) {
-                    let how = format!("rm {}; systemctl start {MOUNT}", guard::mark());
+                    let how = format!("rm {}; systemctl start {MOUNT}", Layout::MOUNTS_REFUSED);
                     late.say(MOUNT, &format!("held back; when it is decided: {how}"));
                 }
                 for refused in &decision.refused {
@@ -256,7 +257,7 @@ fn keep_off_all(late: &mut Late<'_>) {
     let Ok(units) = units::idle(late) else { return };
     late.off.extend(units.into_iter().map(|unit| Off {
         why: format!("{} is not mounted", unit.what),
-        guarded: unit.absent_paths.contains(&guard::mark()),
+        guarded: guard::guarded(&unit.absent_paths),
         place: Some(unit.place),
         unit: unit.name,
         later: false,

@@ -5,6 +5,7 @@ use tracing::error;
 use super::datasets::{Refused, Why};
 use super::run::Late;
 use crate::log::id;
+use crate::store::Layout;
 
 /// In a few words.
 pub(super) fn why(refused: &Refused) -> String {
@@ -22,7 +23,7 @@ fn message(refused: &Refused) -> String {
     // A dataset of fstab's has no mount point of its own.
     let unit = refused.dataset.unit.as_ref().filter(|_| !refused.dataset.due);
     let mount = match unit {
-        Some(unit) => format!("rm {}; systemctl start '{}'", super::guard::mark(), unit.name),
+        Some(unit) => format!("rm {}; systemctl start '{}'", Layout::MOUNTS_REFUSED, unit.name),
         None => format!("zfs mount {name}"),
     };
     match &refused.why {

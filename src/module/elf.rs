@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef};
 
-use super::exports::MAX_STRING;
 use super::info::{self, Info};
+use super::limits::MAX_STRING;
 
 /// A module file's bytes, opened for reading. Signatures and other bytes after the ELF object do
 /// not matter.

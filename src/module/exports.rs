@@ -5,36 +5,8 @@ use anyhow::{Context, Result, bail, ensure};
 use object::{Object, ObjectSection, ObjectSymbol, ReadRef, RelocationTarget, SectionIndex};
 
 use super::elf::Elf;
+use super::limits::{Budget, MAX_ENTRIES, MAX_STRING};
 use super::symbols::Export;
-
-/// No name (KSYM_NAME_LEN) and no namespace (modpost's longest list of modules) is longer.
-pub(crate) const MAX_STRING: usize = 4096;
-
-/// Exports, imports or records of `__versions` of one file: real kernels have 20,000.
-pub(crate) const MAX_ENTRIES: usize = 1 << 20;
-/// Bytes of names of one file; kernels have 1 MB. Entries may all point to the same long string,
-/// and each has its own copy of it.
-const MAX_NAMES: usize = 64 << 20;
-
-/// What the tables of one file may still take.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    entries: usize,
-    bytes: usize,
-}
-
-impl Budget {
-    pub(crate) fn new() -> Budget {
-        Budget { entries: MAX_ENTRIES, bytes: MAX_NAMES }
-    }
-
-    /// Takes one entry with so many bytes of names.
-    pub(crate) fn take(&mut self, bytes: usize) -> Result<()> {
-        let left = self.entries.checked_sub(1).zip(self.bytes.checked_sub(bytes));
-        (self.entries, self.bytes) = left.context("more or longer names than any kernel has")?;
-        Ok(())
-    }
-}
 
 /// Name of a table, of its CRCs, and whether its symbols are GPL-only where there are no flags.
 const TABLES: [(&str, &str, bool); 2] =

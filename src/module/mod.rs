@@ -10,6 +10,7 @@ mod exports;
 mod info;
 pub mod insert;
 pub mod kmsg;
+mod limits;
 pub mod options;
 mod order;
 pub mod refusal;
@@ -20,8 +21,9 @@ use anyhow::{Context, Result};
 
 pub use compress::decompress;
 pub(crate) use elf::check_sections;
-pub(crate) use exports::{Budget, MAX_STRING, namespace, symbol_name};
+pub(crate) use exports::{namespace, symbol_name};
 pub use info::{Info, Vermagic};
+pub(crate) use limits::{Budget, MAX_STRING};
 pub use order::{Found, order};
 pub use symbols::{Export, Import, Version};
 pub use this_module::ThisModule;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use object::{Object, ReadRef};
 
 use super::elf::Elf;
-use super::exports::{Budget, MAX_ENTRIES};
+use super::limits::{Budget, MAX_ENTRIES};
 
 /// A symbol that has to be exported by the kernel or another module.
 #[derive(Clone, Debug, PartialEq, Eq)]

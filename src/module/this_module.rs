@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use object::{Object, ObjectSection, ObjectSymbol, ReadRef, RelocationTarget};
 
 use super::elf::Elf;
-use super::exports::MAX_STRING;
+use super::limits::MAX_STRING;
 
 const SECTION: &str = ".gnu.linkonce.this_module";
 

@@ -3,22 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::{memory, nvlist};
+use super::cache_file::{CACHE, CacheFile, LARGEST};
+use super::memory;
 use crate::config::{Settings, is_pool_name};
 use crate::host::Host;
 
-/// What OpenZFS remembers of the pools it imported.
-pub const CACHE: &str = "/etc/zfs/zpool.cache";
 /// The lists of zfs-mount-generator(8), a file for each pool.
 pub const LISTS: &str = "/etc/zfs/zfs-list.cache";
-/// Far above any real one: a pool of a thousand disks has less than 1 MiB.
-const LARGEST: u64 = 16 << 20;
-
 /// Who says that a pool is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -31,20 +27,6 @@ pub enum By {
     MountList,
     /// It was in [`CACHE`], and has not been imported since.
     Missing,
-}
-
-/// What there is at [`CACHE`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CacheFile {
-    /// Nothing: no pool was imported here yet, or the machine was set up anew.
-    Missing,
-    /// A file of no bytes.
-    Empty,
-    /// One that cannot be read, or is none; why.
-    Unusable(String),
-    /// The pools in it.
-    Pools(Vec<String>),
 }
 
 /// The pools that are expected.
@@ -92,49 +74,6 @@ impl Expected {
                 waiting.join(", ")
             )),
             _ => None,
-        }
-    }
-}
-
-impl CacheFile {
-    /// Reads the file at `path`.
-    pub fn read(path: &Path) -> CacheFile {
-        let mut bytes = Vec::new();
-        // Not what a device or a FIFO at its place would say.
-        let file = match std::fs::symlink_metadata(path).map(|_| std::fs::metadata(path)) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return CacheFile::Missing,
-            Ok(Ok(meta)) if meta.is_file() => File::open(path),
-            Ok(Ok(_)) => return CacheFile::Unusable("it is no regular file".to_owned()),
-            Err(e) | Ok(Err(e)) => Err(e),
-        };
-        if let Err(e) = file.and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)) {
-            return CacheFile::Unusable(format!("it cannot be read: {e}"));
-        }
-        match bytes.len() as u64 {
-            0 => CacheFile::Empty,
-            n if n > LARGEST => CacheFile::Unusable(format!("it has more than {LARGEST} bytes")),
-            n => match nvlist::pool_names(&bytes) {
-                Ok(names) => CacheFile::Pools(names),
-                Err(e) => CacheFile::Unusable(format!("it is damaged ({n} bytes; {e})")),
-            },
-        }
-    }
-
-    /// In words, and what follows from it.
-    pub fn describe(&self) -> String {
-        match self {
-            CacheFile::Missing => {
-                format!("there is no {CACHE}: no pool was imported here yet, or the file was lost")
-            }
-            CacheFile::Empty => format!(
-                "{CACHE} is empty: the last pool in it was exported, or writing it was interrupted; \
-                 zfs-import-cache.service skips itself"
-            ),
-            CacheFile::Unusable(why) => {
-                format!("{CACHE} is of no use: {why}; zfs-import-cache.service imports nothing")
-            }
-            CacheFile::Pools(names) if names.is_empty() => format!("{CACHE} names no pool"),
-            CacheFile::Pools(names) => format!("{CACHE} names {}", names.join(", ")),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::expected::{CACHE, CacheFile};
+use super::cache_file::{CACHE, CacheFile};
 use crate::config::is_pool_name;
 use crate::host::Host;
 use crate::store::{Layout, make_dirs, write_atomic};

@@ -2,6 +2,7 @@
 //! Nothing here forces anything: what an operator would have to decide is said as a command.
 
 mod ask;
+mod cache_file;
 mod expected;
 mod hang;
 mod import;
@@ -18,7 +19,8 @@ use serde::Serialize;
 use crate::config::Settings;
 use crate::host::Host;
 use ask::{Listed, Programs};
-pub use expected::{By, CacheFile, Expected};
+pub use cache_file::CacheFile;
+pub use expected::{By, Expected};
 pub use import::{Imported, by_name};
 pub use keys::Locked;
 pub use nvlist::{Malformed, pool_names};

@@ -122,7 +122,7 @@ fn nowhere(name: &str, by: By) -> Reason {
         By::Missing => format!("zfs-prefix pools --forget {}", quoted(name)),
         // Where another pool was imported since, it would not be in that file any more.
         By::CacheFile => {
-            format!("rm {}; zfs-prefix pools --forget {}", super::expected::CACHE, quoted(name))
+            format!("rm {}; zfs-prefix pools --forget {}", super::cache_file::CACHE, quoted(name))
         }
     };
     reason(

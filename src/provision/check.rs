@@ -9,10 +9,13 @@ use minisign_verify as minisign;
 use sha2::{Digest, Sha256};
 
 use super::Options;
-use super::fetch::wanted;
 use crate::config::{self, PublicKey, Source};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
+use crate::fetch::Wanted;
+
+/// More than any prefix has: where no size is configured, an archive is no larger.
+const LARGEST: u64 = 16 << 30;
 
 /// What is known of the archive before it is fetched.
 #[derive(Debug)]
@@ -33,6 +36,19 @@ pub(super) struct Checked {
 }
 
 impl Expected {
+    /// What is wanted, for [`crate::fetch::file`].
+    pub(super) fn wanted<'a>(&self, source: &'a Source) -> Wanted<'a> {
+        Wanted {
+            source,
+            key: "prefix.source",
+            what: "the archive",
+            size: self.size,
+            largest: LARGEST,
+            size_key: Some("prefix.size"),
+            unreadable: Exit::PrefixIncomplete,
+        }
+    }
+
     /// From the configuration and the command line.
     ///
     /// # Errors
@@ -101,7 +117,7 @@ pub(super) fn check(
         }
     })
     .with_context(|| format!("{}", path.display()))?;
-    wanted(source, expected).check_size(size)?;
+    expected.wanted(source).check_size(size)?;
     let sha256 = format!("{:x}", sha256.finalize());
     if let Some(wanted) = expected.sha256.as_ref().filter(|wanted| **wanted != sha256) {
         fail!(

@@ -11,12 +11,10 @@ use super::manifest::Manifest;
 use super::report::Report;
 use crate::config::Source;
 use crate::exit::{Exit, Failure};
-use crate::fetch::{self, Get, Part, Wanted};
+use crate::fetch::{self, Get, Part};
 
 /// A signature file of minisign has four lines.
 const SIGNATURE_LIMIT: u64 = 16 * 1024;
-/// More than any prefix has: where no size is configured, an archive is no larger.
-const LARGEST: u64 = 16 << 30;
 
 /// What comes with an archive.
 #[derive(Debug)]
@@ -25,19 +23,6 @@ pub(super) struct Fetched {
     pub(super) signature: Option<String>,
     /// The manifest, if there is one.
     pub(super) manifest: Option<Manifest>,
-}
-
-/// What is wanted, for [`fetch::file`].
-pub(super) fn wanted<'a>(source: &'a Source, expected: &Expected) -> Wanted<'a> {
-    Wanted {
-        source,
-        key: "prefix.source",
-        what: "the archive",
-        size: expected.size,
-        largest: LARGEST,
-        size_key: Some("prefix.size"),
-        unreadable: Exit::PrefixIncomplete,
-    }
 }
 
 /// Gets the signature, if there has to be one, the manifest, and the archive into `part`.
@@ -61,7 +46,7 @@ pub(super) fn fetch(
     let signature = expected.signed().then(|| signature(source, get.as_ref())).transpose()?;
     let manifest = Manifest::find(source, get.as_ref());
     manifest.iter().try_for_each(|manifest| manifest.check_place(source, eprefix))?;
-    fetch::file(&wanted(source, expected), get.as_ref(), part, report)?;
+    fetch::file(&expected.wanted(source), get.as_ref(), part, report)?;
     Ok(Fetched { signature, manifest })
 }
 

@@ -5,14 +5,14 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::keep::{keep, used};
 use super::proof::{Proof, check_owner};
-use super::tree::remove_tree;
 use super::{Obtain, signature};
 use crate::config::Source;
 use crate::exit::{self, Exit, WithExit};
@@ -326,13 +326,6 @@ fn sha256(path: &Path) -> Result<(String, u64)> {
     hash().with_context(|| format!("{}", path.display()))
 }
 
-/// Notes that what this record is of was used now. If that fails, it may be removed too early.
-pub(super) fn used(record: &Path) {
-    if let Ok(file) = File::options().write(true).open(record) {
-        let _ = file.set_modified(SystemTime::now());
-    }
-}
-
 /// Makes room among the files, after everything was obtained: of what was `used` for that nothing
 /// goes, however much it was. Leftovers of transfers that nobody went on with go too.
 ///
@@ -363,48 +356,6 @@ fn sweep(dir: &Path) -> Result<()> {
             tracing::info!("{}: left over, removed", path.display());
             fs::remove_file(&path)
                 .with_context(|| format!("{}: cannot be removed", path.display()))?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes all but the `most` records in `dir` that were used last, and what they are of; never what
-/// was used within `recent`, for this build may have been what used it, and never `spared`.
-///
-/// # Errors
-/// Something cannot be removed.
-pub(super) fn keep(dir: &Path, most: usize, recent: Duration, spared: &[PathBuf]) -> Result<()> {
-    let (mut records, mut stay) = (Vec::new(), 0);
-    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
-        let path = entry?.path();
-        let name = path.to_string_lossy();
-        if !name.ends_with(".json") || name.ends_with(".part.json") {
-            continue;
-        }
-        let at = fs::metadata(&path)?.modified()?;
-        // Of the future: the clock was set back.
-        match spared.contains(&path) || at.elapsed().map_or(true, |age| age < recent) {
-            true => stay += 1,
-            false => records.push((at, path)),
-        }
-    }
-    records.sort();
-    let many = (records.len() + stay).saturating_sub(most);
-    for (_, record) in records.into_iter().take(many) {
-        let of = record.with_extension("");
-        tracing::info!("{}: not used for long, removed", of.display());
-        // The record first: without it the rest counts for nothing.
-        fs::remove_file(&record)?;
-        sync_dir(dir)?;
-        if of.is_dir() {
-            remove_tree(&of)?;
-            continue;
-        }
-        match fs::remove_file(&of) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("{}: cannot be removed", of.display()));
-            }
-            _ => {}
         }
     }
     Ok(())

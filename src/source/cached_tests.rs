@@ -1,4 +1,5 @@
 use super::*;
+use std::time::SystemTime;
 
 #[test]
 fn the_kernels_archive_signs_what_is_in_the_compressed_file() {

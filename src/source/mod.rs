@@ -6,6 +6,7 @@
 //! that unpack and verify are the prefix's own: its owner decides what is compiled anyway.
 
 mod cached;
+mod keep;
 mod kernel;
 mod proof;
 mod repository;

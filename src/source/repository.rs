@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha512};
 
-use super::{Obtain, zfs};
+use super::{Obtain, unpack};
 use crate::config::Pinned;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -41,7 +41,7 @@ pub(super) fn make(
     pinned: &Pinned,
     tarball: &Path,
 ) -> Result<Repository> {
-    let top = zfs::top(with, tarball)?;
+    let top = unpack::top(with, tarball)?;
     let file = format!("zfs-source-{version}{}", suffix(pinned));
     let ebuilds = EBUILDS.iter().map(|(name, text)| Ok((*name, ebuild(text, &file, &top)?)));
     let ebuilds: Vec<(&str, String)> = ebuilds.collect::<Result<_>>()?;

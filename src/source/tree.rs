@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::Obtain;
-use super::cached::{keep, used};
+use super::keep::{keep, remove_tree, used};
 use crate::prefix::owned::owners_dir;
 use crate::process::Interrupted;
 use crate::store::{sync_dir, write_atomic};
@@ -71,23 +71,6 @@ pub(super) fn get(
     sync_dir(&trees)?;
     keep(&trees, KEPT, Duration::ZERO, &[record])?;
     Ok(path)
-}
-
-/// Removes a tree: it loses its name at once, whenever the rest of it goes.
-///
-/// # Errors
-/// It cannot be renamed or removed.
-pub(super) fn remove_tree(path: &Path) -> Result<()> {
-    if fs::symlink_metadata(path).is_err() {
-        return Ok(());
-    }
-    let going = path.with_extension("old.new");
-    let shown = || format!("{}: cannot be removed", path.display());
-    if going.exists() {
-        fs::remove_dir_all(&going).with_context(shown)?;
-    }
-    fs::rename(path, &going).with_context(shown)?;
-    fs::remove_dir_all(&going).with_context(shown)
 }
 
 fn remove_unfinished(trees: &Path) -> Result<()> {

@@ -134,31 +134,3 @@ pub fn meta(prefix: &Prefix, tarball: &Path, cancel: &Cancel) -> Result<String> 
     }
     Ok(text)
 }
-
-/// The name of the directory that a tarball has everything in.
-///
-/// # Errors
-/// [`Exit::Refused`]: it cannot be read, or has no such directory.
-pub(super) fn top(with: &Obtain<'_>, tarball: &Path) -> Result<String> {
-    let place = Place { readable: vec![tarball.to_owned()], ..Place::default() };
-    let script =
-        "tar --list --file \"$1\" | { read -r name; printf '%s\\n' \"$name\"; cat > /dev/null; }";
-    let text = with
-        .program("bash", "the tarball is looked at with it", &place)?
-        .args(["-c", script, "bash"])
-        .arg(tarball)
-        .output(with.cancel)
-        .with_context(|| format!("{}: cannot be read", tarball.display()))
-        .exit(Exit::Refused)?;
-    let name = text.trim().split('/').next().unwrap_or_default();
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
-    match plain && !name.is_empty() && !name.starts_with('.') {
-        true => Ok(name.to_owned()),
-        false => fail!(
-            Exit::Refused,
-            "{}: begins with {:?}, expected a directory zfs-VERSION/",
-            tarball.display(),
-            text.trim()
-        ),
-    }
-}

@@ -88,6 +88,9 @@ impl Layout {
         self.run().join("published")
     }
 
+    /// [`Layout::mounts_refused`], as units name it.
+    pub const MOUNTS_REFUSED: &str = "/run/zfs-prefix/mounts-refused";
+
     /// `/run/zfs-prefix/mounts-refused`: the datasets that a late import left unmounted, one a line.
     /// While it is there, zfs-mount.service is skipped by its condition, and their mount units fail by an
     /// assertion.

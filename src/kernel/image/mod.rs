@@ -19,7 +19,6 @@ use object::Endianness;
 pub use build_id::{build_id, running_build_id};
 
 use super::notes::{BUILD_SALT, GNU_BUILD_ID, hexadecimal};
-use super::{Symvers, recover};
 use crate::compress::{Compression, Tail, unpack};
 use crate::host::Release;
 
@@ -227,14 +226,6 @@ impl Image {
             true => elf::endian(&self.kernel),
             false => headers::arm64_endian(&self.kernel),
         }
-    }
-
-    /// What the kernel itself exports (owner `vmlinux`); without the modules that come with it.
-    ///
-    /// # Errors
-    /// No export tables found (a kernel without CONFIG_MODULES), or damaged ones.
-    pub fn symvers(&self) -> Result<Symvers> {
-        recover::vmlinux(self)
     }
 }
 

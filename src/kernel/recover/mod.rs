@@ -27,8 +27,17 @@ use crate::compress::{Compression, Tail, unpack};
 /// A shipped Module.symvers, packed and unpacked: the largest have 3 MB.
 const MAX_TEXT: usize = 64 << 20;
 
-/// What `image` exports.
-pub(super) fn vmlinux(image: &Image) -> Result<Symvers> {
+impl Image {
+    /// What the kernel itself exports (owner `vmlinux`); without the modules that come with it.
+    ///
+    /// # Errors
+    /// No export tables found (a kernel without CONFIG_MODULES), or damaged ones.
+    pub fn symvers(&self) -> Result<Symvers> {
+        vmlinux(self)
+    }
+}
+
+fn vmlinux(image: &Image) -> Result<Symvers> {
     let tables = match image.is_elf() {
         true => sections(image)?,
         false => headerless::find(image.kernel(), image.endian())?,

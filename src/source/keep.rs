@@ -1,0 +1,76 @@
+//! What is kept of what was fetched and unpacked, and for how long: a record beside each says when it
+//! was used.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+
+use crate::store::sync_dir;
+
+/// Notes that what this record is of was used now. If that fails, it may be removed too early.
+pub(super) fn used(record: &Path) {
+    if let Ok(file) = File::options().write(true).open(record) {
+        let _ = file.set_modified(SystemTime::now());
+    }
+}
+
+/// Removes all but the `most` records in `dir` that were used last, and what they are of; never what
+/// was used within `recent`, for this build may have been what used it, and never `spared`.
+///
+/// # Errors
+/// Something cannot be removed.
+pub(super) fn keep(dir: &Path, most: usize, recent: Duration, spared: &[PathBuf]) -> Result<()> {
+    let (mut records, mut stay) = (Vec::new(), 0);
+    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+        let path = entry?.path();
+        let name = path.to_string_lossy();
+        if !name.ends_with(".json") || name.ends_with(".part.json") {
+            continue;
+        }
+        let at = fs::metadata(&path)?.modified()?;
+        // Of the future: the clock was set back.
+        match spared.contains(&path) || at.elapsed().map_or(true, |age| age < recent) {
+            true => stay += 1,
+            false => records.push((at, path)),
+        }
+    }
+    records.sort();
+    let many = (records.len() + stay).saturating_sub(most);
+    for (_, record) in records.into_iter().take(many) {
+        let of = record.with_extension("");
+        tracing::info!("{}: not used for long, removed", of.display());
+        // The record first: without it the rest counts for nothing.
+        fs::remove_file(&record)?;
+        sync_dir(dir)?;
+        if of.is_dir() {
+            remove_tree(&of)?;
+            continue;
+        }
+        match fs::remove_file(&of) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("{}: cannot be removed", of.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes a tree: it loses its name at once, whenever the rest of it goes.
+///
+/// # Errors
+/// It cannot be renamed or removed.
+pub(super) fn remove_tree(path: &Path) -> Result<()> {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    let going = path.with_extension("old.new");
+    let shown = || format!("{}: cannot be removed", path.display());
+    if going.exists() {
+        fs::remove_dir_all(&going).with_context(shown)?;
+    }
+    fs::rename(path, &going).with_context(shown)?;
+    fs::remove_dir_all(&going).with_context(shown)
+}
