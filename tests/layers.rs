@@ -121,7 +121,7 @@ fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<BTreeSet<String>> 
         let back = |other: &&String| all.get(other).is_some_and(|reach| reach.contains(*node));
         all[*node].iter().filter(back).cloned().collect::<BTreeSet<_>>()
     };
-    let found: BTreeSet<BTreeSet<String>> = all.keys().map(|n| circle(n)).collect();
+    let found: BTreeSet<BTreeSet<String>> = all.keys().map(circle).collect();
     found.into_iter().filter(|circle| !circle.is_empty()).collect()
 }
 

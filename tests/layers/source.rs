@@ -1,6 +1,8 @@
 //! The imports of a crate, read from the tokens of its files: `use` trees and every full path
 //! (`crate::…`, `super::…`, `self::…`), also in macros. What is `#[cfg(test)]` does not count.
 
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
