@@ -17,7 +17,7 @@ use crate::config::{Settings, fill_release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::{Host, Release};
-use crate::prefix::portage::{self, package_of};
+use crate::prefix::portage::package_of;
 use crate::process::Run;
 use crate::store::Digest;
 use crate::userland::choice::Choice;
@@ -201,7 +201,7 @@ impl Job<'_> {
                 None => fail!(Exit::PrefixIncomplete, "{}: {}", asked(), said.trim()),
             }
         };
-        portage::atoms(self.settings).into_iter().map(exact).collect()
+        self.recipe.atoms().iter().cloned().map(exact).collect()
     }
 
     /// emerge for binary packages and nothing else; none whose signature is not right.

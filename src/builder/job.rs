@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::progress::Counts;
+use super::recipe::Recipe;
 use super::steps::Steps;
 use super::workdir::WorkDir;
-use crate::config::Settings;
 use crate::kernel::Tree;
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
@@ -40,8 +40,8 @@ pub struct Job<'a> {
     pub prefix: &'a Prefix,
     /// The kernel build tree, once there is one.
     pub tree: Option<&'a Tree>,
-    /// The configuration.
-    pub settings: &'a Settings,
+    /// How the modules are made.
+    pub recipe: &'a Recipe,
     /// The OpenZFS tarball of zfs.source.
     pub tarball: Option<&'a Tarball>,
     /// The package of OpenZFS's programs, where they are built too.

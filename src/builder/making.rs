@@ -1,79 +1,47 @@
 //! One build, from an empty work directory to a published tree.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tracing::{info, warn};
 
-use super::binpkg::{Binhost, Package};
+use super::attempt::{Fetched, Made, Material, WithTree};
+use super::binpkg::Package;
 use super::job::{Job, Tarball};
-use super::packages::{self, EXPERIMENTAL, configure};
 use super::plan::Plan;
 use super::progress::Counts;
-use super::recipe;
 use super::stage::Stage;
 use super::steps::Steps;
-use super::tree::{Candidate, Prepared, Preparing};
+use super::tree::Preparing;
 use super::workdir::WorkDir;
-use super::{Build, Expected, depmod, harvest, jobs, made_from, verify};
-use crate::config::Recipe;
+use super::{Build, Expected, compile, depmod, harvest, jobs, made_from, verify};
 use crate::exit::{self, Exit};
-use crate::fetch::network;
-use crate::kernel::{Kconfig, Tree, compiler_mismatch, supported};
+use crate::kernel::{Kconfig, Tree, compiler_mismatch};
 use crate::module::refusal::Policy;
 use crate::prefix::enter::Place;
-use crate::source::{Obtain, ZfsSource};
-use crate::store::{self, Digest, MANIFEST_VERSION, Manifest, Staging};
+use crate::store::{self, MANIFEST_VERSION, Manifest, Staging};
 use crate::userland::harvest::Origin;
 use crate::{fail, userland};
 
-/// In a manifest: the key of the plan that the tree was built for.
-pub(super) const PLAN: &str = "plan";
-
-/// The order of the stages forbids it.
-const NO_TREE: &str = "there is no build tree yet";
-
-/// What a build works with, as far as it has come.
-struct Attempt<'p> {
-    plan: &'p Plan,
-    work: WorkDir,
-    tarball: Option<Tarball>,
-    /// The package of OpenZFS's programs, if they are built or merged too.
-    programs: Option<String>,
-    /// The way to the tree that was taken, and the tree.
-    tree: Option<(&'p Candidate, Prepared)>,
-}
-
-/// What a recipe left, still its owner's files.
-struct Made {
-    /// The modules.
-    modules: Vec<PathBuf>,
-    /// The directory with OpenZFS's programs, bound.
-    programs: Option<PathBuf>,
-}
+/// The modules that a recipe left, and the directory with OpenZFS's programs.
+type Left = (Vec<PathBuf>, Option<PathBuf>);
 
 impl Build<'_> {
     /// Builds and publishes. Returns the published tree.
     pub(super) fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
         let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
-        let mut attempt = Attempt { plan, work, tarball: None, programs: None, tree: None };
-        let package = self.keyed(&plan.key(), |b| {
+        let with_tree = self.keyed(&plan.key(), |b| {
             // First what is small, and may say that this kernel is not supported at all.
-            let package = b.staged(Stage::Fetch, |b| b.fetch(&mut attempt))?;
-            attempt.tree = Some(b.staged(Stage::Kernel, |b| b.tree(plan, &attempt.work))?);
-            Ok(package)
+            let fetched = b.staged(Stage::Fetch, |b| b.fetch(plan, work))?;
+            b.staged(Stage::Kernel, |b| b.tree(fetched))
         })?;
-        let key = attempt.candidate()?.key.clone();
+        let key = with_tree.candidate.key.clone();
         self.keyed(&key, |b| {
-            let (made_by, made) = b.staged(Stage::Build, |b| match package {
-                Some(package) => Ok(("binary package", b.merge(&attempt, &package)?)),
-                None => Ok((b.settings.build.recipe.name(), b.compile(&attempt)?)),
-            })?;
-            let tree = b.publish(&attempt, made_by, &made)?;
+            let made = b.staged(Stage::Build, |b| b.make(with_tree))?;
+            let tree = b.publish(&made)?;
             b.settle(plan, &tree)?;
             // Only disk space is at stake: the next build removes it too.
-            attempt.work.remove().unwrap_or_else(|e| warn!("{e:#}"));
+            made.from.fetched.work.remove().unwrap_or_else(|e| warn!("{e:#}"));
             Ok(tree)
         })
     }
@@ -85,12 +53,12 @@ impl Build<'_> {
         work(self)
     }
 
-    fn publish(&mut self, attempt: &Attempt, by: &str, made: &Made) -> Result<PathBuf> {
-        let Attempt { plan, work, .. } = attempt;
-        let (modules, programs) = (&made.modules, made.programs.as_deref());
-        let (candidate, prepared) = (attempt.candidate()?, attempt.prepared()?);
+    fn publish(&mut self, made: &Made) -> Result<PathBuf> {
+        let Made { from: WithTree { fetched, candidate, prepared }, modules, programs } = made;
+        let Fetched { plan, work, .. } = fetched;
+        let programs = programs.as_deref();
         let staging = Staging::new(&self.layout, &self.release)?;
-        let owners = attempt.owners();
+        let owners = fetched.owners();
         let harvested = self.staged(Stage::Harvest, |b| {
             if let Some(dir) = programs {
                 let origin = Origin { top: &work.top, dir: dir.to_owned(), owners: owners.clone() };
@@ -127,9 +95,9 @@ impl Build<'_> {
                 key: candidate.key.clone(),
                 zfs_version: verified.zfs_version,
                 userland_version,
-                recipe: by.to_owned(),
+                recipe: fetched.material.name().to_owned(),
                 created: store::unix_now(),
-                inputs: attempt.inputs()?,
+                inputs: made.from.inputs(),
                 files: store::entries(staging.dir())?,
             };
             staging.publish(&manifest)
@@ -137,7 +105,8 @@ impl Build<'_> {
     }
 
     /// The kernel's build tree, by the first way that leads to one.
-    fn tree<'p>(&mut self, plan: &'p Plan, work: &WorkDir) -> Result<(&'p Candidate, Prepared)> {
+    fn tree<'p>(&mut self, fetched: Fetched<'p>) -> Result<WithTree<'p>> {
+        let plan = fetched.plan;
         let mut preparing = Preparing {
             host: self.host,
             release: &self.release,
@@ -146,7 +115,7 @@ impl Build<'_> {
             compiler: &plan.compiler,
             build_id: &plan.build_id,
             found: &plan.trees.found,
-            work,
+            work: &fetched.work,
             early: self.options.early,
             jobs: self.jobs(),
             steps: Steps { cancel: self.cancel, progress: &mut self.progress },
@@ -156,115 +125,41 @@ impl Build<'_> {
         if let Some(text) = kernels.and_then(|kernel| compiler_mismatch(&kernel, &plan.compiler)) {
             warn!("kernel {}: {text}", self.release);
         }
-        Ok((candidate, prepared))
+        Ok(WithTree { fetched, candidate, prepared })
     }
 
-    /// The OpenZFS tarball of zfs.source; refused before anything is compiled when it does not support
-    /// this kernel.
-    fn tarball(&mut self, plan: &Plan) -> Result<Option<Tarball>> {
-        let Some(source) = ZfsSource::of(self.settings)? else { return Ok(None) };
-        let progress = &mut self.progress;
-        let mut with = Obtain {
-            layout: &self.layout,
-            prefix: &plan.prefix,
-            network: !self.options.early,
-            cancel: self.cancel,
-            report: &mut |text| progress.stage(text),
-        };
-        let path = source.obtain(&mut with)?;
-        let repository = match self.settings.build.recipe {
-            Recipe::Portage => Some(source.repository(&path, &mut with)?),
-            Recipe::Make => None,
-        };
-        let meta = crate::source::meta(&plan.prefix, &path, self.cancel)?;
-        self.check_supported(&meta)?;
-        let version = packages::version_of(&meta);
-        Ok(Some(Tarball { path, repository, version }))
-    }
-
-    fn check_supported(&self, meta: &str) -> Result<()> {
-        let experimental = configure(self.settings).iter().any(|a| a == EXPERIMENTAL);
-        supported(meta, &self.release, experimental)
-    }
-
-    /// Fetches a binary package, or sources where there is none. A build that holds up the boot has
-    /// no network, but may have the sources, or a binhost on its disks.
-    fn fetch(&mut self, attempt: &mut Attempt) -> Result<Option<Package>> {
-        attempt.tarball = self.tarball(attempt.plan)?;
-        let userland = &attempt.plan.userland;
-        if self.settings.build.recipe == Recipe::Make {
-            let version = attempt.tarball.as_ref().and_then(|tarball| tarball.version.as_deref());
-            attempt.programs = userland.wanted(version)?.then(|| packages::PROGRAMS.to_owned());
-            return Ok(None);
-        }
-        let network = !self.options.early;
-        let binhost = attempt.plan.binhost.as_ref();
-        let mut readable: Vec<_> = binhost.into_iter().flat_map(Binhost::files).collect();
-        readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
-        let work = Some(attempt.work.top.clone());
-        let place = Place { work, readable, network, ..Place::default() };
-        if let Some(binhost) = binhost {
-            let remote = self.settings.portage.asks_network();
-            if remote && !network {
-                info!("{} is not asked: there is no network this early", binhost.url);
-            } else {
-                if remote {
-                    network::wait_for_network(self.cancel);
-                }
-                let package = self.job(attempt, place.clone()).fetch_package(binhost, userland)?;
-                if let Some(package) = package {
-                    attempt.programs.clone_from(&package.programs);
-                    return Ok(Some(package));
-                }
+    /// Runs the recipe, or merges the package.
+    fn make<'p>(&mut self, from: WithTree<'p>) -> Result<Made<'p>> {
+        let (modules, programs) = match &from.fetched.material {
+            Material::Package(package) => self.merge(&from, package)?,
+            Material::Ebuild => self.compile(&from, |job| job.portage())?,
+            Material::Tarball(path) => {
+                self.compile(&from, |job| job.make(path, &from.prepared.tree))?
             }
-        }
-        self.job(attempt, place.clone()).fetch()?;
-        let mut version = attempt.tarball.as_ref().and_then(|tarball| tarball.version.clone());
-        // That of zfs.source was looked at already.
-        if attempt.tarball.is_none()
-            && let Some(tarball) = self.job(attempt, place.clone()).distfile()?
-        {
-            match crate::source::meta(&attempt.plan.prefix, &tarball, self.cancel) {
-                Ok(meta) => {
-                    self.check_supported(&meta)?;
-                    version = packages::version_of(&meta);
-                }
-                // Another ebuild than ours, perhaps; configure looks at it too.
-                Err(error) => info!("whether this kernel is supported is not known yet: {error:#}"),
-            }
-        }
-        let mut exact = None;
-        if version.is_none() {
-            let atoms = exact.insert(self.job(attempt, place.clone()).exact_atoms()?);
-            version = packages::version_of_modules(atoms).map(str::to_owned);
-        }
-        if attempt.plan.userland.wanted(version.as_deref())? {
-            let atoms = match exact {
-                Some(atoms) => atoms,
-                None => self.job(attempt, place.clone()).exact_atoms()?,
-            };
-            attempt.programs = packages::wanted(&attempt.plan.userland, &atoms)?;
-            self.job(attempt, place).fetch()?;
-        }
-        Ok(None)
+        };
+        Ok(Made { from, modules, programs })
     }
 
-    /// Merges a binary package; returns the modules it left, still their owner's files. They are
-    /// not stripped: that would cut off their signatures.
-    fn merge(&mut self, attempt: &Attempt, package: &Package) -> Result<Made> {
-        let mut readable: Vec<_> = attempt.plan.binhost.iter().flat_map(Binhost::files).collect();
-        readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
-        let top = &attempt.work.top;
+    /// Merges a binary package; returns the modules it left, and the directory of the programs. They
+    /// are not stripped: that would cut off their signatures.
+    fn merge(&mut self, from: &WithTree, package: &Package) -> Result<Left> {
+        let (fetched, tree) = (&from.fetched, &from.prepared.tree);
+        let top = &fetched.work.top;
+        let readable = fetched.files();
         let place = Place { work: Some(top.clone()), readable, ..Place::default() };
-        let installed = self.job(attempt, place.clone()).merge_package(package)?;
+        let installed = self.job(fetched, Some(tree), place.clone()).merge_package(package)?;
         let modules = harvest::find(&installed, &self.release)?;
-        made_from::check(top, &modules, &attempt.made_from()?, package.url())?;
-        let programs = self.job(attempt, place).bind(&installed)?;
-        Ok(Made { modules, programs })
+        made_from::check(top, &modules, &from.made_from(), package.url())?;
+        let programs = self.job(fetched, Some(tree), place).bind(&installed)?;
+        Ok((modules, programs))
     }
 
-    /// Runs the recipe; returns the modules it left, stripped, still its owner's files.
-    fn compile(&mut self, attempt: &Attempt) -> Result<Made> {
+    /// Runs the recipe; returns the modules it left, stripped, and the directory of the programs.
+    fn compile(
+        &mut self,
+        from: &WithTree,
+        recipe: impl FnOnce(&mut Job) -> Result<PathBuf>,
+    ) -> Result<Left> {
         let running = self.release == self.host.kernel_release && !self.host.container;
         let demand = running.then(|| Policy::read(self.host).demands_signatures()).flatten();
         if let Some(why) = demand {
@@ -272,36 +167,37 @@ impl Build<'_> {
                 "this kernel takes signed modules only ({why}), and what is compiled here is not signed: it will not load"
             );
         }
-        let mut place = attempt.prepared()?.place.clone();
-        let recipe = self.settings.build.recipe;
-        place.readable.extend(attempt.tarball.iter().flat_map(Tarball::files));
+        let tree = &from.prepared.tree;
+        let mut place = from.prepared.place.clone();
+        place.readable.extend(from.fetched.tarball.iter().flat_map(Tarball::files));
         let release = self.release.clone();
         let counts = self.layout.cache().join("progress.json");
-        let mut job = self.job(attempt, place);
+        let mut job = self.job(&from.fetched, Some(tree), place);
         job.expected = read_counts(&counts);
-        let installed = match recipe {
-            Recipe::Portage => job.portage(),
-            Recipe::Make => job.make(),
-        };
-        let installed = installed.map_err(|error| trimmed(error, job.tree))?;
+        let installed = recipe(&mut job).map_err(|error| trimmed(error, tree))?;
         let modules = harvest::find(&installed, &release)?;
-        recipe::strip(&job, &modules)?;
+        compile::strip(&job, &modules)?;
         let programs = job.bind(&installed)?;
         // An estimate for the next build's STATUS; it may be lost.
         if let Ok(json) = serde_json::to_vec(&job.steps.progress.counts()) {
             store::write_atomic(&counts, &json).unwrap_or_else(|e| warn!("{e:#}"));
         }
-        Ok(Made { modules, programs })
+        Ok((modules, programs))
     }
 
-    fn job<'b>(&'b mut self, attempt: &'b Attempt, place: Place) -> Job<'b> {
+    pub(super) fn job<'b>(
+        &'b mut self,
+        fetched: &'b Fetched,
+        tree: Option<&'b Tree>,
+        place: Place,
+    ) -> Job<'b> {
         Job {
-            prefix: &attempt.plan.prefix,
-            tree: attempt.tree.as_ref().map(|(_, prepared)| &prepared.tree),
-            settings: self.settings,
-            tarball: attempt.tarball.as_ref(),
-            programs: attempt.programs.as_deref(),
-            work: &attempt.work,
+            prefix: &fetched.plan.prefix,
+            tree,
+            recipe: &fetched.plan.recipe,
+            tarball: fetched.tarball.as_ref(),
+            programs: fetched.programs.as_deref(),
+            work: &fetched.work,
             place,
             jobs: self.jobs(),
             expected: None,
@@ -314,48 +210,10 @@ impl Build<'_> {
     }
 }
 
-impl<'p> Attempt<'p> {
-    fn candidate(&self) -> Result<&'p Candidate> {
-        self.tree.as_ref().map(|(candidate, _)| *candidate).context(NO_TREE)
-    }
-
-    fn prepared(&self) -> Result<&Prepared> {
-        self.tree.as_ref().map(|(_, prepared)| prepared).context(NO_TREE)
-    }
-
-    /// The directories of the prefix's owner, by every name they have.
-    fn owners(&self) -> Vec<PathBuf> {
-        let named = [&self.plan.prefix.path, &self.work.top];
-        let real = named.iter().filter_map(|dir| dir.canonicalize().ok());
-        let all: BTreeSet<PathBuf> = named.into_iter().cloned().chain(real).collect();
-        all.into_iter().collect()
-    }
-
-    /// For the manifest: the inputs, and for which plan they were taken.
-    fn inputs(&self) -> Result<BTreeMap<String, String>> {
-        let mut inputs = self.candidate()?.inputs.map().clone();
-        inputs.insert(PLAN.to_owned(), self.plan.key());
-        Ok(inputs)
-    }
-
-    /// What a binary package has to be made from: the inputs, with the tree as it is, by whatever
-    /// way it came here.
-    fn made_from(&self) -> Result<BTreeMap<String, String>> {
-        let tree = &self.prepared()?.tree;
-        let mut inputs = self.candidate()?.inputs.map().clone();
-        for (name, bytes) in
-            [("kernel-config", &tree.config[..]), ("module-symvers", tree.symvers_text.as_bytes())]
-        {
-            inputs.insert(name.to_owned(), Digest::of(bytes).as_str().to_owned());
-        }
-        Ok(inputs)
-    }
-}
-
 /// Says of a compilation that lacked exports why the kernel may have none.
-fn trimmed(error: anyhow::Error, tree: Option<&Tree>) -> anyhow::Error {
-    let config = tree.and_then(|tree| Kconfig::parse(&tree.config).ok());
-    let trims = config.is_some_and(|config| config.is_on("TRIM_UNUSED_KSYMS"));
+fn trimmed(error: anyhow::Error, tree: &Tree) -> anyhow::Error {
+    let config = Kconfig::parse(&tree.config);
+    let trims = config.is_ok_and(|config| config.is_on("TRIM_UNUSED_KSYMS"));
     match exit::of(&error) == Exit::NoSymvers && trims {
         true => error.context(
             "CONFIG_TRIM_UNUSED_KSYMS=y: this kernel exports only what its own modules use, and OpenZFS needs more: it needs another kernel",
@@ -387,7 +245,7 @@ mod tests {
                 symvers_text: String::new(),
                 symvers: crate::kernel::Symvers::default(),
             };
-            let error = trimmed(Failure::new(exit, "make: failed").into(), Some(&tree));
+            let error = trimmed(Failure::new(exit, "make: failed").into(), &tree);
             assert_eq!(exit::of(&error), exit, "{config}");
             let text = format!("{error:#}");
             assert_eq!(text.starts_with("CONFIG_TRIM_UNUSED_KSYMS=y: "), said, "{text}");

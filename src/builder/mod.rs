@@ -1,7 +1,10 @@
 //! The builder: plan -> stages -> staging tree -> verification -> publishing.
 
+mod attempt;
 mod binpkg;
+mod compile;
 mod depmod;
+mod fetching;
 pub(crate) mod harvest;
 mod job;
 mod jobs;
@@ -168,7 +171,7 @@ impl Build<'_> {
                 );
                 return Ok(false);
             }
-            Ok(manifest) if !first && manifest.inputs.get(making::PLAN) != Some(&plan.key()) => {
+            Ok(manifest) if !first && manifest.inputs.get(attempt::PLAN) != Some(&plan.key()) => {
                 return Ok(false);
             }
             Ok(_) => {}

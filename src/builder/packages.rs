@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 
-use crate::config::{Recipe, Settings};
 use crate::prefix::portage::package_of;
 use crate::userland::choice::Choice;
 use crate::userland::version::Version;
@@ -13,18 +12,6 @@ const MODULES: &str = "sys-fs/zfs-kmod";
 
 /// The option of OpenZFS's configure for a kernel that is newer than the release supports.
 pub(super) const EXPERIMENTAL: &str = "--enable-linux-experimental";
-
-/// More arguments for configure.
-pub(super) fn configure(settings: &Settings) -> Vec<String> {
-    let mut all = match settings.build.recipe {
-        Recipe::Portage => settings.portage.extra_econf.clone(),
-        Recipe::Make => settings.zfs.configure.clone(),
-    };
-    if settings.zfs.linux_experimental && !all.iter().any(|argument| argument == EXPERIMENTAL) {
-        all.push(EXPERIMENTAL.to_owned());
-    }
-    all
-}
 
 /// The atom of the programs that belong to the modules among `atoms`, which name their versions;
 /// none where the system's are used.

@@ -8,19 +8,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::binpkg::Binhost;
-use super::packages::{PROGRAMS, configure};
+use super::packages::PROGRAMS;
+use super::recipe::Recipe;
 use super::tree::{self, Candidates};
-use crate::config::{Recipe, Settings, Userland, expand_release};
+use crate::config::{Settings, Userland, expand_release};
 use crate::exit::{self, Exit, Failure, WithExit};
-use crate::fail;
 use crate::host::{Host, Release};
 use crate::kernel::build_id;
 use crate::prefix::Prefix;
 use crate::prefix::origin::archive_of;
-use crate::prefix::portage::atoms;
 use crate::process::{Cancel, Run};
-use crate::source::ZfsSource;
 use crate::store::{Digest, Inputs};
 use crate::userland::choice::Choice;
 
@@ -38,8 +35,8 @@ pub struct Plan {
     pub prefix: Prefix,
     /// The prefix's compiler, as it says itself.
     pub compiler: String,
-    /// Where a binary package may be had; only with the recipe `portage`.
-    pub binhost: Option<Binhost>,
+    /// How the modules are made.
+    pub recipe: Recipe,
     /// Whose programs are to be used with the modules.
     pub userland: Choice,
 }
@@ -72,17 +69,14 @@ impl Plan {
         {
             inputs.add("prefix", archive);
         }
-        recipe_inputs(settings, &userland, &prefix, exe, cancel, &mut inputs)?;
-        let binhost = match settings.build.recipe {
-            Recipe::Portage => Binhost::of(host, settings, release)?,
-            Recipe::Make => None,
-        };
-        if let Some(binhost) = &binhost {
+        let recipe = Recipe::of(host, settings, release)?;
+        recipe_inputs(&recipe, &userland, &prefix, exe, cancel, &mut inputs)?;
+        if let Some(binhost) = recipe.binhost() {
             inputs.add("binhost", &*binhost.url);
             inputs.add("binhost-key", binhost.key_digest.as_str());
         }
         let trees = Candidates::of(host, settings, release, &inputs)?;
-        Ok(Plan { build_id, trees, prefix, compiler, binhost, userland })
+        Ok(Plan { build_id, trees, prefix, compiler, recipe, userland })
     }
 
     /// Stands for this plan in a failure record: other inputs are tried at once, also when only a
@@ -117,7 +111,7 @@ pub(super) fn kernel_build_id(
 }
 
 fn recipe_inputs(
-    settings: &Settings,
+    recipe: &Recipe,
     userland: &Choice,
     prefix: &Prefix,
     exe: &Path,
@@ -125,9 +119,8 @@ fn recipe_inputs(
     inputs: &mut Inputs,
 ) -> Result<()> {
     let digest = |args: &[&str]| digest_as_owner(prefix, exe, args, cancel);
-    match settings.build.recipe {
-        Recipe::Portage => {
-            let atoms = atoms(settings);
+    match recipe {
+        Recipe::Portage { atoms, .. } => {
             inputs.add("recipe", "portage");
             let eprefix = prefix.path.to_string_lossy();
             let mut args = vec!["--packages", &eprefix];
@@ -136,20 +129,15 @@ fn recipe_inputs(
             inputs.add("packages", digest(&args)?);
             inputs.add("atoms", atoms.join(" "));
         }
-        Recipe::Make => inputs.add("recipe", "make"),
+        Recipe::Make { .. } => inputs.add("recipe", "make"),
     }
-    inputs.add("configure", configure(settings).join(" "));
-    let source = ZfsSource::of(settings)?;
-    match (&source, source.as_ref().and_then(ZfsSource::path)) {
-        (_, Some(path)) => {
+    inputs.add("configure", recipe.configure().join(" "));
+    match recipe.source().map(|source| (source, source.path())) {
+        Some((_, Some(path))) => {
             inputs.add("zfs-source", digest(&["--digest", &path.to_string_lossy()])?);
         }
-        (Some(source), None) => inputs.add("zfs-source", source.identity()),
-        (None, _) if settings.build.recipe == Recipe::Make => fail!(
-            Exit::Other,
-            "build.recipe = \"make\" needs zfs.source, an OpenZFS release tarball; none is configured"
-        ),
-        (None, _) => {}
+        Some((source, None)) => inputs.add("zfs-source", source.identity()),
+        None => {}
     }
     Ok(())
 }

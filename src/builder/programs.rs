@@ -7,7 +7,6 @@ use anyhow::Result;
 use tracing::info;
 
 use super::job::Job;
-use super::packages::configure;
 use crate::process::Run;
 use crate::userland::{DIR, PLACE, bind};
 
@@ -51,7 +50,7 @@ impl Job<'_> {
         };
         let run = |program: &str| at(program, &dir);
         let make = || run("bash").args(["-c", MAKE, "bash"]).arg(format!("-j{}", self.jobs));
-        let more = configure(self.settings);
+        let more = self.recipe.configure();
         vec![
             at("mkdir", &self.work.tmp).arg(&dir),
             run("tar")

@@ -17,12 +17,15 @@ pub(super) fn parse(cmdline: &str) -> (Fragment, Vec<Problem>) {
         // The kernel takes `-` and `_` for the same in names (kernel-parameters.rst).
         match key.replace('-', "_").as_str() {
             "zfs_prefix" => match value.map_or(Some(true), boolean) {
-                Some(true) => fragment.enabled = Some(Enabled::Yes),
-                Some(false) => fragment.enabled = Some(Enabled::No),
+                Some(yes) => {
+                    let enabled = if yes { Enabled::Yes } else { Enabled::No };
+                    fragment.set("boot.enabled", move |settings| settings.boot.enabled = enabled);
+                }
                 None => problems.push(complaint(&word, "0 or 1")),
             },
             "zfs_prefix.when_missing" => match value.and_then(when_missing_word) {
-                Some(value) => fragment.when_missing = Some(value),
+                Some(value) => fragment
+                    .set("boot.when-missing", move |settings| settings.boot.when_missing = value),
                 None => problems.push(complaint(&word, "late, block or never")),
             },
             name if name.starts_with("zfs_prefix.") => {
@@ -109,8 +112,12 @@ mod tests {
             ("zfs_prefix_other=0 zfs.zfs_arc_max=1", None, None, 0),
         ] {
             let (fragment, problems) = parse(line);
-            assert_eq!(fragment.enabled, enabled, "{line:?}");
-            assert_eq!(fragment.when_missing, when_missing, "{line:?}");
+            let named: Vec<_> = fragment.named().collect();
+            let boot = fragment.into_settings().boot;
+            let has = |key| named.contains(&key);
+            assert_eq!(has("boot.enabled").then_some(boot.enabled), enabled, "{line:?}");
+            let found = has("boot.when-missing").then_some(boot.when_missing);
+            assert_eq!(found, when_missing, "{line:?}");
             assert_eq!(problems.len(), complaints, "{line:?}: {problems:?}");
         }
     }

@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::given::Given;
 use super::{Looking, Prepared, Preparing};
+use crate::builder::compile::without_debug_info;
 use crate::builder::output::reason_of;
-use crate::builder::recipe::without_debug_info;
 use crate::config::Strategy;
 use crate::exit::{Exit, WithExit};
 use crate::fail;
