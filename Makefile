@@ -24,13 +24,14 @@ SUITE := ZFS_PREFIX_STAGE='$(STAGE)' RUST_TEST_THREADS=256
 
 stage demo prefix lint test check check-all bench lab: export CARGO_BUILD_BUILD_DIR ?= $(COMPILED)
 
-.PHONY: help setup build install install-openzfs stage demo prefix lint test check check-all bench lab clean-lab
+.PHONY: help setup build install install-openzfs stage demo prefix lint test check check-all advisories bench lab clean-lab
 help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
 	@echo 'make check      the tests that every change passes (root, 25 to 40 minutes)'
 	@echo 'make test T=…   some of them: T="boot::" one file, T="boot::a_module -- --nocapture" …'
 	@echo 'make check-all  all tests (root, hours)'
+	@echo 'make advisories  known faults of dependencies; from the network, no part of any other target'
 	@echo 'make bench      times of generator, symvers, audit, loader and builder; asserts nothing (root, 20 minutes)'
 	@echo 'make prefix     a self-contained prefix, its archive and manifest, in target/prefix (Debian 12)'
 	@echo 'make clean-lab  removes what demo, tests and benchmarks keep between runs'
@@ -102,10 +103,14 @@ check check-all: setup
 	@$(MAKE) --no-print-directory lint lab
 	@$(TIMED) warm $(LAB) warm & $(TIMED) compile-tests $(TEST) --no-run -q & \
 	$(TIMED) stage $(MAKE) --no-print-directory stage LATE=$(LATE); staged=$$?; wait; exit $$staged
-	@failed=0; $(TIMED) unit-tests $(TEST) --lib || failed=1; \
+	@failed=0; $(if $(filter check-all,$@),$(TIMED) deny packaging/deny bans licenses sources || failed=1;) \
+	$(TIMED) unit-tests $(TEST) --lib || failed=1; \
 	$(TIMED) doc-tests $(TEST) --doc || failed=1; \
 	$(SUITE) $(TIMED) suite $(TEST) --test suite -- $(if $(filter check-all,$@),--include-ignored) || failed=1; \
 	$(LAB) report "$$ZFS_PREFIX_RUN"; exit $$failed
+
+advisories:
+	packaging/deny advisories
 
 # T: what of it, in words for the shell: T='build:: -- --ignored'.
 test:

@@ -63,6 +63,8 @@ pub struct Failure {
     pub exit: Exit,
     /// The whole message: what was tried, on which path, what was found, what to do.
     pub message: String,
+    /// One line of it that says enough, where it has several and the last one does not.
+    pub line: Option<String>,
 }
 
 impl fmt::Display for Failure {
@@ -76,7 +78,14 @@ impl std::error::Error for Failure {}
 impl Failure {
     /// A failure with this exit status and message.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Failure { exit, message: message.into() }
+        Failure { exit, message: message.into(), line: None }
+    }
+
+    /// With `line` as the one that says enough.
+    #[must_use]
+    pub fn said_by(mut self, line: impl Into<String>) -> Self {
+        self.line = Some(line.into());
+        self
     }
 }
 
@@ -118,6 +127,16 @@ pub fn of(error: &anyhow::Error) -> Exit {
         }
     }
     Exit::Other
+}
+
+/// One line of the whole message: the one that its [`Failure`] names, or the last.
+pub fn line(error: &anyhow::Error) -> String {
+    let failures = error.chain().filter_map(|cause| cause.downcast_ref::<Failure>());
+    let named = failures.filter_map(|failure| failure.line.clone()).next();
+    named.unwrap_or_else(|| {
+        let text = format!("{error:#}");
+        text.lines().last().unwrap_or_default().trim().to_owned()
+    })
 }
 
 /// Return early with a [`Failure`]: `fail!(Exit::NoSpace, "{path}: …")`.

@@ -29,3 +29,7 @@ pub mod store;
 pub mod systemd;
 mod text;
 pub mod userland;
+
+/// The version of these programs: of `--version`, of manifests, and of every journal entry
+/// (ZFS_PREFIX_VERSION).
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

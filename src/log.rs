@@ -71,7 +71,8 @@ pub fn init(identifier: &str, journal: bool) {
         // the message may be gone, and `journalctl -u` would not show the reason.
         let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let unit = unit_of(&cgroup).map(|unit| ("OBJECT_SYSTEMD_UNIT", unit));
-        let layer = layer.with_custom_fields(unit);
+        let layer = layer
+            .with_custom_fields(unit.into_iter().chain([("ZFS_PREFIX_VERSION", crate::VERSION)]));
         tracing_subscriber::registry().with(ours()).with(layer).init();
         return;
     }

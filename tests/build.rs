@@ -129,6 +129,8 @@ fn emerge_in_the_prefix_builds_as_its_owner_and_the_result_is_published_by_root(
         (manifest.zfs_version.split('-').next(), manifest.recipe.as_str()),
         (Some(lab::root::ZFS), "portage")
     );
+    let version = format!("zfs-prefix {}", zfs_prefix::VERSION);
+    assert_eq!(manifest.built_by.as_deref(), Some(&*version));
     assert!(manifest.vermagic.starts_with(&format!("{release} ")), "{}", manifest.vermagic);
     let foreign = lab.check("find /var/lib/zfs-prefix ! -user root -o -perm /022 ! -type l");
     assert_eq!(foreign, "", "files that others own or may write to");
@@ -230,6 +232,8 @@ fn assert_journal(lab: &Native, key: &str) {
         let usec: u64 = entry["ZFS_PREFIX_DURATION_USEC"].as_str().unwrap().parse().unwrap();
         assert!(usec > 0, "{entry}");
     }
+    let version = zfs_prefix::VERSION;
+    assert!(entries.iter().all(|entry| entry["ZFS_PREFIX_VERSION"] == version), "{version}");
     let journal = lab.check("journalctl -o cat -u UNIT");
     let bad = "/etc/zfs-prefix/config.d/50-bad.toml:2:8: ";
     assert!(journal.contains(bad), "the bad file is named with line and column\n{journal}");

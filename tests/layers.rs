@@ -70,7 +70,6 @@ const UNSAFE: &[&str] = &[
     "prefix/enter/terminal",
     "process/descendants",
     "process/keyring",
-    "store/publish",
 ];
 
 fn files() -> BTreeMap<Module, File> {

@@ -98,6 +98,7 @@ impl Machine {
             key: KEY.to_owned(),
             zfs_version: "1".to_owned(),
             userland_version: None,
+            built_by: None,
             recipe: "make".to_owned(),
             created: 0,
             inputs: Default::default(),

@@ -96,6 +96,7 @@ impl Build<'_> {
                 zfs_version: verified.zfs_version,
                 userland_version,
                 recipe: fetched.material.name().to_owned(),
+                built_by: Some(format!("zfs-prefix {}", crate::VERSION)),
                 created: store::unix_now(),
                 inputs: made.from.inputs(),
                 files: store::entries(staging.dir())?,

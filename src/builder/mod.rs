@@ -37,7 +37,7 @@ use crate::fail;
 use crate::host::{Host, Release};
 use crate::log::id;
 use crate::process::{Cancel, Interrupted};
-use crate::store::{self, FailureRecord, Layout, Lock};
+use crate::store::{self, FailureRecord, Holder, Layout, Lock};
 use plan::Plan;
 use progress::Progress;
 use stage::Stage;
@@ -101,7 +101,7 @@ struct Build<'a> {
 
 impl Build<'_> {
     fn run(&mut self) -> Result<()> {
-        let _lock = Lock::take(&self.layout, self.release.as_str())?;
+        let _lock = Lock::take(&self.layout, &Holder::Build(self.release.to_string()))?;
         // `zfs-prefix build --force` leaves it for the build that it starts.
         self.options.force |= taken(&self.layout.force(&self.release))?;
         if self.release == self.host.kernel_release {
@@ -213,7 +213,7 @@ impl Build<'_> {
                 "not tried: the same inputs failed {} time(s), last in stage {} ({}); next try in {} s, at once with --force",
                 r.attempts,
                 r.stage,
-                summary(&r.reason),
+                r.line(),
                 r.next_try.saturating_sub(store::unix_now())
             ),
             _ => Ok(()),
@@ -258,6 +258,7 @@ impl Build<'_> {
         let stage = self.stage.name();
         let mut record = FailureRecord::new(&self.release, &self.key, stage, exit, text);
         record.early = self.options.early;
+        record.line = Some(exit::line(error));
         let pause = &self.settings.build;
         let record = record.following(previous.as_ref(), pause.backoff, pause.backoff_max);
         if let Err(error) = record.write(&self.layout) {
@@ -278,13 +279,6 @@ impl Build<'_> {
             }
         }
     }
-}
-
-/// One line of a reason that may have many: the last, but the first of a list of reasons.
-fn summary(reason: &str) -> &str {
-    let list = reason.contains("(kernel.tree):\n");
-    let line = if list { reason.lines().nth(1) } else { reason.lines().last() };
-    line.unwrap_or_default().trim()
 }
 
 /// Whether the file was there; it is not any more.

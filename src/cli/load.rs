@@ -34,7 +34,7 @@ pub fn main(args: &[OsString], host: impl FnOnce() -> Result<Host>) -> Exit {
             return Exit::Done;
         }
         ["--version"] => {
-            println!("zfs-load {}", env!("CARGO_PKG_VERSION"));
+            println!("zfs-load {}", crate::VERSION);
             return Exit::Done;
         }
         _ => {

@@ -46,7 +46,7 @@ impl Client {
             .tls_config(tls)
             .https_only(true)
             .http_status_as_error(false)
-            .user_agent(concat!("zfs-prefix/", env!("CARGO_PKG_VERSION")))
+            .user_agent(format!("zfs-prefix/{}", crate::VERSION))
             .timeout_resolve(Some(ANSWER))
             .timeout_connect(Some(ANSWER))
             .timeout_recv_response(Some(ANSWER))

@@ -3,6 +3,7 @@
 //! tests/layers.rs.
 
 pub(crate) mod links;
+pub(crate) mod mountinfo;
 mod release;
 
 use std::ffi::OsString;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::look::{Content, Ways};
-use super::mountinfo::Mount;
 use super::units::MountUnit;
+use crate::host::mountinfo::Mount;
 
 /// The columns that [`parse`] reads: arguments of `zfs list -H -t filesystem -o`.
 pub(super) const COLUMNS: &str = "name,mountpoint,canmount,mounted,keystatus,zoned,sharenfs,\

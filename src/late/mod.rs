@@ -6,7 +6,6 @@ mod datasets;
 mod dependents;
 mod guard;
 mod look;
-mod mountinfo;
 mod mounts;
 mod off;
 mod refused;
@@ -69,7 +68,7 @@ pub fn load_and_import(host: &Host) -> Result<u8> {
     }
     let limit = import_limit(&loaded.settings);
     let nothing = "nothing is loaded or imported";
-    let _lock = Lock::late(&Layout::new(&host.root), AGAIN).context(nothing)?;
+    let _lock = Lock::late(&Layout::new(&host.root)).context(nothing)?;
     let mut late = Late::new(host, limit + REST).context(nothing)?;
     // From before there is anything to mount: whatever is started meanwhile has mount units started.
     guard::hold(&mut late);
@@ -174,7 +173,7 @@ fn summary(late: &Late<'_>, pools_absent: bool) -> Exit {
         "not all is done that the boot skipped for lack of ZFS; {} failed: {}; {started}. When that \
          is mended: {AGAIN}",
         late.failures.len(),
-        late.failures.join("; ")
+        late.failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     );
     if pools_absent { Exit::PoolsAbsent } else { Exit::Other }
 }

@@ -3,7 +3,7 @@
 use tracing::error;
 
 use super::datasets::{Refused, Why};
-use super::run::Late;
+use super::run::{Failed, Late};
 use crate::log::id;
 use crate::store::Layout;
 
@@ -57,5 +57,6 @@ pub(super) fn refuse(late: &mut Late<'_>, refused: &Refused) {
         "{}",
         message(refused)
     );
-    late.failures.push(format!("{} not mounted ({})", refused.dataset.name, why(refused)));
+    let what = format!("{} not mounted", refused.dataset.name);
+    late.failures.push(Failed { what, why: why(refused) });
 }

@@ -1,6 +1,7 @@
 //! One step after the other, each with its result in the journal and a limit of its own.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info};
@@ -44,13 +45,26 @@ pub(super) struct Late<'a> {
     /// What was started, for the last line.
     pub(super) started: Vec<String>,
     /// What failed and why, for the last line.
-    pub(super) failures: Vec<String>,
+    pub(super) failures: Vec<Failed>,
     /// Why nothing more is tried.
     pub(super) stopped: Option<String>,
     /// What must not be started, nor what needs it.
     pub(super) off: Vec<Off>,
     /// How often another connection was made: jobs of an earlier one are told of by nobody.
     connections: u32,
+}
+
+/// Something that failed, for the last line.
+pub(super) struct Failed {
+    /// A unit, or what was tried.
+    pub(super) what: String,
+    pub(super) why: String,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.what, self.why)
+    }
 }
 
 /// A job that is begun and not waited for yet.
@@ -130,7 +144,7 @@ impl<'a> Late<'a> {
             zfs_prefix_unit = what,
             "{what}: {why}"
         );
-        self.failures.push(format!("{what} ({why})"));
+        self.failures.push(Failed { what: what.to_owned(), why: why.to_owned() });
         Step::Failed
     }
 
@@ -374,8 +388,7 @@ impl<'a> Late<'a> {
 
     /// `unit` failed, and has been tried again since.
     pub(super) fn forget(&mut self, unit: &str) {
-        let of_it = format!("{unit} (");
-        self.failures.retain(|failure| !failure.starts_with(&of_it));
+        self.failures.retain(|failed| failed.what != unit);
     }
 
     /// `unit` is not to be started by [`Late::complete`].

@@ -31,15 +31,12 @@ use crate::fail;
 use crate::fetch::{Part, network};
 use crate::host::Host;
 use crate::process::Cancel;
-use crate::store::{Layout, Lock, unix_now};
+use crate::store::{Holder, Layout, Lock, unix_now};
 use check::Expected;
 use pause::Pause;
 use place::{Present, Target};
 use report::Report;
 use step::{Hands, Step};
-
-/// What a lock's file says for whoever finds it held.
-const COMMAND: &str = "zfs-prefix prefix provision";
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -134,7 +131,7 @@ pub fn run(
             "provisioning needs root, which hands everything in the prefix to its owner: sudo zfs-prefix prefix provision"
         );
     }
-    let _lock = Lock::provision(&layout, COMMAND)?;
+    let _lock = Lock::provision(&layout)?;
     // What was there before the lock was ours may have been another run's.
     match Present::at(path) {
         Present::Content if options.if_missing => {
@@ -227,7 +224,7 @@ impl Provision<'_> {
     ) -> Result<String> {
         // Not while it is fetched: builds may go on in the prefix that is there. Held by a build,
         // the download stays for the next run.
-        let _lock = Lock::take(&self.layout, COMMAND)?;
+        let _lock = Lock::take(&self.layout, &Holder::Provision)?;
         report.say("checking the archive");
         let signature = fetched.signature.as_deref();
         let checked = check::check(&part.path, self.source, &self.expected, signature)?;

@@ -33,6 +33,9 @@ pub struct FailureRecord {
     pub early: bool,
     /// The error message.
     pub reason: String,
+    /// One line of it, for messages that have room for one; none in records from before 0.2.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
     /// When, seconds since the epoch.
     pub when: u64,
     /// How often these inputs have failed in a row.
@@ -42,6 +45,12 @@ pub struct FailureRecord {
 }
 
 impl FailureRecord {
+    /// One line that says why.
+    pub fn line(&self) -> &str {
+        let last = || self.reason.lines().last().unwrap_or_default().trim();
+        self.line.as_deref().unwrap_or_else(last)
+    }
+
     /// The record of a first failure, now. `key` is empty when it is not known yet.
     pub fn new(release: &Release, key: &str, stage: &str, exit: Exit, reason: String) -> Self {
         let now = super::unix_now();
@@ -53,6 +62,7 @@ impl FailureRecord {
             exit,
             early: false,
             reason,
+            line: None,
             when: now,
             attempts: 1,
             next_try: now,

@@ -31,6 +31,9 @@ pub struct Manifest {
     pub userland_version: Option<String>,
     /// `portage` or `make`.
     pub recipe: String,
+    /// Program and version that published it; none where that was before 0.2.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_by: Option<String>,
     /// When it was published, seconds since the epoch.
     pub created: u64,
     /// What went into the key, name by name, for people and for `status`.

@@ -16,7 +16,7 @@ pub use digest::{Digest, file_digest};
 pub use failure::FailureRecord;
 pub use key::Inputs;
 pub use layout::Layout;
-pub use lock::Lock;
+pub use lock::{Holder, Lock};
 pub use manifest::{FileEntry, MANIFEST_VERSION, Manifest};
 pub(crate) use publish::put_in_place;
 pub use publish::{

@@ -203,28 +203,12 @@ pub fn current_key(layout: &Layout, release: &Release) -> Option<String> {
 
 /// Gives `staged` the name `target`. What has that name already gets the other one in the same
 /// step (RENAME_EXCHANGE, renameat2(2)), so that at no time there is neither.
-#[allow(unsafe_code)]
 pub(crate) fn put_in_place(staged: &Path, target: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
     if fs::symlink_metadata(target).is_err() {
         return fs::rename(staged, target);
     }
-    let name = |p: &Path| std::ffi::CString::new(p.as_os_str().as_encoded_bytes());
-    let (from, to) = (name(staged)?, name(target)?);
-    // SAFETY: two NUL-terminated strings that live until the call returns; nothing is written.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_renameat2,
-            libc::AT_FDCWD,
-            from.as_ptr(),
-            libc::AT_FDCWD,
-            to.as_ptr(),
-            libc::RENAME_EXCHANGE,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
+    Ok(renameat_with(CWD, staged, CWD, target, RenameFlags::EXCHANGE)?)
 }
 
 fn remove_leftovers(trees: &Path) -> Result<()> {

@@ -33,7 +33,7 @@ impl Layout {
         if [self.mounts_refused(), self.shares_refused()].iter().all(|mark| !mark.exists()) {
             return Ok(());
         }
-        match Lock::late(self, "zfs-load") {
+        match Lock::late(self) {
             Ok(_lock) => self.forget_refused(),
             Err(e) if exit::of(&e) == Exit::Locked => Ok(()),
             Err(e) => Err(e),
@@ -59,7 +59,7 @@ mod tests {
         };
         let there = || (layout.mounts_refused().exists(), layout.shares_refused().exists());
         put();
-        let at_work = Lock::late(&layout, "zfs-prefix load --import").unwrap();
+        let at_work = Lock::late(&layout).unwrap();
         layout.forget_refused_before().unwrap();
         assert_eq!(there(), (true, true));
         drop(at_work);

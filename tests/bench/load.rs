@@ -211,6 +211,7 @@ fn machine(root: &Root, at: &Path) -> Result<()> {
         key: inputs.key(),
         zfs_version: "unknown".into(),
         userland_version: None,
+        built_by: None,
         recipe: "portage".into(),
         created: unix_now(),
         inputs: inputs.map().clone(),

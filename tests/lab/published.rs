@@ -52,6 +52,7 @@ pub fn publish(root: &Root, state: &State) -> Result<Published> {
         key: inputs.key(),
         zfs_version: zfs.version().context("zfs.ko has no version")?.to_owned(),
         userland_version: None,
+        built_by: None,
         recipe: "portage".into(),
         created: unix_now(),
         inputs: inputs.map().clone(),

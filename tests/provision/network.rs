@@ -188,7 +188,7 @@ fn lock(world: &World, name: &str) -> Flock<fs::File> {
     let path = world.root.join("run/zfs-prefix").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut file = fs::File::create(path).unwrap();
-    writeln!(file, "1 6.1.0").unwrap();
+    writeln!(file, "1 build 6.1.0").unwrap();
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e).expect(name)
 }
 
@@ -207,7 +207,7 @@ fn a_download_keeps_no_build_waiting_and_a_build_keeps_the_download() {
     child.kill().unwrap();
     child.wait().unwrap();
     server.put(PATH, bytes.clone(), Manner::Well);
-    world.refuses("a build", 18, "another build is running (process 1 6.1.0, from");
+    world.refuses("a build", 18, "another build is running (process 1, build 6.1.0, from");
     assert_eq!(fs::metadata(&part).unwrap().len(), bytes.len() as u64, "it stays");
     drop(build);
     let done = world.provision(&[]);

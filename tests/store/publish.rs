@@ -39,6 +39,7 @@ fn publish() -> Result<()> {
         key: key.clone(),
         zfs_version: content.clone(),
         userland_version: None,
+        built_by: None,
         recipe: "make".into(),
         created: unix_now(),
         inputs: BTreeMap::new(),

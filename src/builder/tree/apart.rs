@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::host::{Host, Release};
 use crate::prefix::Prefix;
 use crate::process::Cancel;
-use crate::store::{Inputs, Layout, Lock};
+use crate::store::{Holder, Inputs, Layout, Lock};
 
 /// Prepares the tree that a build for kernel `release` would compile against: the same ways in the
 /// same order, with the same guards, so that it has the same `.config` and Module.symvers. It is made
@@ -32,7 +32,7 @@ pub fn prepare(
     cancel: &Cancel,
 ) -> Result<Prepared> {
     let layout = Layout::new(&host.root);
-    let _lock = Lock::take(&layout, &format!("{release}, a tree for zfs-prefix prefix shell"))?;
+    let _lock = Lock::take(&layout, &Holder::Shell(release.to_string()))?;
     let build_id = plan::kernel_build_id(host, settings, release)?;
     let compiler = prefix.compiler(cancel)?;
     let trees = Candidates::of(host, settings, release, &Inputs::new())?;

@@ -133,7 +133,8 @@ fn none_left(release: &Release, refused: &[Refused]) -> anyhow::Error {
     let reasons: Vec<_> =
         refused.iter().map(|r| format!("{}: {}", r.strategy.name(), r.reason)).collect();
     let text = format!("no build tree (kernel.tree):\n  {}", reasons.join("\n  "));
-    Failure::new(exit, format!("kernel {release}: {text}")).into()
+    let first = reasons.first().cloned().unwrap_or_default();
+    Failure::new(exit, format!("kernel {release}: {text}")).said_by(first).into()
 }
 
 impl Looking<'_> {

@@ -2,13 +2,13 @@
 //! is unmounted outside would stay in use for as long as a build or a shell lives, and
 //! `zpool export` or `cryptsetup close` would find it busy with nobody in sight.
 
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, umount2};
+
+use crate::host::mountinfo;
 
 /// Stay with all that is mounted below: the system itself, its devices, and what a container's
 /// manager has hidden there.
@@ -24,7 +24,9 @@ pub(super) fn detach(needed: &[PathBuf]) -> Result<()> {
     let table = "/proc/self/mountinfo";
     let table = fs::read(table).context(table)?;
     // Later ones first: they may be inside, or upon, earlier ones.
-    for point in points(&table).iter().rev().filter(|point| !stays(point, needed)) {
+    let mounts = mountinfo::read(&table);
+    let points = mounts.iter().rev().map(|mount| &mount.place);
+    for point in points.filter(|point| !stays(point, needed)) {
         // One went already with what it was in; one that may not go (locked, in a container)
         // harms nobody but whoever wants to unmount it.
         let _ = umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
@@ -35,25 +37,6 @@ pub(super) fn detach(needed: &[PathBuf]) -> Result<()> {
 fn stays(point: &Path, needed: &[PathBuf]) -> bool {
     let system = SYSTEM.iter().any(|dir| point.starts_with(dir));
     (system && point != Path::new(QUEUES)) || needed.iter().any(|path| path.starts_with(point))
-}
-
-/// The mount points of /proc/PID/mountinfo (proc_pid_mountinfo(5)): the fifth field.
-fn points(table: &[u8]) -> Vec<PathBuf> {
-    let lines = table.split(|byte| *byte == b'\n');
-    lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(plain).collect()
-}
-
-/// White space and backslashes are written in octal there.
-fn plain(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| first == b'\\');
-        let number = digits.and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
-        bytes.push(number.unwrap_or(first));
-        rest = if number.is_some() { &after[3..] } else { after };
-    }
-    OsString::from_vec(bytes).into()
 }
 
 #[cfg(test)]
@@ -82,13 +65,5 @@ mod tests {
         ] {
             assert_eq!(stays(Path::new(point), &needed), expected, "{point}");
         }
-    }
-
-    #[test]
-    fn mount_points_are_read_with_any_name() {
-        let table = b"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
-            30 21 0:25 / /mnt/a\\040b\\134c\\011\\012 rw,noexec shared:7 - tmpfs t rw\n\
-            31 21 0:26 /x /caf\xc3\xa9\\x rw - zfs tank/x rw\n";
-        assert_eq!(points(table), ["/", "/mnt/a b\\c\t\n", "/café\\x"].map(PathBuf::from));
     }
 }

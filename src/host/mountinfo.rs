@@ -6,16 +6,16 @@ use std::path::PathBuf;
 
 /// A mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mount {
-    pub(super) place: PathBuf,
+pub(crate) struct Mount {
+    pub(crate) place: PathBuf,
     /// Of ZFS: the name of the dataset.
-    pub(super) source: String,
+    pub(crate) source: String,
     /// It is a trap that mounts at the first access: nobody could write below it.
-    pub(super) trap: bool,
+    pub(crate) trap: bool,
 }
 
 /// Reads the file; blanks in its fields are written in octal.
-pub(super) fn read(mountinfo: &[u8]) -> Vec<Mount> {
+pub(crate) fn read(mountinfo: &[u8]) -> Vec<Mount> {
     mountinfo.split(|&b| b == b'\n').filter_map(mount).collect()
 }
 
@@ -71,5 +71,9 @@ mod tests {
             mount("/torn", "", false),
         ];
         assert_eq!(read(text), expected);
+        let blanks = b"30 21 0:25 / /mnt/c\\011\\012 rw shared:7 - tmpfs t rw\n\
+            31 21 0:26 /x /caf\xc3\xa9\\x rw - zfs tank/x rw\n";
+        let places: Vec<PathBuf> = read(blanks).into_iter().map(|mount| mount.place).collect();
+        assert_eq!(places, ["/mnt/c\t\n", "/caf\u{e9}\\x"].map(PathBuf::from));
     }
 }
