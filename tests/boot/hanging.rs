@@ -26,7 +26,7 @@ const FREEZE: &str = "[Unit]\nDefaultDependencies=no\nConditionPathExists=/srv/s
     ExecStart=/bin/sh -ec 'mount /dev/disk/by-id/virtio-d1 /srv/slow; modprobe loop; \
     losetup /dev/loop0 /srv/slow/image; fsfreeze -f /srv/slow'\n";
 
-/// Whoever would import it: what README and man page give as the way out.
+/// Whoever would import it: what docs/operate.md and zfs-prefix(8) give as the way out.
 const MASKED: &str =
     "systemd.mask=zfs-import-cache.service systemd.mask=zfs-import-expected.service";
 
