@@ -29,7 +29,7 @@ help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
 	@echo 'make check      the tests that every change passes (root, 25 to 40 minutes)'
-	@echo 'make test T=…   some of them: T="boot::" one file, T="boot::a_module -- --nocapture" …'
+	@echo 'make test T=…   some of them: T="boot::" one file, T="boot::a_module --nocapture" …'
 	@echo 'make check-all  all tests (root, hours)'
 	@echo 'make advisories  known faults of dependencies; from the network, no part of any other target'
 	@echo 'make bench      times of generator, symvers, audit, loader and builder; asserts nothing (root, 20 minutes)'
@@ -112,9 +112,9 @@ check check-all: setup
 advisories:
 	packaging/deny advisories
 
-# T: what of it, in words for the shell: T='build:: -- --ignored'.
+# T: what of it, in words for the shell: T='build:: --ignored'.
 test:
-	@$(SUITE) $(TEST) --test suite $(T)
+	@$(SUITE) $(TEST) --test suite -- $(T)
 
 clean-lab:
 	tests/lab/clean

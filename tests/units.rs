@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may; clippy.toml knows only its test functions")]
 
+mod order;
 mod waiting;
 
 use std::collections::BTreeSet;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::binpkg::{Binhost, Package};
+use super::binhost::Binhost;
+use super::binpkg::Package;
 use super::job::Tarball;
 use super::plan::Plan;
 use super::tree::{Candidate, Prepared};

@@ -3,23 +3,20 @@
 //! through the same verification as those that were compiled here.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
+use super::binhost::Binhost;
 use super::job::{ANSWER, Job};
 use super::output::reason_of;
 use super::packages;
 use super::steps::failed;
-use crate::config::{Settings, fill_release};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
-use crate::host::{Host, Release};
 use crate::prefix::portage::package_of;
 use crate::process::Run;
-use crate::store::Digest;
 use crate::userland::choice::Choice;
 
 /// Marks of Portage (gpkg.py, BinpkgVerifier.py) for a package that is not what was signed.
@@ -45,66 +42,6 @@ const NOT_FETCHED: [&str; 6] =
     ["ERROR 4", "ERROR 5", "unable to resolve host", "failed: Connection", "Giving up.", "curl: ("];
 /// Portage, when the binhost's index cannot be had; the reason is in the line after.
 const UNREACHABLE: &str = "Error fetching binhost package info";
-
-/// The configured binhost for one kernel.
-#[derive(Clone, Debug)]
-pub struct Binhost {
-    /// Its URL: http, https or file.
-    pub url: String,
-    /// The file with the trusted public keys; root's.
-    key: PathBuf,
-    /// Digest of that file.
-    pub key_digest: Digest,
-}
-
-impl Binhost {
-    /// The binhost of the configuration, where there is one.
-    ///
-    /// # Errors
-    /// The file with the public keys is not there, is not root's alone, or has a secret key in it.
-    pub fn of(host: &Host, settings: &Settings, release: &Release) -> Result<Option<Binhost>> {
-        let Some(template) = &settings.portage.binhost else { return Ok(None) };
-        let key = host.path(&settings.portage.binhost_key);
-        let shown = || {
-            format!(
-                "portage.binhost is set, but not the public key its packages are signed with: {} (portage.binhost-key)",
-                key.display()
-            )
-        };
-        let meta = fs::metadata(&key).with_context(shown)?;
-        let owner = nix::unistd::geteuid().as_raw();
-        if !meta.is_file() || !only_writer(&meta, owner) {
-            fail!(
-                Exit::Other,
-                "{}: whoever can write to it decides which packages are trusted; it has to be a regular file of root's with mode 0644",
-                key.display()
-            );
-        }
-        let bytes = fs::read(&key).with_context(shown)?;
-        if bytes.windows(17).any(|w| w == b"PRIVATE KEY BLOCK") {
-            fail!(
-                Exit::Other,
-                "{}: has a secret key in it; only the public one belongs here (gpg --armor --export KEY)",
-                key.display()
-            );
-        }
-        let key_digest = Digest::of(&bytes);
-        Ok(Some(Binhost { url: fill_release(template, release), key, key_digest }))
-    }
-
-    /// What of it is on this machine, wherever that is mounted: the keys, and the directory of
-    /// packages if it is one that is there.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let dir = self.url.strip_prefix("file://").map(PathBuf::from);
-        std::iter::once(self.key.clone()).chain(dir.filter(|dir| dir.is_dir())).collect()
-    }
-}
-
-/// Others may read it, and only `owner` may write to it.
-fn only_writer(meta: &fs::Metadata, owner: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    meta.uid() == owner && meta.mode() & 0o022 == 0 && meta.mode() & 0o004 != 0
-}
 
 /// A package that lies in the work directory; the signature of its metadata is right.
 #[derive(Debug)]

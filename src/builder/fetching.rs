@@ -5,7 +5,8 @@ use tracing::info;
 
 use super::Build;
 use super::attempt::{Fetched, Material, files};
-use super::binpkg::{Binhost, Package};
+use super::binhost::Binhost;
+use super::binpkg::Package;
 use super::job::Tarball;
 use super::packages::{self, EXPERIMENTAL};
 use super::plan::Plan;

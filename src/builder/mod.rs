@@ -1,6 +1,7 @@
 //! The builder: plan -> stages -> staging tree -> verification -> publishing.
 
 mod attempt;
+mod binhost;
 mod binpkg;
 mod compile;
 mod depmod;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::binpkg::Binhost;
+use super::binhost::Binhost;
 use super::packages::EXPERIMENTAL;
 use crate::config::{self, Settings};
 use crate::exit::Exit;
