@@ -80,7 +80,7 @@ fn each_end_of_a_job_of_a_real_systemd_is_told_and_no_wait_is_without_an_end() {
     assert_eq!((&*good.load, &*good.active, &*good.file), ("loaded", "active", "static"));
     assert_eq!((&*good.result, good.condition, good.job), ("success", true, false));
     let bad = manager.unit("bad.service").unwrap();
-    assert_eq!((&*bad.active, &*bad.result, bad.status), ("failed", "exit-code", 7));
+    assert_eq!((&*bad.active, &*bad.result, bad.status), ("failed", "exit-code", Some(7)));
     let never = manager.unit("never.service").unwrap();
     assert_eq!((&*never.active, never.condition), ("inactive", false));
     assert_eq!(never.unmet, ["ConditionPathExists=/nonexistent"]);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::{Host, Release};
-use crate::kernel::{Export, Symvers, guard};
+use crate::kernel::{Exported, Symvers, guard};
 use crate::module::{
     Import, Module, ThisModule, Vermagic, canonical_name, decompress, name_of_path,
 };
@@ -130,13 +130,8 @@ pub fn verify(files: &[(&Path, &[u8])], expected: &Expected) -> Result<Verified>
     let mut siblings = HashMap::new();
     for (path, module) in &modules {
         for export in module.exports() {
-            let entry = Export {
-                crc: export.crc.unwrap_or(0),
-                owner: path.display().to_string(),
-                gpl_only: export.gpl_only,
-                namespace: export.namespace.clone(),
-            };
-            siblings.insert(export.name.as_str(), entry);
+            let exported = Exported { owner: path.display().to_string(), export: export.clone() };
+            siblings.insert(export.name.as_str(), exported);
         }
     }
     let mut problems = Vec::new();
@@ -174,7 +169,7 @@ fn check(
     file: &str,
     module: &Module,
     expected: &Expected,
-    siblings: &HashMap<&str, Export>,
+    siblings: &HashMap<&str, Exported>,
 ) -> Vec<String> {
     let mut problems = Vec::new();
     match module.vermagic() {
@@ -189,13 +184,13 @@ fn check(
     for import in module.imports() {
         let name = &import.name;
         let sibling = siblings.get(name.as_str());
-        let Some(export) = expected.symvers.get(name).or(sibling) else {
+        let Some(exported) = expected.symvers.get(name).or(sibling) else {
             problems
                 .push(format!("imports {name}, which kernel {} does not export", expected.release));
             continue;
         };
-        problems.extend(check_right(file, module, name, export));
-        problems.extend(check_crc(import, export, expected));
+        problems.extend(check_right(file, module, exported));
+        problems.extend(check_crc(import, exported, expected));
     }
     problems
 }
@@ -210,19 +205,19 @@ fn check_layout(module: &Module, expected: &Expected) -> Vec<String> {
 }
 
 /// May this module use the symbol at all?
-fn check_right(file: &str, module: &Module, name: &str, export: &Export) -> Vec<String> {
+fn check_right(file: &str, module: &Module, exported: &Exported) -> Vec<String> {
+    let Exported { owner, export } = exported;
+    let name = &export.name;
     let mut problems = Vec::new();
     if export.gpl_only && !module.license().is_some_and(|l| GPL_COMPATIBLE.contains(&l)) {
         problems.push(format!(
-            "imports {name}, which {} exports to GPL-compatible modules only; this one is under {:?}",
-            export.owner,
+            "imports {name}, which {owner} exports to GPL-compatible modules only; this one is under {:?}",
             module.license().unwrap_or("no licence")
         ));
     }
     if !may_use(&export.namespace, file, module) {
         problems.push(format!(
-            "imports {name}, which {} exports in the namespace {:?}: this module {}",
-            export.owner,
+            "imports {name}, which {owner} exports in the namespace {:?}: this module {}",
             export.namespace,
             match export.namespace.starts_with(MODULE_NAMESPACE) {
                 true => "is none of those it is for",
@@ -234,13 +229,13 @@ fn check_right(file: &str, module: &Module, name: &str, export: &Export) -> Vec<
 }
 
 /// A kernel without CONFIG_MODVERSIONS has no CRCs, and vermagic alone protects it.
-fn check_crc(import: &Import, export: &Export, expected: &Expected) -> Option<String> {
-    let name = &import.name;
+fn check_crc(import: &Import, exported: &Exported, expected: &Expected) -> Option<String> {
+    let (name, theirs) = (&import.name, exported.export.crc.unwrap_or(0));
     match import.crc {
         _ if !expected.symvers.has_versions() => None,
-        Some(crc) if crc != export.crc => Some(format!(
-            "imports {name} with CRC {crc:#010x}, but {} exports it with {:#010x}",
-            export.owner, export.crc
+        Some(crc) if crc != theirs => Some(format!(
+            "imports {name} with CRC {crc:#010x}, but {} exports it with {theirs:#010x}",
+            exported.owner
         )),
         None => Some(format!("imports {name} without a CRC")),
         Some(_) => None,

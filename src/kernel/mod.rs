@@ -20,5 +20,5 @@ pub use image::{Format, Image, build_id, running_build_id};
 pub use kconfig::Kconfig;
 pub use notes::gnu_build_id;
 pub use supported::supported;
-pub use symvers::{Export, Symvers};
+pub use symvers::{Exported, Symvers};
 pub use tree::Tree;

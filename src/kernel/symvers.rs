@@ -7,24 +7,20 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
 
-use crate::module::Budget;
+use crate::module::{Budget, Export};
 
-/// One exported symbol.
+/// An exported symbol, and who exports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Export {
-    /// CRC over the symbol's type; 0 in a kernel without CONFIG_MODVERSIONS.
-    pub crc: u32,
+pub struct Exported {
     /// `vmlinux`, or the module's path without suffix.
     pub owner: String,
-    /// Only modules under a GPL-compatible licence may use it (EXPORT_SYMBOL_GPL).
-    pub gpl_only: bool,
-    /// The symbol namespace, or empty.
-    pub namespace: String,
+    /// What it exports.
+    pub export: Export,
 }
 
 /// A parsed Module.symvers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Symvers(HashMap<String, Export>);
+pub struct Symvers(HashMap<String, Exported>);
 
 impl Symvers {
     /// Parses the text of a Module.symvers. Fields are separated by tabs: CRC, name, owner, kind
@@ -36,12 +32,13 @@ impl Symvers {
     pub fn parse(text: &str) -> Result<Symvers> {
         let (mut exports, mut budget) = (HashMap::new(), Budget::new());
         for (index, line) in text.lines().enumerate() {
-            let parsed = parse_line(line).and_then(|(name, export)| {
-                budget.take(name.len() + export.owner.len() + export.namespace.len())?;
-                Ok((name, export))
+            let parsed = parse_line(line).and_then(|exported| {
+                let Exported { owner, export } = &exported;
+                budget.take(export.name.len() + owner.len() + export.namespace.len())?;
+                Ok(exported)
             });
-            let (name, export) = parsed.with_context(|| format!("line {}", index + 1))?;
-            exports.insert(name.to_owned(), export);
+            let exported = parsed.with_context(|| format!("line {}", index + 1))?;
+            exports.insert(exported.export.name.clone(), exported);
         }
         if exports.is_empty() {
             bail!("no symbols in it");
@@ -50,7 +47,7 @@ impl Symvers {
     }
 
     /// The export of this name.
-    pub fn get(&self, name: &str) -> Option<&Export> {
+    pub fn get(&self, name: &str) -> Option<&Exported> {
         self.0.get(name)
     }
 
@@ -65,17 +62,19 @@ impl Symvers {
     }
 
     /// Every symbol with its export, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Export)> {
-        self.0.iter().map(|(name, export)| (name.as_str(), export))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Exported)> {
+        self.0.iter().map(|(name, exported)| (name.as_str(), exported))
     }
 
     /// Adds a symbol. One that is there already stays, as modpost does it with a symbol that is
     /// exported twice; then this is false.
-    pub fn insert(&mut self, name: String, export: Export) -> bool {
-        match self.0.entry(name) {
+    pub fn insert(&mut self, mut exported: Exported) -> bool {
+        // A kernel without CONFIG_MODVERSIONS writes 0.
+        exported.export.crc = exported.export.crc.filter(|crc| *crc != 0);
+        match self.0.entry(exported.export.name.clone()) {
             Entry::Occupied(_) => false,
             Entry::Vacant(place) => {
-                place.insert(export);
+                place.insert(exported);
                 true
             }
         }
@@ -84,24 +83,26 @@ impl Symvers {
     /// The text of a Module.symvers, its lines as modpost writes them since Linux 5.6: `vmlinux`
     /// first, then by owner and name (modpost's own order is that of linking).
     pub fn to_text(&self) -> String {
-        let mut all: Vec<(&String, &Export)> = self.0.iter().collect();
-        all.sort_by_key(|(name, e)| (e.owner != "vmlinux", &e.owner, *name));
+        let mut all: Vec<&Exported> = self.0.values().collect();
+        all.sort_by_key(|e| (e.owner != "vmlinux", &e.owner, &e.export.name));
         let mut text = String::with_capacity(all.len() * 80);
-        for (name, e) in all {
-            let kind = if e.gpl_only { "EXPORT_SYMBOL_GPL" } else { "EXPORT_SYMBOL" };
+        for Exported { owner, export } in all {
+            let Export { name, crc, gpl_only, namespace } = export;
+            let kind = if *gpl_only { "EXPORT_SYMBOL_GPL" } else { "EXPORT_SYMBOL" };
+            let crc = crc.unwrap_or(0);
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{:#010x}\t{name}\t{}\t{kind}\t{}", e.crc, e.owner, e.namespace);
+            let _ = writeln!(text, "{crc:#010x}\t{name}\t{owner}\t{kind}\t{namespace}");
         }
         text
     }
 
     /// Whether this kernel was built with CONFIG_MODVERSIONS: without, every CRC is 0.
     pub fn has_versions(&self) -> bool {
-        self.0.values().any(|e| e.crc != 0)
+        self.0.values().any(|e| e.export.crc.is_some())
     }
 }
 
-fn parse_line(line: &str) -> Result<(&str, Export)> {
+fn parse_line(line: &str) -> Result<Exported> {
     // One more than there can be: a line may be nothing but tabs.
     let fields: Vec<&str> = line.splitn(6, '\t').collect();
     let shown = || line.chars().take(200).collect::<String>();
@@ -118,12 +119,12 @@ fn parse_line(line: &str) -> Result<(&str, Export)> {
     let hex = fields[0].strip_prefix("0x").unwrap_or(fields[0]);
     let crc = u32::from_str_radix(hex, 16).with_context(|| format!("CRC in {:?}", shown()))?;
     let export = Export {
-        crc,
-        owner: owner.to_owned(),
+        name: fields[1].to_owned(),
+        crc: (crc != 0).then_some(crc),
         gpl_only: kind.contains("_GPL"),
         namespace: namespace.to_owned(),
     };
-    Ok((fields[1], export))
+    Ok(Exported { owner: owner.to_owned(), export })
 }
 
 #[cfg(test)]
@@ -132,11 +133,10 @@ mod tests {
 
     #[test]
     fn each_of_the_three_layouts_is_read() {
-        let want = |namespace: &str| Export {
-            crc: 0x1c3a_5e0b,
-            owner: "drivers/dma-buf/dma-buf".into(),
-            gpl_only: true,
-            namespace: namespace.into(),
+        let want = |namespace: &str| {
+            let (name, crc) = ("f".into(), Some(0x1c3a_5e0b));
+            let export = Export { name, crc, gpl_only: true, namespace: namespace.into() };
+            Exported { owner: "drivers/dma-buf/dma-buf".into(), export }
         };
         for (case, line, namespace) in [
             ("before 5.4", "0x1c3a5e0b\tf\tdrivers/dma-buf/dma-buf\tEXPORT_SYMBOL_GPL", ""),
@@ -157,9 +157,13 @@ mod tests {
                     0x00000002\ta\tdrivers/b\tEXPORT_SYMBOL\tmodule:kvm-amd,kvm-intel\n";
         let mut table = Symvers::parse(text).unwrap();
         assert_eq!(table.to_text(), text);
-        let export = table.get("a").cloned().unwrap();
-        assert!(!table.insert("z".into(), export.clone()) && table.insert("y".into(), export));
-        assert_eq!((table.get("z").unwrap().crc, table.iter().count()), (1, 4));
+        let mut named = |name: &str| {
+            let mut exported = table.get("a").cloned().unwrap();
+            exported.export.name = name.to_owned();
+            table.insert(exported)
+        };
+        assert!(!named("z") && named("y"));
+        assert_eq!((table.get("z").unwrap().export.crc, table.iter().count()), (Some(1), 4));
     }
 
     #[test]

@@ -73,10 +73,13 @@ pub(super) fn gone_again(unit: &Unit) -> Option<String> {
 }
 
 fn reason(unit: &Unit) -> String {
-    let status = match unit.result.as_str() {
-        "exit-code" => format!("exit status {}", unit.status),
-        "" => "no result".to_owned(),
-        other => other.to_owned(),
+    let status = match (unit.result.as_str(), unit.status) {
+        ("exit-code", Some(status)) => format!("exit status {status}"),
+        ("exit-code", None) if unit.name.ends_with(".mount") => {
+            "mount(8) or umount(8) failed".into()
+        }
+        ("", _) => "no result".to_owned(),
+        (other, _) => other.to_owned(),
     };
     format!("failed, {status}; journalctl -eu '{}'", unit.name)
 }
@@ -91,7 +94,7 @@ mod tests {
             active: active.into(),
             result: result.into(),
             condition,
-            status: 20,
+            status: Some(20),
             unmet: vec!["ConditionPathExists=!/x".into()],
             ..Unit::default()
         }
@@ -125,6 +128,14 @@ mod tests {
             let said = said(verdict(&result, &unit));
             assert!(said.contains(want), "{result:?} {unit:?}: {said}");
         }
+    }
+
+    #[test]
+    fn of_a_mount_that_failed_no_exit_status_is_made_up() {
+        let (name, status) = ("srv.mount".to_owned(), None);
+        let mount = Unit { name, status, ..unit("failed", "exit-code", true) };
+        let said = said(verdict(&JobResult::Failed, &mount));
+        assert!(said.starts_with("failed, mount(8) or umount(8) failed; "), "{said}");
     }
 
     #[test]

@@ -100,7 +100,8 @@ fn a_mount_point_with_files_is_covered_by_nobody_and_who_needs_it_is_left_as_it_
     assert_eq!(check("findmnt -rn -o SOURCE /srv/web"), "tank/web");
     check("rm /tank/data/x");
     let again = machine.exec("zfs-prefix load --import").unwrap();
-    assert_eq!(again.status, 0, "{}", again.output);
+    let journal = || check("journalctl -b -o short-monotonic -u srv-web.mount -u needs.service");
+    assert_eq!(again.status, 0, "{}\n{}", again.output, journal());
     assert_eq!(check("findmnt -rn -o SOURCE /tank/home"), "tank/home");
     check("test ! -e /run/zfs-prefix/mounts-refused && systemctl is-active waits.service");
     assert_eq!(check("find /run/systemd/system -name '*refused*'"), "", "left over");

@@ -21,10 +21,12 @@ pub fn exports(what: &str, table: &Symvers, shipped: &Symvers) -> Result<()> {
     let mut differences: Vec<String> = shipped
         .iter()
         .filter_map(|(name, theirs)| {
-            let differs = match table.get(name) {
+            let theirs = &theirs.export;
+            let differs = match table.get(name).map(|ours| &ours.export) {
                 None => "missing".to_owned(),
                 Some(ours) if ours.crc != theirs.crc => {
-                    format!("CRC {:#010x}, shipped {:#010x}", ours.crc, theirs.crc)
+                    let [ours, theirs] = [ours, theirs].map(|export| export.crc.unwrap_or(0));
+                    format!("CRC {ours:#010x}, shipped {theirs:#010x}")
                 }
                 Some(ours) if ours.gpl_only != theirs.gpl_only => "another licence".to_owned(),
                 Some(ours) if ours.namespace != theirs.namespace => {

@@ -72,7 +72,7 @@ impl Versions {
             mismatches: Vec::new(),
         };
         for (symbol, all) in &self.wanted {
-            let exported = symvers.get(symbol).map(|export| export.crc);
+            let exported = symvers.get(symbol).map(|exported| exported.export.crc.unwrap_or(0));
             for wanted in all {
                 report.compared += wanted.modules;
                 if exported != Some(wanted.crc) {

@@ -21,7 +21,7 @@ pub use check::{CheckReport, Mismatch};
 
 use self::modules::How;
 use self::table::{Licence, Part, Table, Tables};
-use super::{Export, Image, Symvers};
+use super::{Exported, Image, Symvers};
 use crate::compress::{Compression, Tail, unpack};
 
 /// A shipped Module.symvers, packed and unpacked: the largest have 3 MB.
@@ -44,19 +44,9 @@ fn vmlinux(image: &Image) -> Result<Symvers> {
     };
     let mut symvers = Symvers::default();
     for export in tables.read()? {
-        add(&mut symvers, "vmlinux", export);
+        symvers.insert(Exported { owner: "vmlinux".to_owned(), export });
     }
     Ok(symvers)
-}
-
-fn add(symvers: &mut Symvers, owner: &str, export: crate::module::Export) {
-    let entry = Export {
-        crc: export.crc.unwrap_or(0),
-        owner: owner.to_owned(),
-        gpl_only: export.gpl_only,
-        namespace: export.namespace,
-    };
-    symvers.insert(export.name, entry);
 }
 
 /// The tables of a kernel that is an ELF file.

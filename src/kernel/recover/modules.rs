@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
 use super::check::Versions;
-use super::{Symvers, add};
+use super::{Exported, Symvers};
 use crate::compress::{Compression, Tail, unpack_into};
 use crate::module::{Export, SUFFIXES, read_tables};
 
@@ -53,7 +53,7 @@ impl Found {
     pub(super) fn add_to(self, symvers: &mut Symvers) -> Versions {
         for (owner, exports) in self.exports {
             for export in exports {
-                add(symvers, &owner, export);
+                symvers.insert(Exported { owner: owner.clone(), export });
             }
         }
         self.versions

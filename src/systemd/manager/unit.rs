@@ -32,8 +32,8 @@ pub struct Unit {
     pub restarts: u32,
     /// Result, of those types of units that have one: `success`, `exit-code`, `exec-condition`, ….
     pub result: String,
-    /// ExecMainStatus, of services.
-    pub status: i32,
+    /// ExecMainStatus, of services; other units have none.
+    pub status: Option<i32>,
     /// ConditionResult: the conditions were met when they were last looked at.
     pub condition: bool,
     /// The conditions that were not met then, as in a unit file.
@@ -94,7 +94,7 @@ pub(super) fn read(
         place: text(&own, "Where"),
         restarts: own.get("NRestarts").and_then(|v| u32::try_from(v).ok()).unwrap_or_default(),
         result: text(&own, "Result"),
-        status: own.get("ExecMainStatus").and_then(|v| i32::try_from(v).ok()).unwrap_or_default(),
+        status: own.get("ExecMainStatus").and_then(|v| i32::try_from(v).ok()),
         condition: unit.get("ConditionResult").and_then(|v| bool::try_from(v).ok()) == Some(true),
         unmet: conditions.iter().filter(|c| c.state < 0).map(Condition::shown).collect(),
         absent_paths: conditions
