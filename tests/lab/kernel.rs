@@ -121,7 +121,8 @@ fn packages(apt: &Apt, package: &str, version: &str) -> Result<Option<(String, V
         return Ok(None);
     }
     // Since Debian 14 the image is in parts. Headers share files and programs with other kernels'.
-    let parts = ["linux-binary-", "linux-modules-"].map(|part| format!("{part}{release}"));
+    let parts =
+        ["linux-base-", "linux-binary-", "linux-modules-"].map(|part| format!("{part}{release}"));
     let of_image = apt.depends(&format!("{image}={version}"))?;
     let of_headers = apt.depends(&format!("{headers}={version}"))?;
     let parts = of_image.into_iter().filter(|name| parts.contains(name));
