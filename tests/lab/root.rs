@@ -19,7 +19,7 @@ use super::turns::Once;
 pub const ZFS: &str = "2.3.2";
 
 /// What the machine has.
-const PACKAGES: &str = "systemd systemd-sysv udev dbus kmod procps zfsutils-linux zfs-zed \
+const PACKAGES: &str = "systemd systemd-sysv udev dbus kmod procps zfsutils-linux zfs-zed mawk \
     util-linux e2fsprogs strace";
 
 /// The time of what is made here (mmdebstrap, shadow): the same packages give the same tree.
