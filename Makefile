@@ -20,15 +20,16 @@ TEST := cargo test --locked --no-fail-fast
 # Its tests wait for their turn (tests/lab/turns.rs), not for a thread.
 SUITE := ZFS_PREFIX_STAGE='$(STAGE)' RUST_TEST_THREADS=256
 
-stage demo prefix lint test check check-all bench lab: export CARGO_BUILD_BUILD_DIR ?= $(COMPILED)
+stage demo prefix lint test check check-all fuzz bench lab: export CARGO_BUILD_BUILD_DIR ?= $(COMPILED)
 
-.PHONY: help setup build install install-openzfs stage demo prefix lint test check check-all bench lab clean-lab
+.PHONY: help setup build install install-openzfs stage demo prefix lint test check check-all fuzz bench lab clean-lab
 help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
 	@echo 'make check      the tests that every change passes (root, 25 to 40 minutes)'
 	@echo 'make test T=…   some of them: T="boot::" one file, T="boot::a_module -- --nocapture" …'
 	@echo 'make check-all  all tests (root, hours)'
+	@echo 'make fuzz       the parsers on inputs that a fuzzer makes up, SECONDS=60 for each (root)'
 	@echo 'make bench      times of generator, symvers, audit, loader and builder; asserts nothing (root, 20 minutes)'
 	@echo 'make prefix     a self-contained prefix, its archive and manifest, in target/prefix (Debian 12)'
 	@echo 'make clean-lab  removes what demo, tests and benchmarks keep between runs'
@@ -82,9 +83,11 @@ demo: setup stage
 prefix: setup
 	$(RUN) make-prefix --release -- --eprefix '$(EPREFIX)' $(DISTFILES:%=--distfile '%') target/prefix
 
+# The feature adds src/fuzz, which nothing else compiles before check-all.
 lint:
 	cargo fmt --all --check
-	$(TIMED) clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	$(TIMED) clippy cargo clippy --locked --workspace --all-targets --features zfs-prefix/fuzzing -- -D warnings
 
 # What the laboratory makes from nothing, the programs under test and the tests are made side by side:
 # each has stretches that leave a processor idle. What fails in the background fails in the tests again.
@@ -101,8 +104,15 @@ check: setup
 test:
 	@$(SUITE) $(TEST) --test suite $(T)
 
+# Fuzzing is no test of the suite: compiling the targets takes all processors.
 check-all:
-	@$(MAKE) --no-print-directory check ALL=--include-ignored
+	@failed=0; $(MAKE) --no-print-directory check ALL=--include-ignored || failed=1; \
+	$(MAKE) --no-print-directory fuzz SECONDS=5 || failed=1; exit $$failed
+
+# What a fuzzer finds is below target/fuzz/failed; fuzz/README.md says what becomes of it.
+SECONDS ?= 60
+fuzz: setup
+	@$(TIMED) fuzz fuzz/run $(SECONDS)
 
 clean-lab:
 	tests/lab/clean
