@@ -22,9 +22,9 @@ TEST := cargo test --locked --no-fail-fast
 # Its tests wait for their turn (tests/lab/turns.rs), not for a thread.
 SUITE := ZFS_PREFIX_STAGE='$(STAGE)' RUST_TEST_THREADS=256
 
-stage demo prefix lint test check check-all bench lab: export CARGO_BUILD_BUILD_DIR ?= $(COMPILED)
+stage demo prefix lint test check check-all fuzz bench lab: export CARGO_BUILD_BUILD_DIR ?= $(COMPILED)
 
-.PHONY: help setup build install install-openzfs stage demo prefix lint test check check-all advisories bench lab clean-lab
+.PHONY: help setup build install install-openzfs stage demo prefix lint test check check-all advisories fuzz bench lab clean-lab
 help:
 	@echo 'make setup      what the tests need, on Debian 12 (root)'
 	@echo 'make demo       from a stock kernel without ZFS to an imported pool, before your eyes (root)'
@@ -32,6 +32,7 @@ help:
 	@echo 'make test T=…   some of them: T="boot::" one file, T="boot::a_module --nocapture" …'
 	@echo 'make check-all  all tests (root, hours)'
 	@echo 'make advisories  known faults of dependencies; from the network, no part of any other target'
+	@echo 'make fuzz       the parsers on inputs that a fuzzer makes up, SECONDS=60 for each (root)'
 	@echo 'make bench      times of generator, symvers, audit, loader and builder; asserts nothing (root, 20 minutes)'
 	@echo 'make prefix     a self-contained prefix, its archive and manifest, in target/prefix (Debian 12)'
 	@echo 'make clean-lab  removes what demo, tests and benchmarks keep between runs'
@@ -90,9 +91,11 @@ demo: setup stage
 prefix: setup
 	$(RUN) make-prefix --release -- --eprefix '$(EPREFIX)' $(DISTFILES:%=--distfile '%') target/prefix
 
+# The feature adds src/fuzz, which nothing else compiles before check-all.
 lint:
 	cargo fmt --all --check
-	$(TIMED) clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	$(TIMED) clippy cargo clippy --locked --workspace --all-targets --features zfs-prefix/fuzzing -- -D warnings
 
 # What the laboratory makes from nothing, the programs under test and the tests are made side by side:
 # each has stretches that leave a processor idle. What fails in the background fails in the tests again.
@@ -107,6 +110,7 @@ check check-all: setup
 	$(TIMED) unit-tests $(TEST) --lib || failed=1; \
 	$(TIMED) doc-tests $(TEST) --doc || failed=1; \
 	$(SUITE) $(TIMED) suite $(TEST) --test suite -- $(if $(filter check-all,$@),--include-ignored) || failed=1; \
+	$(if $(filter check-all,$@),$(MAKE) --no-print-directory fuzz SECONDS=5 || failed=1;) \
 	$(LAB) report "$$ZFS_PREFIX_RUN"; exit $$failed
 
 advisories:
@@ -115,6 +119,11 @@ advisories:
 # T: what of it, in words for the shell: T='build:: --ignored'.
 test:
 	@$(SUITE) $(TEST) --test suite -- $(T)
+
+# What a fuzzer finds is below target/fuzz/failed; fuzz/README.md says what becomes of it.
+SECONDS ?= 60
+fuzz: setup
+	@$(TIMED) fuzz fuzz/run $(SECONDS)
 
 clean-lab:
 	tests/lab/clean

@@ -12,6 +12,9 @@ pub mod config;
 mod elf;
 pub mod exit;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod generator;
 pub mod host;
 pub mod kernel;

@@ -15,6 +15,7 @@ const TABLE: &[(&str, &str)] = &[
         "cli",
         "builder config host kernel late load log module pools prefix process provision store systemd userland",
     ),
+    ("fuzz", "compress config elf generator host kernel module pools provision systemd userland"),
     ("late", "config host log process store systemd userland"),
     ("generator", "config host systemd"),
     ("provision", "builder compress config fetch host load prefix process store"),

@@ -33,28 +33,19 @@ impl Options {
         }
     }
 
-    /// Adds what the kernel command line says of modules. Quotes are the kernel's
-    /// (`next_arg()`, lib/cmdline.c): `m.p="a b"` and `"m.p=a b"` both give `p` the value `a b`.
-    /// What stands behind `--` is for PID 1.
+    /// Adds what the kernel command line says of modules. Quotes stay where they are, for the kernel
+    /// takes options apart as it takes its command line apart (`next_arg()`, lib/cmdline.c):
+    /// `m.p="a b"` and `"m.p=a b"` both give `p` the value `a b`. What stands behind `--` is for PID 1.
     pub fn add_cmdline(&mut self, cmdline: &str) {
-        for token in tokens(cmdline).take_while(|t| *t != "--") {
-            let token = unquoted(token);
-            let (key, value) = match token.split_once('=') {
-                Some((key, value)) => (key, Some(unquoted(value))),
-                None => (token, None),
-            };
-            let Some((module, parameter)) = key.split_once('.') else { continue };
-            if module.is_empty() || parameter.is_empty() {
-                continue;
+        for token in tokens(cmdline) {
+            let (quote, word) = token.split_at(usize::from(token.starts_with('"')));
+            if word.strip_suffix(quote).unwrap_or(word) == "--" {
+                break;
             }
-            let option = match value {
-                None => parameter.to_owned(),
-                Some(v) if v.contains(|c: char| c.is_ascii_whitespace()) => {
-                    format!("{parameter}=\"{v}\"")
-                }
-                Some(v) => format!("{parameter}={v}"),
-            };
-            self.0.push((canonical_name(module), option));
+            let Some((module, option)) = word.split_once('.') else { continue };
+            if !module.is_empty() && !module.contains('=') && !is_nameless(option) {
+                self.0.push((canonical_name(module), format!("{quote}{option}")));
+            }
         }
     }
 
@@ -99,22 +90,20 @@ fn word(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| (&text[..end], &text[end..]))
 }
 
+/// Whether an option has no parameter; `--` would end the options.
+fn is_nameless(option: &str) -> bool {
+    option.is_empty() || option.starts_with(['"', '=']) || option.trim_end_matches('"') == "--"
+}
+
 /// The words of a kernel command line; white space inside double quotes does not end one.
 fn tokens(cmdline: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     cmdline
         .split(move |c: char| {
             quoted ^= c == '"';
-            !quoted && c.is_ascii_whitespace()
+            !quoted && (c.is_ascii_whitespace() || c == '\x0b')
         })
         .filter(|t| !t.is_empty())
-}
-
-fn unquoted(text: &str) -> &str {
-    match text.strip_prefix('"') {
-        Some(inner) => inner.strip_suffix('"').unwrap_or(inner),
-        None => text,
-    }
 }
 
 #[cfg(test)]
@@ -128,13 +117,16 @@ mod tests {
             ("another module", "spl.x=1 zfs.a=1", "a=1"),
             ("two, in order", "zfs.a=1 zfs.a=2", "a=1 a=2"),
             ("quoted value", r#"zfs.a="b c" d"#, r#"a="b c""#),
-            ("quoted whole", r#""zfs.a=b c" d"#, r#"a="b c""#),
-            ("needless quotes", r#"zfs.a="b""#, "a=b"),
+            ("quoted whole", r#""zfs.a=b c" d"#, r#""a=b c""#),
+            ("quoted whole, a flag", r#""zfs.a" d"#, r#""a""#),
+            ("needless quotes", r#"zfs.a="b""#, r#"a="b""#),
+            ("quotes within a value", r#"zfs.a=b"c d"e f"#, r#"a=b"c d"e"#),
             ("flag", "zfs.debug", "debug"),
             ("behind --", "a -- zfs.a=1", ""),
+            ("behind -- in quotes", r#"a "--" zfs.a=1"#, ""),
             ("a dot in the value only", "a=zfs.a=1", ""),
-            ("nothing before the dot", ".a=1 zfs.=1 zfs.", ""),
-            ("an open quote", r#"zfs.a="b c"#, r#"a="b c""#),
+            ("nothing before the dot", ".a=1 zfs.=1 zfs. zfs.-- \"zfs.\"", ""),
+            ("an open quote", r#"zfs.a="b c"#, r#"a="b c"#),
         ] {
             let mut options = Options::default();
             options.add_cmdline(line);

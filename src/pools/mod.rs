@@ -8,9 +8,9 @@ mod hang;
 mod import;
 mod keys;
 pub mod memory;
-mod nvlist;
+pub(crate) mod nvlist;
 mod reason;
-mod text;
+pub(crate) mod text;
 
 use std::fmt;
 

@@ -14,7 +14,7 @@ mod place;
 mod report;
 mod sound;
 pub mod step;
-mod unpack;
+pub(crate) mod unpack;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ pub mod choice;
 pub(crate) mod harvest;
 pub mod programs;
 pub(crate) mod select;
-mod symbols;
+pub(crate) mod symbols;
 mod verify;
 pub mod version;
 

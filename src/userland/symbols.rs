@@ -14,9 +14,15 @@ use object::read::elf::FileHeader;
 
 use super::LIBRARIES;
 
+/// Bytes of names in one file, and as many for each record as a record has: real libraries have
+/// some thousand. Records may overlap, and all of them have the same long name.
+const EFFORT: usize = 1 << 20;
+/// A record of either table (Elfxx_Verneed, Elfxx_Vernaux; those of definitions are as large).
+const RECORD: usize = 16;
+
 /// What one file asks for, and what it has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Versions {
+pub(crate) struct Versions {
     /// Library and version, as `libc.so.6` and `GLIBC_2.38`.
     needs: BTreeSet<(String, String)>,
     /// Versions that it defines; none in a library without versions, which serves everybody.
@@ -27,13 +33,19 @@ impl Versions {
     /// Reads an ELF file of 64 bits.
     ///
     /// # Errors
-    /// Its sections contradict themselves.
-    pub(super) fn read(bytes: &[u8]) -> Result<Versions> {
+    /// Its sections contradict themselves, or have more or longer names than any library.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Versions> {
         Versions::parse(bytes).context("versions of symbols")
     }
 
-    fn parse(bytes: &[u8]) -> object::read::Result<Versions> {
+    fn parse(bytes: &[u8]) -> Result<Versions> {
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let mut left = EFFORT;
+        let mut take = |bytes: usize| -> Result<()> {
+            let rest = left.checked_sub(RECORD + bytes);
+            left = rest.context("more or longer names than any library has")?;
+            Ok(())
+        };
         let header = FileHeader64::<Endianness>::parse(bytes)?;
         let endian = header.endian()?;
         let sections = header.sections(endian, bytes)?;
@@ -42,19 +54,22 @@ impl Versions {
             let strings = sections.strings(endian, bytes, link)?;
             while let Some((_, mut names)) = definitions.next()? {
                 // The first is its own; others are those that it builds on.
-                if let Some(name) = names.next()? {
-                    versions.defines.insert(text(name.name(endian, strings)?));
-                }
+                let Some(name) = names.next()? else { continue };
+                let name = name.name(endian, strings)?;
+                take(name.len())?;
+                versions.defines.insert(text(name));
             }
         }
         if let Some((mut needs, link)) = sections.gnu_verneed(endian, bytes)? {
             let strings = sections.strings(endian, bytes, link)?;
             while let Some((need, mut names)) = needs.next()? {
-                let library = text(need.file(endian, strings)?);
+                let library = need.file(endian, strings)?;
+                take(library.len())?;
                 while let Some(name) = names.next()? {
+                    let version = name.name(endian, strings)?;
+                    take(library.len() + version.len())?;
                     if name.vna_flags.get(endian) & VER_FLG_WEAK != VER_FLG_WEAK {
-                        let version = text(name.name(endian, strings)?);
-                        versions.needs.insert((library.clone(), version));
+                        versions.needs.insert((text(library), text(version)));
                     }
                 }
             }
@@ -110,6 +125,18 @@ mod tests {
         // Without versions it takes whoever comes.
         all.insert("lib/libc.so.6".into(), Versions::default());
         assert_eq!(newer.missing(&all), [""; 0]);
+    }
+
+    #[test]
+    fn records_that_overlap_and_one_long_name_for_all_of_them_are_refused_at_once() {
+        // Two files of 50 KB: minutes with the same record, as much memory as there is records times names.
+        for (case, bytes) in [
+            ("records", &include_bytes!("../../fuzz/found/elf/version-records-that-overlap")[..]),
+            ("names", include_bytes!("../../fuzz/found/elf/versions-of-one-long-name")),
+        ] {
+            let error = format!("{:#}", Versions::read(bytes).expect_err(case));
+            assert!(error.contains("more or longer names than any library"), "{case}: {error}");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub fn pool_names(bytes: &[u8]) -> Result<Vec<String>, Malformed> {
 }
 
 /// Goes through a packed nvlist; the pairs of the outermost list are shown to `visit`.
-fn pairs(bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), Malformed> {
+pub(crate) fn pairs(bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), Malformed> {
     let mut reader = Reader { bytes, at: 0 };
     let header = reader.take(4)?;
     match (header[0], header[1]) {

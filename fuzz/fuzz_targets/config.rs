@@ -1,0 +1,3 @@
+//! Configuration files and kernel command lines.
+#![no_main]
+zfs_prefix_fuzz::target!(config, 16);

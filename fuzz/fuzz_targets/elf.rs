@@ -1,0 +1,3 @@
+//! ELF files of userland.
+#![no_main]
+zfs_prefix_fuzz::target!(elf, 32);

@@ -1,0 +1,3 @@
+//! Configurations of kernels.
+#![no_main]
+zfs_prefix_fuzz::target!(kconfig, 8);

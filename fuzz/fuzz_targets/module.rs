@@ -1,0 +1,3 @@
+//! Modules.
+#![no_main]
+zfs_prefix_fuzz::target!(module, 64);

@@ -1,0 +1,3 @@
+//! nvlists, as in zpool.cache.
+#![no_main]
+zfs_prefix_fuzz::target!(nvlist, 1);

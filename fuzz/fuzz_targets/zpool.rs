@@ -1,0 +1,3 @@
+//! What zpool prints.
+#![no_main]
+zfs_prefix_fuzz::target!(zpool, 4);
