@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
 
-use crate::module::{Budget, Export};
+use crate::module::{self, Budget, Export, symbol_name};
 
 /// An exported symbol, and who exports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,10 +116,16 @@ fn parse_line(line: &str) -> Result<Exported> {
     if !kind.starts_with("EXPORT_") {
         bail!("no EXPORT_… kind in {:?}", shown());
     }
+    // As in the tables of kernels and modules: what is written is read again as the same.
+    let name = symbol_name(fields[1].as_bytes())?;
+    let namespace = module::namespace(namespace.as_bytes())?;
+    if owner.is_empty() || !owner.bytes().all(|b| b.is_ascii_graphic()) {
+        bail!("not the name of a module: {owner:?}");
+    }
     let hex = fields[0].strip_prefix("0x").unwrap_or(fields[0]);
     let crc = u32::from_str_radix(hex, 16).with_context(|| format!("CRC in {:?}", shown()))?;
     let export = Export {
-        name: fields[1].to_owned(),
+        name: name.to_owned(),
         crc: (crc != 0).then_some(crc),
         gpl_only: kind.contains("_GPL"),
         namespace: namespace.to_owned(),
@@ -170,8 +176,16 @@ mod tests {
     fn a_bad_line_is_named_by_its_number() {
         let good = "0x00000000\tf\tvmlinux\tEXPORT_SYMBOL\t";
         assert!(!Symvers::parse(good).unwrap().has_versions());
-        for bad in ["f", "zz\tf\tvmlinux\tEXPORT_SYMBOL\t", "0x1\tf\tvmlinux\tno\t", "\t\t\t\t\t\t"]
-        {
+        for bad in [
+            "f",
+            "zz\tf\tvmlinux\tEXPORT_SYMBOL\t",
+            "0x1\tf\tvmlinux\tno\t",
+            "\t\t\t\t\t\t",
+            "0x1\tf\0\tvmlinux\tEXPORT_SYMBOL\t",
+            "0x1\t\tvmlinux\tEXPORT_SYMBOL\t",
+            "0x1\tf\tdrivers a\tEXPORT_SYMBOL\t",
+            "0x1\tf\tvmlinux\tEXPORT_SYMBOL\ta\rb",
+        ] {
             let error = Symvers::parse(&format!("{good}\n{bad}")).unwrap_err();
             assert!(format!("{error:#}").starts_with("line 2: "), "{bad:?}: {error:#}");
         }
