@@ -84,7 +84,9 @@ impl Machine {
             let changed = [meta.ctime(), meta.ctime_nsec()];
             (path, changed, [meta.mode().into(), size, meta.nlink()])
         };
-        below(self.root(), &other).into_iter().map(state).collect()
+        let mut around: Vec<_> = below(self.root(), &other).into_iter().map(state).collect();
+        around.sort_unstable();
+        around
     }
 
     /// What the generator wrote: files and links with the names of units, and directories of such.
@@ -127,7 +129,7 @@ fn settings(text: &str) {
     }
 }
 
-/// Everything below `dir` that `with` is true of; no link is followed.
+/// Everything below `dir` that `with` is true of, in no order; no link is followed.
 fn below(dir: &Path, with: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
@@ -139,7 +141,6 @@ fn below(dir: &Path, with: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
             }
         }
     }
-    found.sort();
     found
 }
 
