@@ -59,6 +59,19 @@ const BESIDES: [elf::DynamicTag; 4] =
     [elf::DT_AUDIT, elf::DT_DEPAUDIT, elf::DT_AUXILIARY, elf::DT_FILTER];
 
 impl Elf {
+    /// A file of this kind that names nothing.
+    pub(crate) fn bare(kind: Kind) -> Elf {
+        Elf {
+            kind,
+            interpreter: None,
+            rpath: vec![],
+            runpath: vec![],
+            needed: vec![],
+            soname: None,
+            besides: vec![],
+        }
+    }
+
     /// Reads `file` from its beginning; none when it is no ELF file.
     ///
     /// # Errors
@@ -77,27 +90,18 @@ impl Elf {
     /// # Errors
     /// Its headers contradict themselves or end too early.
     pub(crate) fn read(head: &[u8], file: &File) -> Result<Elf> {
-        let elf = |kind| Elf {
-            kind,
-            interpreter: None,
-            rpath: vec![],
-            runpath: vec![],
-            needed: vec![],
-            soname: None,
-            besides: vec![],
-        };
         // e_ident: class, byte order (elf(5)); both machines have one of each.
         if head.get(4..6) != Some(&[2, 1]) {
-            return Ok(elf(Kind::Foreign));
+            return Ok(Elf::bare(Kind::Foreign));
         }
         let data = ReadCache::new(file);
         let header = FileHeader64::<Endianness>::parse(&data).context("ELF header")?;
         let endian = header.endian().context("ELF header")?;
         match header.e_type(endian) {
-            _ if header.e_machine(endian) != MACHINE => return Ok(elf(Kind::Foreign)),
-            elf::ET_REL => return Ok(elf(Kind::Object)),
+            _ if header.e_machine(endian) != MACHINE => return Ok(Elf::bare(Kind::Foreign)),
+            elf::ET_REL => return Ok(Elf::bare(Kind::Object)),
             elf::ET_EXEC | elf::ET_DYN => {}
-            _ => return Ok(elf(Kind::Foreign)),
+            _ => return Ok(Elf::bare(Kind::Foreign)),
         }
         ensure!(header.e_phnum(endian) < 1024, "{} program headers", header.e_phnum(endian));
         let segments = Segments {
@@ -105,7 +109,7 @@ impl Elf {
             endian,
             data: &data,
         };
-        let mut found = elf(Kind::Static);
+        let mut found = Elf::bare(Kind::Static);
         found.interpreter = segments.interpreter()?;
         let position_independent = segments.dynamic(&mut found)?;
         found.kind = match (header.e_type(endian), &found.interpreter) {

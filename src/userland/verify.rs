@@ -194,21 +194,9 @@ fn program(path: &Path, elf: &Elf, all: &BTreeMap<PathBuf, Elf>) -> Vec<String> 
 mod tests {
     use super::*;
 
-    fn elf(kind: Kind) -> Elf {
-        Elf {
-            kind,
-            interpreter: None,
-            rpath: vec![],
-            runpath: vec![],
-            needed: vec![],
-            soname: None,
-            besides: vec![],
-        }
-    }
-
     fn library(name: &str, needed: &[&str]) -> (PathBuf, Elf) {
         let needed = needed.iter().map(PathBuf::from).collect();
-        let elf = Elf { soname: Some(name.into()), needed, ..elf(Kind::Library) };
+        let elf = Elf { soname: Some(name.into()), needed, ..Elf::bare(Kind::Library) };
         (Path::new("lib").join(name), elf)
     }
 
@@ -217,7 +205,7 @@ mod tests {
             interpreter: Some("/run/zfs-prefix/active/userland/lib/ld-linux.so.2".into()),
             rpath: vec!["$ORIGIN/../lib".into()],
             needed: vec!["libzfs.so.6".into(), "libc.so.6".into()],
-            ..elf(Kind::Program)
+            ..Elf::bare(Kind::Program)
         }
     }
 
