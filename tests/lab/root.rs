@@ -25,8 +25,9 @@ const PACKAGES: &str = "systemd systemd-sysv udev dbus kmod procps zfsutils-linu
 /// The time of what is made here (mmdebstrap, shadow): the same packages give the same tree.
 const EPOCH: &str = "1700000000";
 
-/// What it must not have: it comes with packages that are needed for something else.
-const REMOVED: &str = "usr/bin/perl* usr/share/perl* usr/lib/x86_64-linux-gnu/perl* \
+/// What it must not have: it comes with packages that are needed for something else (gawk with
+/// zfsutils-linux from 2.4 on).
+const REMOVED: &str = "usr/bin/gawk* usr/bin/perl* usr/share/perl* usr/lib/x86_64-linux-gnu/perl* \
     usr/bin/python* usr/bin/pydoc* usr/lib/python3* usr/share/python3";
 
 /// Not what is tested here, and each costs an emulated machine a tenth of a second to seconds: half
@@ -225,7 +226,8 @@ fn kernel_files(kernel: &Kernel, to: &Path) -> Result<()> {
 
 /// Takes away what a system with an immutable /usr does not have.
 fn bare(to: &Path) -> Result<()> {
-    let script = format!("cd \"$1\" && rm -rf {REMOVED}");
+    let script =
+        format!("cd \"$1\" && rm -rf {REMOVED} && ln -sf /usr/bin/mawk etc/alternatives/awk");
     run(Command::new("sh").args(["-c", &script, "sh"]).arg(to))?;
     let names = ["gcc*", "cc", "make", "perl*", "python*", "as", "ld", "cc1", "gawk"];
     let mut find = Command::new("find");
