@@ -8,6 +8,7 @@
 
 pub mod apt;
 pub mod cache;
+pub mod cgroup;
 pub mod compiled;
 pub mod disk;
 pub mod emerge;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::cgroup::Cgroup;
 use super::disk::State;
 use super::root::Root;
 use super::times::{self, Timed};
@@ -23,6 +24,7 @@ pub struct Machine {
     leader: u32,
     log: PathBuf,
     _timed: Timed,
+    _cgroup: Cgroup,
 }
 
 /// What a command in the machine did.
@@ -64,7 +66,9 @@ impl Machine {
         let log = logs.join(format!("{name}.log"));
         let out = fs::File::create(&log)?;
         let usr = root.dir.join("usr");
-        let nspawn = Command::new("setpriv")
+        let cgroup = Cgroup::new(name)?;
+        let nspawn = cgroup
+            .command("setpriv")
             .args(["--pdeathsig", "KILL", "systemd-nspawn", "-q", "-b"])
             .args(["--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"])
             .arg(format!("--machine={name}"))
@@ -78,13 +82,15 @@ impl Machine {
             })
             .args(arguments)
             .env_remove("NOTIFY_SOCKET")
+            // As the machines that this is for have it.
+            .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
             .spawn()
             .context("starting systemd-nspawn under setpriv (is it installed? `make setup`)")?;
         let timed = Timed::begin("machine", name);
-        let mut machine = Machine { nspawn, leader: 0, log, _timed: timed };
+        let mut machine = Machine { nspawn, leader: 0, log, _timed: timed, _cgroup: cgroup };
         machine.wait_up(Instant::now() + timeout)?;
         Ok(machine)
     }
