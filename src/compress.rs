@@ -110,9 +110,10 @@ pub fn unpack_into(
         _ => reader(how, bytes, tail, window)
             .and_then(|mut reader| read_up_to(out, &mut reader, limit)),
     };
-    match read.with_context(|| format!("damaged {how} data"))? {
-        true => Ok(()),
-        false => Err(anyhow!("{how} data that decompresses to more than {limit} bytes")),
+    if read.with_context(|| format!("damaged {how} data"))? {
+        Ok(())
+    } else {
+        Err(anyhow!("{how} data that decompresses to more than {limit} bytes"))
     }
 }
 

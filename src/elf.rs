@@ -79,9 +79,10 @@ impl Elf {
     pub(crate) fn open(file: &File) -> Result<Option<Elf>> {
         let mut head = [0; 64];
         let read = file.read_at(&mut head, 0).context("reading")?;
-        match head[..read].starts_with(b"\x7fELF") {
-            true => Elf::read(&head[..read], file).map(Some),
-            false => Ok(None),
+        if head[..read].starts_with(b"\x7fELF") {
+            Elf::read(&head[..read], file).map(Some)
+        } else {
+            Ok(None)
         }
     }
 

@@ -65,9 +65,8 @@ impl Real {
 fn with(symvers: &str, symbol: &str, change: impl Fn(&str) -> Option<String>) -> String {
     let field = format!("\t{symbol}\t");
     assert!(symvers.contains(&field), "{symbol} is exported");
-    let lines = symvers.lines().filter_map(|line| match line.contains(&field) {
-        true => change(line),
-        false => Some(line.to_owned()),
+    let lines = symvers.lines().filter_map(|line| {
+        if line.contains(&field) { change(line) } else { Some(line.to_owned()) }
     });
     lines.collect::<Vec<_>>().join("\n")
 }

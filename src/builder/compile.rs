@@ -25,10 +25,7 @@ pub(super) const NO_DEBUG_INFO: [&str; 3] =
 /// Documentation/kbuild/gendwarfksyms.rst) reads the CRCs of exports out of debug information. That
 /// is stripped from the modules anyway. The ebuild does the same (`kernel_make`).
 pub(super) fn without_debug_info(config: &Kconfig) -> &'static [&'static str] {
-    match config.is_on("GENDWARFKSYMS") {
-        true => &NO_DEBUG_INFO[..1],
-        false => &NO_DEBUG_INFO,
-    }
+    if config.is_on("GENDWARFKSYMS") { &NO_DEBUG_INFO[..1] } else { &NO_DEBUG_INFO }
 }
 
 /// modules_install compresses and signs as the kernel's configuration says; both belong to whoever
@@ -116,11 +113,10 @@ impl Job<'_> {
             Some(tree) => run.env("KERNEL_DIR", &tree.source).env("KV_OUT_DIR", &tree.output),
             None => run,
         };
-        match self.prefix.has_ccache() {
-            // Added to those of make.conf (make.conf(5), FEATURES is incremental); Portage then
-            // puts ccache's links before the compilers.
-            true => self.prefix.ccache(run.env("FEATURES", "ccache"), &self.work.top),
-            false => run,
+        if self.prefix.has_ccache() {
+            self.prefix.ccache(run.env("FEATURES", "ccache"), &self.work.top)
+        } else {
+            run
         }
     }
 

@@ -32,9 +32,10 @@ pub fn run(
     let base = Path::new("lib/modules").join(release.as_str());
     for list in LISTS {
         let from = system.join(list);
-        let bytes = match from.exists() {
-            true => Some(fs::read(&from).with_context(|| format!("{}", from.display()))?),
-            false => tree.list(list)?,
+        let bytes = if from.exists() {
+            Some(fs::read(&from).with_context(|| format!("{}", from.display()))?)
+        } else {
+            tree.list(list)?
         };
         // A kernel built without modules.builtin.modinfo (before 5.2) has only the others.
         let Some(bytes) = bytes else { continue };

@@ -40,9 +40,10 @@ pub fn find(installed: &Path, release: &Release) -> Result<Vec<PathBuf>> {
     found.sort();
     if found.is_empty() {
         let others = other_releases(installed);
-        let instead = match others.is_empty() {
-            true => String::new(),
-            false => format!(", but some for {}", others.join(", ")),
+        let instead = if others.is_empty() {
+            String::new()
+        } else {
+            format!(", but some for {}", others.join(", "))
         };
         fail!(
             Exit::Refused,

@@ -80,9 +80,10 @@ pub fn run(host: &Host, settings: &Settings, options: &Options, cancel: &Cancel)
     };
     // Whatever a command said when it was ended by our signal, the signal is the reason.
     let result = build.run().map_err(|error| {
-        match cancel.is_set() && !error.chain().any(|cause| cause.is::<Interrupted>()) {
-            true => error.context("the build was stopped by a signal"),
-            false => error,
+        if cancel.is_set() && !error.chain().any(|cause| cause.is::<Interrupted>()) {
+            error.context("the build was stopped by a signal")
+        } else {
+            error
         }
     });
     result.inspect_err(|error| build.record(error))

@@ -34,9 +34,10 @@ impl Steps<'_> {
     /// It failed, said nothing for too long, or was stopped ([`Interrupted`]).
     pub fn must(&mut self, run: &Run, reason: Reason) -> Result<()> {
         let ended = self.follow(run)?;
-        match ended.status.success() && !ended.stalled {
-            true => Ok(()),
-            false => Err(failed(run, &ended, reason)),
+        if ended.status.success() && !ended.stalled {
+            Ok(())
+        } else {
+            Err(failed(run, &ended, reason))
         }
     }
 

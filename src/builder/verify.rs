@@ -219,9 +219,10 @@ fn check_right(file: &str, module: &Module, exported: &Exported) -> Vec<String> 
         problems.push(format!(
             "imports {name}, which {owner} exports in the namespace {:?}: this module {}",
             export.namespace,
-            match export.namespace.starts_with(MODULE_NAMESPACE) {
-                true => "is none of those it is for",
-                false => "does not import it",
+            if export.namespace.starts_with(MODULE_NAMESPACE) {
+                "is none of those it is for"
+            } else {
+                "does not import it"
             }
         ));
     }

@@ -51,9 +51,10 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
     };
     let config = |release: &Release| Some(expand_release(kernel.config.as_deref()?, release));
     let facts = Facts::gather(host, &Wanted { release, image, config: &config })?;
-    match json {
-        true => print(&serde_json::to_string_pretty(&facts)?)?,
-        false => print(facts.to_string().trim_end())?,
+    if json {
+        print(&serde_json::to_string_pretty(&facts)?)?
+    } else {
+        print(facts.to_string().trim_end())?
     }
     Ok(Exit::Done.code())
 }

@@ -88,10 +88,12 @@ pub fn main(host: &Host, args: impl IntoIterator<Item = std::ffi::OsString>) -> 
 /// Prints what clap has to say: help and version are no error, the rest is [`Exit::Usage`].
 pub fn usage(error: &clap::Error) -> ExitCode {
     let told = error.print();
-    match error.use_stderr() {
-        false if told.is_ok() => Exit::Done.into(),
-        false => Exit::Other.into(),
-        true => Exit::Usage.into(),
+    if error.use_stderr() {
+        Exit::Usage.into()
+    } else if told.is_ok() {
+        Exit::Done.into()
+    } else {
+        Exit::Other.into()
     }
 }
 
@@ -104,9 +106,10 @@ fn run(host: &Host, command: Command) -> Result<u8> {
                 eprintln!("zfs-prefix: {note}");
             }
             let status = status::Status::of(host, &loaded.settings, &layout);
-            match json {
-                true => print(&serde_json::to_string_pretty(&status)?)?,
-                false => print(status.to_string().trim_end())?,
+            if json {
+                print(&serde_json::to_string_pretty(&status)?)?
+            } else {
+                print(status.to_string().trim_end())?
             }
             Ok(status.exit().code())
         }

@@ -45,9 +45,10 @@ pub fn run(host: &Host, args: &Args) -> Result<u8> {
         Args { import: true, .. } => Ok(import(host, &loaded).code()),
         Args { json, .. } => {
             let report = pools::look(host, &loaded.settings);
-            match json {
-                true => print(&serde_json::to_string_pretty(&report)?)?,
-                false => print(shown(&report).trim_end())?,
+            if *json {
+                print(&serde_json::to_string_pretty(&report)?)?;
+            } else {
+                print(shown(&report).trim_end())?;
             }
             Ok(exit(&report).code())
         }

@@ -79,17 +79,19 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
             let kernel_compiler = kernel_compiler(host, &settings);
             let report =
                 audit(&dir, &eprefix, &Options { host, kernel_compiler, cancel: &cancel })?;
-            match json {
-                true => print(&serde_json::to_string_pretty(&report)?)?,
-                false => print(&report.to_string())?,
+            if json {
+                print(&serde_json::to_string_pretty(&report)?)?
+            } else {
+                print(&report.to_string())?
             }
             Ok(if report.is_sound() { Exit::Done } else { Exit::PrefixIncomplete }.code())
         }
         Command::Info { json } => {
             let info = Info::of(host, &settings(host), &cancelled_by_signals()?)?;
-            match json {
-                true => print(&serde_json::to_string_pretty(&info)?)?,
-                false => print(info.to_string().trim_end())?,
+            if json {
+                print(&serde_json::to_string_pretty(&info)?)?
+            } else {
+                print(info.to_string().trim_end())?
             }
             Ok(info.exit().code())
         }

@@ -28,9 +28,10 @@ impl Programs {
         let zpool = program(host, "zpool")?;
         let own = of_host(host);
         let own_version = own.as_ref().and_then(|own| own.version.clone());
-        let zfs_version = match zpool.starts_with(host.path(PLACE)) {
-            true => published.map(str::to_owned),
-            false => own_version.clone(),
+        let zfs_version = if zpool.starts_with(host.path(PLACE)) {
+            published.map(str::to_owned)
+        } else {
+            own_version.clone()
         };
         let disagreeing = own.zip(own_version).zip(loaded).and_then(|((own, version), loaded)| {
             (!agree(&version, loaded)).then_some((own.program, version))

@@ -99,12 +99,11 @@ fn own(args: &Args, image: &Image) -> Result<Symvers> {
 fn recovered(args: &Args, image: &Image, dir: &Path) -> Result<Table> {
     let symvers = own(args, image)?;
     let of_image = symvers.len();
-    let (symvers, report) = match args.check {
-        true => {
-            let (symvers, report) = recover::checked(image, dir, recover::jobs())?;
-            (symvers, Some(report))
-        }
-        false => (recover::symvers(image, Some(dir), recover::jobs())?, None),
+    let (symvers, report) = if args.check {
+        let (symvers, report) = recover::checked(image, dir, recover::jobs())?;
+        (symvers, Some(report))
+    } else {
+        (recover::symvers(image, Some(dir), recover::jobs())?, None)
     };
     let source = format!(
         "recovered: {of_image} from {}, {} from the modules below {}",
@@ -122,9 +121,10 @@ fn shipped(args: &Args, image: &Image, dir: &Path, file: &Path) -> Result<Table>
     guard::exports(&format!("{}", file.display()), &symvers, &own(args, image)?)
         .with_context(|| format!("compared with {}", args.image.display()))
         .map_err(|e| Failure::new(Exit::NoSymvers, format!("{e:#}")))?;
-    let report = match args.check {
-        true => Some(recover::check(&symvers, dir, image.release().as_deref())?),
-        false => None,
+    let report = if args.check {
+        Some(recover::check(&symvers, dir, image.release().as_deref())?)
+    } else {
+        None
     };
     let source = format!("shipped in {}; {} agrees", file.display(), what(args, image));
     Ok(Table { symvers, source, report })

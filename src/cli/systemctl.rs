@@ -31,10 +31,7 @@ pub fn build(release: Option<&Release>) -> Result<u8> {
             break status;
         }
         // The build waits for a prefix first, where there is none.
-        let doing = match show(PROVISION, "ActiveState")? == "activating" {
-            true => PROVISION,
-            false => &unit,
-        };
+        let doing = if show(PROVISION, "ActiveState")? == "activating" { PROVISION } else { &unit };
         let text = show(doing, "StatusText")?;
         if text != said && !text.is_empty() {
             eprintln!("{text}");

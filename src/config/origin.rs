@@ -20,9 +20,10 @@ pub fn parse_source(text: &str) -> Result<Source, &'static str> {
         let host_is_good = !host.is_empty() && !host.contains('@');
         let named =
             path.split(['?', '#']).next().is_some_and(|p| !p.is_empty() && !p.ends_with('/'));
-        return match printable && host_is_good && named {
-            true => Ok(Source::Https(text.to_owned())),
-            false => Err(EXPECTED),
+        return if printable && host_is_good && named {
+            Ok(Source::Https(text.to_owned()))
+        } else {
+            Err(EXPECTED)
         };
     }
     let path = text.strip_prefix("file://").unwrap_or(text);
@@ -34,9 +35,10 @@ pub fn parse_source(text: &str) -> Result<Source, &'static str> {
 /// # Errors
 /// What was expected instead.
 pub fn parse_sha256(text: &str) -> Result<String, &'static str> {
-    match text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        true => Ok(text.to_ascii_lowercase()),
-        false => Err("a SHA-256 digest: 64 hexadecimal digits"),
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("a SHA-256 digest: 64 hexadecimal digits")
     }
 }
 
@@ -63,9 +65,10 @@ pub(super) fn public_key(value: &Value<'_>) -> Result<PublicKey, Bad> {
                     path of a file with one";
     text(value, expected, |text| {
         let base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
-        match text.len() == 56 && text.starts_with("RW") && text.bytes().all(base64) {
-            true => Some(PublicKey::Text(text.to_owned())),
-            false => normal_path(text).map(PublicKey::File),
+        if text.len() == 56 && text.starts_with("RW") && text.bytes().all(base64) {
+            Some(PublicKey::Text(text.to_owned()))
+        } else {
+            normal_path(text).map(PublicKey::File)
         }
     })
 }

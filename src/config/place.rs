@@ -94,9 +94,10 @@ pub(super) fn strategies(value: &Value<'_>) -> Result<Vec<Strategy>, Bad> {
         [Shipped, Recovered, Full].into_iter().find(|strategy| strategy.name() == word)
     })?;
     let twice = all.iter().enumerate().any(|(at, strategy)| all[..at].contains(strategy));
-    match all.is_empty() || twice {
-        true => Err(bad(value, format!("a list of {expected}, none of them twice"))),
-        false => Ok(all),
+    if all.is_empty() || twice {
+        Err(bad(value, format!("a list of {expected}, none of them twice")))
+    } else {
+        Ok(all)
     }
 }
 

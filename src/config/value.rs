@@ -180,10 +180,7 @@ pub(super) fn binhost(value: &Value<'_>) -> Result<String, Bad> {
 /// A path becomes a file URL. Portage splits the value at blanks, appends `/Packages`, and keeps
 /// what it fetched in a directory named after it.
 fn binhost_url(text: &str) -> Option<String> {
-    let url = match text.starts_with('/') {
-        true => format!("file://{text}"),
-        false => text.to_owned(),
-    };
+    let url = if text.starts_with('/') { format!("file://{text}") } else { text.to_owned() };
     let plain = url.replace(RELEASE, "");
     let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-._~/:[]%+,=".contains(&b);
     let (scheme, rest) = url.split_once("://")?;

@@ -98,10 +98,8 @@ fn range(text: &str) -> Option<(u64, u64)> {
 
 fn failure(url: &str, error: &ureq::Error) -> anyhow::Error {
     // Where a redirect leads is in it too.
-    let shown = |word: &str| match word.contains("://") {
-        true => without_query(word),
-        false => word.to_owned(),
-    };
+    let shown =
+        |word: &str| if word.contains("://") { without_query(word) } else { word.to_owned() };
     let text = error.to_string().split(' ').map(shown).collect::<Vec<_>>().join(" ");
     let url = without_query(url);
     let hint = match () {

@@ -57,9 +57,10 @@ impl Machine {
     /// gives nobody a right.
     pub(super) fn check(&self, work: impl FnOnce()) {
         for entry in fs::read_dir(&self.tree).unwrap().map(Result::unwrap) {
-            match entry.file_type().unwrap().is_dir() {
-                true => fs::remove_dir_all(entry.path()).unwrap(),
-                false => fs::remove_file(entry.path()).unwrap(),
+            if entry.file_type().unwrap().is_dir() {
+                fs::remove_dir_all(entry.path()).unwrap()
+            } else {
+                fs::remove_file(entry.path()).unwrap()
             }
         }
         self.write("dev/kmsg", b"");

@@ -15,9 +15,10 @@ pub(super) struct Problems {
 impl Problems {
     /// Adds one; put into words only if it is one of those that are said.
     pub(super) fn add(&mut self, line: Arguments<'_>) {
-        match self.lines.len() < MOST {
-            true => self.lines.push(line.to_string()),
-            false => self.more += 1,
+        if self.lines.len() < MOST {
+            self.lines.push(line.to_string());
+        } else {
+            self.more += 1;
         }
     }
 

@@ -63,9 +63,10 @@ pub(crate) fn follow(host: &Host, path: &Path, later: impl Fn(&Path) -> bool) ->
 }
 
 fn step(path: &mut PathBuf, name: OsString) {
-    match name == ".." {
-        true => drop(path.pop()),
-        false => path.push(name),
+    if name == ".." {
+        path.pop();
+    } else {
+        path.push(name);
     }
 }
 

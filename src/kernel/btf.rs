@@ -141,10 +141,7 @@ impl<'data> Btf<'data> {
             range.and_then(|r| bytes.get(r)).with_context(|| format!("{what} outside of the data"))
         };
         let (types, strings) = (section(8, "types")?, section(16, "strings")?);
-        let layouts = match header >= HEADER + 8 {
-            true => section(HEADER, "layouts")?,
-            false => &[],
-        };
+        let layouts = if header >= HEADER + 8 { section(HEADER, "layouts")? } else { &[] };
         let mut btf = Btf { types, strings, order, structs: Vec::new() };
         btf.index(layouts)?;
         Ok(btf)

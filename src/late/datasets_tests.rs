@@ -110,9 +110,10 @@ fn a_directory_with_files_in_it_is_refused_with_all_below_it_and_the_rest_is_mou
             "{at}"
         );
         for r in &decision.refused {
-            let want = match r.dataset.mountpoint == Path::new(at) {
-                true => Why::NotEmpty(content.clone()),
-                false => Why::Below("tank".to_owned()),
+            let want = if r.dataset.mountpoint == Path::new(at) {
+                Why::NotEmpty(content.clone())
+            } else {
+                Why::Below("tank".to_owned())
             };
             assert_eq!(r.why, want, "{at}: {}", r.dataset.name);
         }

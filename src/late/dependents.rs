@@ -37,9 +37,10 @@ pub(super) fn start(
     if dependents.is_empty() {
         return dependents;
     }
-    let missing = match absent {
-        true => Some("expected pools are absent".to_owned()),
-        false => mounts::missing(late, mounts),
+    let missing = if absent {
+        Some("expected pools are absent".to_owned())
+    } else {
+        mounts::missing(late, mounts)
     };
     let mut later = Vec::new();
     for dependent in dependents {
@@ -78,10 +79,8 @@ fn start_one(late: &mut Late<'_>, dependent: &Dependent, without: Option<&str>) 
 fn listed(late: &mut Late<'_>, dependent: &Dependent) -> Option<Unit> {
     late.taken(&dependent.unit);
     if late.ask(&dependent.unit).is_ok_and(|unit| unit.load == "not-found") {
-        let key = match dependent.requires {
-            true => "boot.require-pools-for",
-            false => "boot.restart-after-import",
-        };
+        let key =
+            if dependent.requires { "boot.require-pools-for" } else { "boot.restart-after-import" };
         let why = format!("there is no such unit: correct {key} (systemctl list-unit-files)");
         let _: Step = late.failed(&dependent.unit, &why);
         return None;

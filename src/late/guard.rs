@@ -156,12 +156,11 @@ fn put_marks(host: &Host, text: &str, shares: bool) -> Result<()> {
     let layout = Layout::new(&host.root);
     make_dirs(&layout.run())?;
     write_atomic(&layout.mounts_refused(), text.as_bytes())?;
-    match shares {
-        true => write_atomic(&layout.shares_refused(), text.as_bytes()),
-        false => {
-            let mark = layout.shares_refused();
-            gone(fs::remove_file(&mark)).with_context(|| mark.display().to_string())
-        }
+    if shares {
+        write_atomic(&layout.shares_refused(), text.as_bytes())
+    } else {
+        let mark = layout.shares_refused();
+        gone(fs::remove_file(&mark)).with_context(|| mark.display().to_string())
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tracing::{info, warn};
 
 use super::choice::before;
@@ -161,13 +161,12 @@ impl Mounts {
         let Some(own) = &self.own else { return };
         // Active, it does nothing more for what was imported since.
         let whole = own.active != "active" || now.is_empty();
-        match decision.refused.is_empty() && later.is_empty() && whole {
-            true => {
-                if late.bring_up_always(MOUNT, false, LIMIT) == Step::Done {
-                    self.own.iter_mut().for_each(|unit| unit.active = "active".to_owned());
-                }
+        if decision.refused.is_empty() && later.is_empty() && whole {
+            if late.bring_up_always(MOUNT, false, LIMIT) == Step::Done {
+                self.own.iter_mut().for_each(|unit| unit.active = "active".to_owned());
             }
-            false => one_by_one(late, &now),
+        } else {
+            one_by_one(late, &now)
         }
     }
 }
@@ -234,23 +233,22 @@ fn listed(late: &Late<'_>) -> Result<datasets::Listed> {
         text.push_str(line);
         text.push('\n');
     })?;
-    match ended.status.success() && ended.beyond.is_none() {
-        // Its complaints and its answer come together.
-        true if text.trim_end() == "no datasets available" => Ok(datasets::Listed::default()),
-        true => {
-            let listed = datasets::parse(&text)?;
-            for complaint in &listed.complaints {
-                warn!(zfs_prefix_stage = late.stage, "{}: {complaint}", list.shown());
-            }
-            Ok(listed)
-        }
-        false => Err(anyhow::anyhow!(
-            "{}: {}: {}",
-            list.shown(),
-            describe(ended.status),
-            Vec::from(ended.tail).join(" / ")
-        )),
+    ensure!(
+        ended.status.success() && ended.beyond.is_none(),
+        "{}: {}: {}",
+        list.shown(),
+        describe(ended.status),
+        Vec::from(ended.tail).join(" / ")
+    );
+    // Its complaints and its answer come together.
+    if text.trim_end() == "no datasets available" {
+        return Ok(datasets::Listed::default());
     }
+    let listed = datasets::parse(&text)?;
+    for complaint in &listed.complaints {
+        warn!(zfs_prefix_stage = late.stage, "{}: {complaint}", list.shown());
+    }
+    Ok(listed)
 }
 
 /// Nothing is known of them: nobody who needs one of them is started.

@@ -148,15 +148,14 @@ pub fn look(host: &Host, settings: &Settings) -> Report {
         let pool = |(name, by): &(String, By)| Pool::new(name, Some(*by), state);
         expected.pools.iter().map(|e| pool(e).because(reason.clone())).collect()
     };
-    let (pools, imported_unknown) = match loaded(host) {
-        false => (all(State::Absent, reason::no_module()), None),
-        true => match Programs::of(host).and_then(|mut p| Ok((p.list()?, p))) {
-            Err(why) => {
-                let reason = reason::no_answer(why);
-                (all(State::Unknown, reason.clone()), Some(reason.imported_unknown()))
-            }
-            Ok((listed, mut programs)) => (judge(&expected, &listed, &mut programs), None),
-        },
+    let answer = || Programs::of(host).and_then(|mut p| Ok((p.list()?, p)));
+    let (pools, imported_unknown) = match loaded(host).then(answer) {
+        None => (all(State::Absent, reason::no_module()), None),
+        Some(Err(why)) => {
+            let reason = reason::no_answer(why);
+            (all(State::Unknown, reason.clone()), Some(reason.imported_unknown()))
+        }
+        Some(Ok((listed, mut programs))) => (judge(&expected, &listed, &mut programs), None),
     };
     let expected_unknown = expected.unknown(settings);
     Report { pools, cache_file: expected.cache, expected_unknown, imported_unknown }
@@ -171,9 +170,10 @@ fn judge(expected: &Expected, listed: &[Listed], programs: &mut Programs) -> Vec
     let mut pools = Vec::new();
     let imported = |name: &str| listed.iter().find(|l| l.name == name);
     let absent = |(name, _): &&(String, By)| imported(name).is_none();
-    let scanned = match expected.pools.iter().any(|e| absent(&e)) {
-        true => programs.importable().map(|text| text::parse(&text)),
-        false => Ok(Vec::new()),
+    let scanned = if expected.pools.iter().any(|e| absent(&e)) {
+        programs.importable().map(|text| text::parse(&text))
+    } else {
+        Ok(Vec::new())
     };
     for (name, by) in &expected.pools {
         match imported(name) {
@@ -201,10 +201,7 @@ fn of_listed(listed: &Listed, by: Option<By>) -> Pool {
     };
     let mut pool = Pool::new(&listed.name, by, state);
     pool.health = Some(listed.health.clone());
-    match listed.readonly {
-        true => pool.because(reason::read_only(&listed.name)),
-        false => pool,
-    }
+    if listed.readonly { pool.because(reason::read_only(&listed.name)) } else { pool }
 }
 
 /// Asks for the reasons of those that are imported and not well.

@@ -142,12 +142,10 @@ fn present(block: &Block, import: &str, cache: &CacheFile) -> Reason {
     }
     if says("not supported on this system") {
         let newer = "an OpenZFS that supports them (zfs.version in zfs-prefix.toml(5)), then: ";
-        let what = match says("read-only mode") {
-            true => format!(
-                "{newer}{import}; or {}",
-                import.replacen("import", "import -o readonly=on", 1)
-            ),
-            false => format!("{newer}{import}"),
+        let what = if says("read-only mode") {
+            format!("{newer}{import}; or {}", import.replacen("import", "import -o readonly=on", 1))
+        } else {
+            format!("{newer}{import}")
         };
         return reason(&block.status, what);
     }
@@ -170,9 +168,10 @@ fn present(block: &Block, import: &str, cache: &CacheFile) -> Reason {
             import,
         );
     }
-    match devices.is_empty() {
-        false => reason(format!("it is {state}"), format!("attach them, then: {import}")),
-        true => reason(format!("it is {state}"), format!("{} ({import})", block.action)),
+    if !devices.is_empty() {
+        reason(format!("it is {state}"), format!("attach them, then: {import}"))
+    } else {
+        reason(format!("it is {state}"), format!("{} ({import})", block.action))
     }
 }
 
@@ -182,17 +181,17 @@ fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
 
 /// The devices that are not well, each with its state.
 fn devices(block: &Block) -> String {
-    let one = |device: &super::text::Device| match device.note.is_empty() {
-        true => format!("{} {}", device.name, device.state),
-        false => format!("{} {} ({})", device.name, device.state, device.note),
+    let one = |device: &super::text::Device| {
+        if device.note.is_empty() {
+            format!("{} {}", device.name, device.state)
+        } else {
+            format!("{} {} ({})", device.name, device.state, device.note)
+        }
     };
     block.bad_devices().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// A name as a shell takes it.
 pub(super) fn quoted(name: &str) -> String {
-    match name.contains(' ') {
-        true => format!("'{name}'"),
-        false => name.to_owned(),
-    }
+    if name.contains(' ') { format!("'{name}'") } else { name.to_owned() }
 }

@@ -242,9 +242,10 @@ impl fmt::Display for Info {
         }
         line("size", &format!("{} in {} files", mib(self.size), self.files))?;
         for repository in &self.repositories {
-            let packages = match repository.packages.is_empty() {
-                true => "none of portage.atoms".to_owned(),
-                false => repository.packages.join(", "),
+            let packages = if repository.packages.is_empty() {
+                "none of portage.atoms".to_owned()
+            } else {
+                repository.packages.join(", ")
             };
             line("repository", &format!("{}: {packages}", repository.location.display()))?;
         }

@@ -57,11 +57,12 @@ pub fn recipe_dirs(prefix: &Path, atoms: &[String]) -> Result<Vec<PathBuf>> {
 /// The repositories of `etc/portage/repos.conf` (portage(5)), a file or a directory of files.
 fn repositories(prefix: &Path) -> Result<Vec<PathBuf>> {
     let conf = prefix.join("etc/portage/repos.conf");
-    let mut files: Vec<PathBuf> = match conf.is_dir() {
-        true => fs::read_dir(&conf)
+    let mut files: Vec<PathBuf> = if conf.is_dir() {
+        fs::read_dir(&conf)
             .and_then(|dir| dir.map(|e| e.map(|e| e.path())).collect())
-            .with_context(|| format!("{}", conf.display()))?,
-        false => vec![conf],
+            .with_context(|| format!("{}", conf.display()))?
+    } else {
+        vec![conf]
     };
     files.sort();
     let mut found = Vec::new();

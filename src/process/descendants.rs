@@ -59,10 +59,7 @@ pub fn end_descendants(grace: Duration) {
         if pids.is_empty() {
             return;
         }
-        let signal = match begin.elapsed() < grace {
-            true => Signal::SIGTERM,
-            false => Signal::SIGKILL,
-        };
+        let signal = if begin.elapsed() < grace { Signal::SIGTERM } else { Signal::SIGKILL };
         if !asked || signal == Signal::SIGKILL {
             for pid in pids {
                 // ESRCH: it ended meanwhile.

@@ -191,9 +191,10 @@ impl Run {
             let short = |line: &String| line.chars().take(REPEATED).collect::<String>();
             let tail: Vec<_> = ended.tail.iter().rev().take(5).rev().map(short).collect();
             let message = format!("{}: {why}: {}", self.shown(), tail.join(" / "));
-            return match no_space(&ended.tail) {
-                true => Err(Failure::new(Exit::NoSpace, message).into()),
-                false => Err(anyhow::anyhow!(message)),
+            return if no_space(&ended.tail) {
+                Err(Failure::new(Exit::NoSpace, message).into())
+            } else {
+                Err(anyhow::anyhow!(message))
             };
         }
         Ok(text)

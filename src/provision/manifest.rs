@@ -76,9 +76,10 @@ impl Manifest {
 
 /// Where the manifest of an archive is.
 fn beside(source: &str) -> Option<String> {
-    let (path, query) = match source.starts_with("https://") {
-        true => source.find(['?', '#']).map_or((source, ""), |at| source.split_at(at)),
-        false => (source, ""),
+    let (path, query) = if source.starts_with("https://") {
+        source.find(['?', '#']).map_or((source, ""), |at| source.split_at(at))
+    } else {
+        (source, "")
     };
     let stem = SUFFIXES.iter().find_map(|suffix| path.strip_suffix(suffix))?;
     Some(format!("{stem}.json{query}"))

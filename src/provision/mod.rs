@@ -108,13 +108,13 @@ pub fn run(
     }
     let Some(source) = source else {
         let text = format!("no prefix at {}, and prefix.source is not set", path.display());
-        match options.if_missing {
-            // The build that follows is what fails, and says what to do.
-            true => return Ok(Outcome::Nothing(format!("{text}: nothing to provision"))),
-            false => fail!(
+        if options.if_missing {
+            return Ok(Outcome::Nothing(format!("{text}: nothing to provision")));
+        } else {
+            fail!(
                 Exit::PrefixIncomplete,
                 "{text}: say where its archive is there or with --source; see zfs-prefix.toml(5)"
-            ),
+            )
         }
     };
     let layout = Layout::new(&host.root);
@@ -278,9 +278,10 @@ impl Provision<'_> {
         }
         let place = Step::Place { dir, target: path.clone(), replace: self.options.replace };
         let old = hands.in_parent(&place, &Cancel::default())?;
-        let kept = match old.is_empty() {
-            true => String::new(),
-            false => format!("; the old one is in {old}, remove it when it is not missed"),
+        let kept = if old.is_empty() {
+            String::new()
+        } else {
+            format!("; the old one is in {old}, remove it when it is not missed")
         };
         let by = checked
             .by

@@ -256,10 +256,11 @@ pub(super) fn place(dir: &Path, target: &Path, replace: bool) -> Result<PathBuf>
 }
 
 fn not_renamed(error: std::io::Error, target: &Path) -> anyhow::Error {
-    match error.raw_os_error() == Some(Errno::EBUSY as i32) {
-        true => mount_point(target),
-        false => anyhow::Error::from(error)
-            .context(format!("{}: the prefix cannot be put there", target.display())),
+    if error.raw_os_error() == Some(Errno::EBUSY as i32) {
+        mount_point(target)
+    } else {
+        anyhow::Error::from(error)
+            .context(format!("{}: the prefix cannot be put there", target.display()))
     }
 }
 

@@ -130,10 +130,7 @@ pub(super) struct Hands<'a> {
 impl Hands<'_> {
     /// Does a step in the prefix's parent, as its owner.
     pub(super) fn in_parent(&self, step: &Step, cancel: &Cancel) -> Result<String> {
-        match self.parent_is_roots {
-            true => step.run(),
-            false => self.as_owner(step, cancel, &mut |_| {}),
-        }
+        if self.parent_is_roots { step.run() } else { self.as_owner(step, cancel, &mut |_| {}) }
     }
 
     /// Does a step as the prefix's owner; lines of progress go to `sink`.

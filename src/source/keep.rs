@@ -31,9 +31,10 @@ pub(super) fn keep(dir: &Path, most: usize, recent: Duration, spared: &[PathBuf]
         }
         let at = fs::metadata(&path)?.modified()?;
         // Of the future: the clock was set back.
-        match spared.contains(&path) || at.elapsed().map_or(true, |age| age < recent) {
-            true => stay += 1,
-            false => records.push((at, path)),
+        if spared.contains(&path) || at.elapsed().map_or(true, |age| age < recent) {
+            stay += 1
+        } else {
+            records.push((at, path))
         }
     }
     records.sort();

@@ -234,10 +234,9 @@ impl KernelSource {
             }),
             unreadable: Exit::NoKernelSource,
         };
-        let file = cached.get(with).map_err(|error| match self.default {
-            true => error.context(DEFAULT),
-            false => error,
-        })?;
+        let file = cached
+            .get(with)
+            .map_err(|error| if self.default { error.context(DEFAULT) } else { error })?;
         used.push(file.path.clone());
         let id = self.id(&file.sha256, patches);
         tree::get(with, &id, |with, dir| {
@@ -347,9 +346,10 @@ impl Kind {
 /// A build tree has both of these (Documentation/kbuild/modules.rst), a source neither.
 fn obtained(dir: PathBuf) -> Obtained {
     let built = ["Module.symvers", "include/config/auto.conf"];
-    match built.iter().all(|file| dir.join(file).is_file()) {
-        true => Obtained::BuildTree(dir),
-        false => Obtained::Source(dir),
+    if built.iter().all(|file| dir.join(file).is_file()) {
+        Obtained::BuildTree(dir)
+    } else {
+        Obtained::Source(dir)
     }
 }
 
@@ -368,10 +368,10 @@ fn stamp(pinned: &Pinned) -> String {
     };
     // Where it is not there, or cannot be read, obtaining it says so.
     let Ok(meta) = fs::metadata(path) else { return String::new() };
-    match meta.is_dir() {
-        true => unpack::stamp(path).unwrap_or_default(),
-        // Whole seconds, as in a directory.
-        false => format!("{} {}", meta.len(), meta.mtime()),
+    if meta.is_dir() {
+        unpack::stamp(path).unwrap_or_default()
+    } else {
+        format!("{} {}", meta.len(), meta.mtime())
     }
 }
 

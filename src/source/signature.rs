@@ -216,19 +216,21 @@ pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, keys: &Path, shown: &str) 
     let place = Place { work: Some(scratch.0.clone()), readable, ..Place::default() };
     let own = Path::new("/usr/bin/rpmkeys");
     let rpmkeys = || -> Result<Run> {
-        match with.has("rpmkeys") {
-            true => Ok(with.prefix.run("rpmkeys", &place)),
-            false if own.exists() => Ok(Run::new(own)
+        if with.has("rpmkeys") {
+            return Ok(with.prefix.run("rpmkeys", &place));
+        }
+        if own.exists() {
+            return Ok(Run::new(own)
                 .user(with.prefix.user)
                 .env("PATH", "/usr/bin:/bin")
                 .env("HOME", &scratch.0)
-                .env("LC_ALL", "C")),
-            false => fail!(
-                Exit::PrefixIncomplete,
-                "neither this machine nor the prefix {} has rpmkeys, which the signature of {shown} is checked with",
-                with.prefix.path.display()
-            ),
+                .env("LC_ALL", "C"));
         }
+        fail!(
+            Exit::PrefixIncomplete,
+            "neither this machine nor the prefix {} has rpmkeys, which the signature of {shown} is checked with",
+            with.prefix.path.display()
+        )
     };
     let database = scratch.0.join("rpmdb");
     let run = || rpmkeys().map(|run| run.arg("--dbpath").arg(&database).idle(QUIET));

@@ -54,10 +54,8 @@ pub(super) fn get(
     let new = trees.join(format!("{id}.new"));
     remove_unfinished(&trees)?;
     owners_dir(&new, with.prefix.user)?;
-    let made = make(with, &new).and_then(|()| match with.cancel.is_set() {
-        true => Err(Interrupted.into()),
-        false => sync(&trees),
-    });
+    let made = make(with, &new)
+        .and_then(|()| if with.cancel.is_set() { Err(Interrupted.into()) } else { sync(&trees) });
     if made.is_err() {
         // Only disk space is at stake: the next one removes it too.
         fs::remove_dir_all(&new).unwrap_or_else(|e| tracing::warn!("{}: {e}", new.display()));

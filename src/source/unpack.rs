@@ -272,13 +272,14 @@ pub(super) fn top(with: &Obtain<'_>, tarball: &Path) -> Result<String> {
         .exit(Exit::Refused)?;
     let name = text.trim().split('/').next().unwrap_or_default();
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
-    match plain && !name.is_empty() && !name.starts_with('.') {
-        true => Ok(name.to_owned()),
-        false => fail!(
+    if plain && !name.is_empty() && !name.starts_with('.') {
+        Ok(name.to_owned())
+    } else {
+        fail!(
             Exit::Refused,
             "{}: begins with {:?}, expected a directory zfs-VERSION/",
             tarball.display(),
             text.trim()
-        ),
+        )
     }
 }

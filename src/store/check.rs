@@ -38,9 +38,10 @@ pub fn check_published(
         trust::directory(dir, owner)?;
         for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
             let path = entry.with_context(|| format!("{}", dir.display()))?.path();
-            match path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
-                true => walk(&path, owner)?,
-                false => trust::file(&path, owner).map(drop)?,
+            if path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
+                walk(&path, owner)?
+            } else {
+                trust::file(&path, owner).map(drop)?
             }
         }
         Ok(())

@@ -116,9 +116,8 @@ fn machines(
     pool: &Path,
     var_disk: bool,
 ) -> Result<[Machine; 2]> {
-    let disks = |state: &State, dir: &Path| match var_disk {
-        true => state.disks(dir),
-        false => state.disks_without_var(dir),
+    let disks = |state: &State, dir: &Path| {
+        if var_disk { state.disks(dir) } else { state.disks_without_var(dir) }
     };
     let own = State::fresh(root, &work.join("store"))?;
     publish(root, &own)?;

@@ -93,16 +93,15 @@ fn bare(
     dry: bool,
 ) -> Result<Vec<(&'static str, Times)>> {
     let modules = format!("/usr/lib/modules/{}", root.release);
-    let configure = match dry {
-        true => "./configure --help".to_owned(),
-        false => format!(
+    let configure = if dry {
+        "./configure --help".to_owned()
+    } else {
+        format!(
             "./configure --with-config=kernel --with-linux={modules}/source --with-linux-obj={modules}/build"
-        ),
+        )
     };
-    let make = match dry {
-        true => "make --version".to_owned(),
-        false => format!("make -j{jobs} {NO_DEBUG_INFO}"),
-    };
+    let make =
+        if dry { "make --version".to_owned() } else { format!("make -j{jobs} {NO_DEBUG_INFO}") };
     let unpack = format!("tar --extract --strip-components=1 --no-same-owner --file {source}");
     machine.check("install -d -o core -g core /var/cache/bare")?;
     let mut times = vec![];

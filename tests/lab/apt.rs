@@ -56,13 +56,14 @@ impl Apt {
     /// # Errors
     /// As [`Apt::open`].
     pub fn open_for(suite: &str, arch: &str) -> Result<Apt> {
-        let more = match STABLE.contains(&suite) {
-            true => vec![
+        let more = if STABLE.contains(&suite) {
+            vec![
                 format!("deb MAIN {suite}-updates main contrib"),
                 format!("deb SECURITY {suite}-security main contrib"),
                 format!("deb MAIN {KERNEL}-backports contrib"),
-            ],
-            false => vec![],
+            ]
+        } else {
+            vec![]
         };
         let own = format!("deb MAIN {suite} main contrib");
         let lines: Vec<String> = std::iter::once(own).chain(more).collect();
@@ -295,9 +296,10 @@ fn sources(lines: &[String]) -> Result<String> {
         let (kind, rest) = line.split_once(' ').context("a line of sources.list")?;
         // Mirrors of unstable may be days behind; what they have is signed all the same.
         let late = if rest.contains(" sid ") { " check-valid-until=no" } else { "" };
-        let by = match Path::new(KEYRING).exists() {
-            true => format!("[signed-by={KEYRING}{late}]"),
-            false => format!("[trusted=no{late}]"),
+        let by = if Path::new(KEYRING).exists() {
+            format!("[signed-by={KEYRING}{late}]")
+        } else {
+            format!("[trusted=no{late}]")
         };
         let rest = rest.replace("MAIN", main).replace("SECURITY", security.unwrap_or_default());
         list += &format!("{kind} {by} {rest}\n");

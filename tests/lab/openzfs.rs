@@ -39,10 +39,8 @@ pub fn release(series: &str) -> Result<Release> {
             if version != series && !version.starts_with(&format!("{series}.")) {
                 continue;
             }
-            let tarball = match package {
-                true => apt.orig(source, &debian),
-                false => of_dkms(&apt, &debian, &version),
-            };
+            let tarball =
+                if package { apt.orig(source, &debian) } else { of_dkms(&apt, &debian, &version) };
             match tarball {
                 Ok(tarball) => return Ok(Release { version, tarball }),
                 Err(e) => refused.push(format!("{source} {debian}: {e:#}")),

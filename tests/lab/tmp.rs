@@ -45,9 +45,10 @@ fn base() -> Result<PathBuf> {
     let lab = super::place();
     fs::create_dir_all(&lab).with_context(|| lab.display().to_string())?;
     let open = |dir: &Path| fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 != 0);
-    let base = match lab.canonicalize()?.ancestors().all(open) {
-        true => lab.join("tmp"),
-        false => PathBuf::from(format!("/var/tmp/zfs-prefix-lab-{}", nix::unistd::getuid())),
+    let base = if lab.canonicalize()?.ancestors().all(open) {
+        lab.join("tmp")
+    } else {
+        PathBuf::from(format!("/var/tmp/zfs-prefix-lab-{}", nix::unistd::getuid()))
     };
     fs::create_dir_all(&base).with_context(|| base.display().to_string())?;
     let meta = fs::symlink_metadata(&base)?;

@@ -72,10 +72,7 @@ fn purge(root: &Path, package: &str) -> Result<()> {
     for path in text.lines().rev().filter(|path| *path != "/.") {
         let path = root.join(path.trim_start_matches('/'));
         // /lib is a link to a directory of everybody's.
-        match path.is_dir() {
-            true => drop(fs::remove_dir(&path)),
-            false => cache::remove(&path)?,
-        }
+        if path.is_dir() { drop(fs::remove_dir(&path)) } else { cache::remove(&path)? }
     }
     ours.iter().try_for_each(|name| cache::remove(&info.join(name)))
 }

@@ -197,11 +197,8 @@ fn used(tree: &[TokenTree], base: &[String], module: &Module, public: bool, file
         }
         let known = ["crate", "self", "super"].contains(&path[0].as_str());
         full_path(&path, module, file);
-        let target = match known {
-            true => absolute(&path, module),
-            // A child, or another crate: who resolves it finds out.
-            false => Some([&module[..], &path[..]].concat()),
-        };
+        let target =
+            if known { absolute(&path, module) } else { Some([&module[..], &path[..]].concat()) };
         if let (true, Some(target), Some(last)) = (public, target, path.last()) {
             file.exports.insert(alias.unwrap_or_else(|| last.clone()), target);
         }

@@ -55,9 +55,12 @@ impl Layout {
         let mut source = "\t.section .modinfo,\"a\"\n\t.asciz \"vermagic=6.1.0 SMP \"\n".to_owned();
         for (index, (name, crc, gpl, space)) in EXPORTS.iter().enumerate() {
             let table = if *gpl && !self.flags { "_gpl" } else { "" };
-            let field = |to: &str| match self.relative {
-                true => format!("\t.long {to} - .\n"),
-                false => format!("\t.quad {to}\n"),
+            let field = |to: &str| {
+                if self.relative {
+                    format!("\t.long {to} - .\n")
+                } else {
+                    format!("\t.quad {to}\n")
+                }
             };
             writeln!(source, "\t.text\n\t.globl {name}\n{name}: ret").unwrap();
             writeln!(source, "\t.section __ksymtab_strings,\"aMS\",@progbits,1").unwrap();

@@ -51,13 +51,12 @@ pub fn digest(tree: &Tree) -> Result<String> {
     all.update(tree.eprefix.as_bytes());
     for (path, link) in entries {
         let name = path.strip_prefix(&tree.dir)?.to_string_lossy().into_owned();
-        let (what, content) = match link {
-            true => ("link".to_owned(), fs::read_link(&path)?.to_string_lossy().into_owned()),
-            false => {
-                let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
-                let content = Blake2b512::digest(fs::read(&path)?);
-                (format!("file {mode:04o}"), format!("{content:x}"))
-            }
+        let (what, content) = if link {
+            ("link".to_owned(), fs::read_link(&path)?.to_string_lossy().into_owned())
+        } else {
+            let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
+            let content = Blake2b512::digest(fs::read(&path)?);
+            (format!("file {mode:04o}"), format!("{content:x}"))
         };
         all.update(format!("\n{what} {name} {content}").as_bytes());
     }

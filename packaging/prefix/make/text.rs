@@ -126,9 +126,12 @@ fn linker_script(text: &str) -> String {
         return text.to_owned();
     }
     text.split_inclusive(char::is_whitespace)
-        .map(|word| match word.starts_with("/lib") || word.starts_with("/usr/lib") {
-            true => word.rsplit('/').next().unwrap_or(word),
-            false => word,
+        .map(|word| {
+            if word.starts_with("/lib") || word.starts_with("/usr/lib") {
+                word.rsplit('/').next().unwrap_or(word)
+            } else {
+                word
+            }
         })
         .collect()
 }

@@ -333,9 +333,10 @@ impl Kernel {
     pub(super) fn make(&self, preparing: &Preparing, place: &Place) -> Run {
         let run = preparing.prefix.run("make", place).dir(&preparing.work.tmp);
         let run = run.arg("-C").arg(&self.source);
-        let run = match self.output == self.source {
-            true => run,
-            false => run.arg(format!("O={}", self.output.display())),
+        let run = if self.output == self.source {
+            run
+        } else {
+            run.arg(format!("O={}", self.output.display()))
         };
         run.arg(format!("-j{}", preparing.jobs)).arg(format!("KERNELRELEASE={}", preparing.release))
     }

@@ -118,9 +118,10 @@ impl Candidates {
                 Err(error) => refused.push(Refused::of(strategy, &error, false)),
             }
         }
-        match possible.is_empty() {
-            true => Err(none_left(release, &refused)),
-            false => Ok(Candidates { possible, refused, found }),
+        if possible.is_empty() {
+            Err(none_left(release, &refused))
+        } else {
+            Ok(Candidates { possible, refused, found })
         }
     }
 }

@@ -90,10 +90,7 @@ impl Preparing<'_> {
 
     fn copied(&mut self, tree: &Tree) -> Result<Prepared> {
         let copy = self.work.top.join("kernel");
-        let source = match tree.source == tree.output {
-            true => copy.clone(),
-            false => tree.source.clone(),
-        };
+        let source = if tree.source == tree.output { copy.clone() } else { tree.source.clone() };
         let kernel = Kernel { source, output: copy };
         let place = Place { kernel: vec![tree.output.clone()], ..kernel.place(&self.work.top) };
         let script =

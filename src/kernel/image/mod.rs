@@ -214,18 +214,16 @@ impl Image {
     }
 
     fn note(&self, name: &[u8], kind: u32) -> Option<&[u8]> {
-        match self.is_elf() {
-            true => elf::note(&self.kernel, name, kind),
-            false => raw::note(&self.kernel, self.endian(), name, kind),
+        if self.is_elf() {
+            elf::note(&self.kernel, name, kind)
+        } else {
+            raw::note(&self.kernel, self.endian(), name, kind)
         }
     }
 
     /// The kernel's byte order.
     pub(super) fn endian(&self) -> Endianness {
-        match self.is_elf() {
-            true => elf::endian(&self.kernel),
-            false => headers::arm64_endian(&self.kernel),
-        }
+        if self.is_elf() { elf::endian(&self.kernel) } else { headers::arm64_endian(&self.kernel) }
     }
 }
 

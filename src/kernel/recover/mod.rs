@@ -38,9 +38,10 @@ impl Image {
 }
 
 fn vmlinux(image: &Image) -> Result<Symvers> {
-    let tables = match image.is_elf() {
-        true => sections(image)?,
-        false => headerless::find(image.kernel(), image.endian())?,
+    let tables = if image.is_elf() {
+        sections(image)?
+    } else {
+        headerless::find(image.kernel(), image.endian())?
     };
     let mut symvers = Symvers::default();
     for export in tables.read()? {

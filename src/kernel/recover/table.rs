@@ -115,9 +115,10 @@ impl Tables<'_> {
         let at = index * layout.size();
         let name = self.pointer(table.entries, layout, at + layout.field)?;
         let name = symbol_name(self.string(name.context("no name")?)?)?;
-        let space = match layout.namespace {
-            true => self.pointer(table.entries, layout, at + 2 * layout.field)?,
-            false => None,
+        let space = if layout.namespace {
+            self.pointer(table.entries, layout, at + 2 * layout.field)?
+        } else {
+            None
         };
         let space = space.map_or(Ok(&b""[..]), |address| self.string(address))?;
         let crc = table.crcs.get(index * 4..).and_then(<[u8]>::first_chunk);

@@ -60,9 +60,10 @@ fn values(reader: &mut Reader<'_>, kind: u32, depth: usize) -> Result<(), Malfor
 }
 
 fn array(reader: &mut Reader<'_>, count: usize, size: usize) -> Result<(), Malformed> {
-    match length(reader)? == count {
-        true => reader.take(count * size).map(drop),
-        false => reader.bad("an array with two lengths"),
+    if length(reader)? == count {
+        reader.take(count * size).map(drop)
+    } else {
+        reader.bad("an array with two lengths")
     }
 }
 
@@ -73,10 +74,7 @@ fn word(reader: &mut Reader<'_>) -> Result<u32, Malformed> {
 /// A length or count: never more than there are bytes left.
 fn length(reader: &mut Reader<'_>) -> Result<usize, Malformed> {
     let length = word(reader)? as usize;
-    match length <= reader.left() {
-        true => Ok(length),
-        false => reader.bad("a length beyond the end"),
-    }
+    if length <= reader.left() { Ok(length) } else { reader.bad("a length beyond the end") }
 }
 
 /// Bytes of that length, and the padding after them.

@@ -185,9 +185,10 @@ fn missing(found: &mut Findings, unfound: Unfound) {
     let mut searched: Vec<String> = inside.map(|dir| dir.display().to_string()).collect();
     let mut once = HashSet::new();
     searched.retain(|dir| once.insert(dir.clone()));
-    let searched = match searched.is_empty() {
-        true => "it has no run path, and its interpreter no directory in the prefix".to_owned(),
-        false => format!("looked in {}", searched.join(", ")),
+    let searched = if searched.is_empty() {
+        "it has no run path, and its interpreter no directory in the prefix".to_owned()
+    } else {
+        format!("looked in {}", searched.join(", "))
     };
     let problem =
         format!("needs {}, which is not in the prefix ({searched})", unfound.name.display());

@@ -189,9 +189,10 @@ impl<'t> Loader<'t> {
             // Others are passed over by ld.so too: wrong class or machine.
             entry.elf().filter(|elf| elf.kind == Kind::Library).map(|elf| (path, elf))
         };
-        match name.is_absolute() {
-            true => library(name),
-            false => dirs.iter().find_map(|dir| library(&dir.join(name))),
+        if name.is_absolute() {
+            library(name)
+        } else {
+            dirs.iter().find_map(|dir| library(&dir.join(name)))
         }
     }
 }
@@ -208,9 +209,10 @@ pub(super) fn expand(tree: &Tree, path: &Path, run_path: &[PathBuf]) -> Vec<Path
             dirs.push(entry.clone());
             continue;
         }
-        let libs: &[&[u8]] = match contains(text, b"LIB") {
-            true => &[b"lib64", b"lib", b"lib/x86_64-linux-gnu", b"lib/aarch64-linux-gnu"],
-            false => &[b""],
+        let libs: &[&[u8]] = if contains(text, b"LIB") {
+            &[b"lib64", b"lib", b"lib/x86_64-linux-gnu", b"lib/aarch64-linux-gnu"]
+        } else {
+            &[b""]
         };
         for lib in libs {
             let tokens: HashMap<&[u8], &[u8]> = HashMap::from([

@@ -61,9 +61,10 @@ pub(super) fn check(
         }
         Err(error) => {
             let problem = format!("its programs were not run: {error:#}");
-            let cure = match nix::unistd::geteuid().is_root() {
-                true => "mend what this says, and audit again",
-                false => "run the audit as root",
+            let cure = if nix::unistd::geteuid().is_root() {
+                "mend what this says, and audit again"
+            } else {
+                "run the audit as root"
             };
             found.error(Check::Probe, Path::new(""), problem, cure);
             return Ok(None);

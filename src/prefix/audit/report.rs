@@ -131,10 +131,7 @@ impl fmt::Display for Finding {
             Severity::Note => "note",
         };
         write!(f, "{severity}: {}: {}", printable(&self.file), printable(&self.problem))?;
-        match self.cure.is_empty() {
-            true => Ok(()),
-            false => write!(f, "; {}", printable(&self.cure)),
-        }
+        if self.cure.is_empty() { Ok(()) } else { write!(f, "; {}", printable(&self.cure)) }
     }
 }
 

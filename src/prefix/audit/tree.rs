@@ -103,9 +103,10 @@ impl<'a> Place<'a> {
 impl Tree {
     /// The path an entry is meant to have.
     pub(crate) fn absolute(&self, relative: &Path) -> PathBuf {
-        match relative.as_os_str().is_empty() {
-            true => self.eprefix.clone(),
-            false => self.eprefix.join(relative),
+        if relative.as_os_str().is_empty() {
+            self.eprefix.clone()
+        } else {
+            self.eprefix.join(relative)
         }
     }
 
@@ -131,9 +132,10 @@ impl Tree {
             match self.entries.get(relative).map(|entry| &entry.kind) {
                 Some(Kind::Link(target)) if links < MAX_LINKS => {
                     links += 1;
-                    match target.is_absolute() {
-                        true => at = PathBuf::from("/"),
-                        false => drop(at.pop()),
+                    if target.is_absolute() {
+                        at = PathBuf::from("/");
+                    } else {
+                        at.pop();
                     }
                     names(target).rev().for_each(|name| rest.push_front(name));
                 }

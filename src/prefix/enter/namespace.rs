@@ -164,12 +164,11 @@ impl Part {
             }
             private.extend(there.map(Path::to_owned));
         }
-        match is_dir(&self.mount)? {
-            true => fs::create_dir_all(&self.path)?,
-            false => {
-                fs::create_dir_all(self.path.parent().unwrap_or(Path::new("/")))?;
-                File::create(&self.path)?;
-            }
+        if is_dir(&self.mount)? {
+            fs::create_dir_all(&self.path)?
+        } else {
+            fs::create_dir_all(self.path.parent().unwrap_or(Path::new("/")))?;
+            File::create(&self.path)?;
         }
         Ok(())
     }

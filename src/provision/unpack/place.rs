@@ -135,11 +135,10 @@ fn make_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     match mkdirat(parent, name, Mode::from_bits_truncate(0o755)) {
         Err(Errno::EEXIST) => {
             let stat = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
-                true => Ok(()),
-                false => {
-                    Err(refused("a directory where the archive made something else".to_owned()))
-                }
+            if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+                Ok(())
+            } else {
+                Err(refused("a directory where the archive made something else".to_owned()))
             }
         }
         other => Ok(other?),

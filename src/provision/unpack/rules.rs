@@ -164,9 +164,10 @@ impl Described<'_> {
             let to = resolve(&eprefix.join(from).join(target));
             !inside.has(&to) && !may_lead_to(path, &to)
         };
-        match inside.0.iter().any(leads_out) {
-            false => Ok(target.to_owned()),
-            true => bail!("{shown}: a symlink to {}, outside the prefix", target.display()),
+        if !inside.0.iter().any(leads_out) {
+            Ok(target.to_owned())
+        } else {
+            bail!("{shown}: a symlink to {}, outside the prefix", target.display())
         }
     }
 

@@ -31,10 +31,7 @@ pub(super) fn open(file: File) -> Result<Stream> {
     let mut file = BufReader::with_capacity(256 * 1024, file);
     let first = file.fill_buf()?;
     let magic = first.first_chunk().copied().unwrap_or_default();
-    let how = match is_skippable(magic) {
-        true => Some(Compression::Zstd),
-        false => Compression::of(first),
-    };
+    let how = if is_skippable(magic) { Some(Compression::Zstd) } else { Compression::of(first) };
     let tar = first.get(MAGIC_AT..MAGIC_AT + 5) == Some(b"ustar");
     let mut content_size = None;
     let reader: Box<dyn Read> = match how {
