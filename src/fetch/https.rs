@@ -106,13 +106,13 @@ fn failure(url: &str, error: &ureq::Error) -> anyhow::Error {
     let url = without_query(url);
     let hint = match () {
         () if text.contains("UnknownIssuer") => {
-            ": its certificate is of no authority that this machine trusts (/etc/ssl/certs, or $SSL_CERT_FILE)"
+            ": this machine does not trust the authority of its certificate (/etc/ssl/certs, or $SSL_CERT_FILE)"
         }
         () if text.to_lowercase().contains("expired") => {
             ": its certificate has expired, or this machine's clock is wrong"
         }
         () if text.contains("NotValidForName") || text.contains("not valid for name") => {
-            ": its certificate is another server's"
+            ": its certificate is for another server name"
         }
         () if matches!(error, ureq::Error::RequireHttpsOnly(_)) => {
             ": it leads to http://, where the archive could be replaced on its way"

@@ -291,7 +291,7 @@ fn is_whole(answer: &Answer, have: u64, of: Option<&Of>) -> bool {
 
 fn meaning(status: u16, key: &str) -> String {
     match status {
-        401 | 403 => ": it does not give this file to everybody".to_owned(),
+        401 | 403 => ": it does not give this file without authorization".to_owned(),
         404 | 410 => format!(": it has no such file; check {key}"),
         429 | 500..=599 => ": it cannot help now; try again later".to_owned(),
         _ => String::new(),
@@ -314,12 +314,13 @@ fn broken(url: &str, got: u64, total: Option<u64>, why: &str) -> anyhow::Error {
 fn too_much(wanted: &Wanted<'_>, limit: u64, size: Option<u64>) -> anyhow::Error {
     let url = wanted.source;
     let (exit, why) = match size {
-        Some(_) => (Exit::Refused, "its size; it is another file".to_owned()),
+        Some(_) => (Exit::Refused, "the expected size; it is another file".to_owned()),
         None if limit == wanted.largest => {
             (Exit::Refused, format!("more than {} can have{}", wanted.what, cure(wanted)))
         }
-        None => (Exit::NoSpace, format!("all that is free but {}", megabytes(RESERVE))),
+        None => (Exit::NoSpace, format!("all free space but {}", megabytes(RESERVE))),
     };
-    let text = format!("{url}: more comes than {limit} bytes, {why}. The download was removed");
+    let text =
+        format!("{url}: the server sends more than {limit} bytes, {why}. The download was removed");
     Failure::new(exit, text).into()
 }
