@@ -58,7 +58,7 @@ pub struct Prefix {
     pub public_key: Option<PublicKey>,
     /// If there is no key, also take an archive without a signature.
     pub allow_unsigned: bool,
-    /// Name or number of the user that owns the prefix.
+    /// Name or number of the user that is to own the prefix.
     pub user: Option<String>,
 }
 

@@ -6,7 +6,7 @@ use super::value::{Value, strings};
 /// Unit types that run something or make it available. The other types (targets, slices, devices)
 /// are the structure of the boot.
 const TYPES: [&str; 5] = ["service", "socket", "timer", "path", "mount"];
-/// Units of OpenZFS and of this package. The listed units wait for them, so they cannot be listed.
+/// Units of OpenZFS and of this package: the listed ones wait for these. None of these is accepted.
 const OURS: [&str; 9] = [
     "zfs-load",
     "zfs-build",

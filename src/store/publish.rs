@@ -144,8 +144,9 @@ impl Staging {
     /// forced), it changes places with the new one and is removed.
     ///
     /// # Errors
-    /// Any step failed. The store is as it was before. If only the last step is missing, the tree
-    /// is published and `current` still points to the old one; the next build finishes that.
+    /// Any step failed. The store is then as it was before, unless only the last step is missing:
+    /// the tree is published, but `current` still points to the old one. The next build finishes
+    /// that.
     pub fn publish(self, manifest: &Manifest) -> Result<PathBuf> {
         let json = serde_json::to_vec_pretty(manifest)?;
         self.create(Path::new("manifest.json"))?

@@ -35,7 +35,8 @@ done"#;
 /// Binds what is installed in `dir`, which is below the work directory `top`.
 ///
 /// # Errors
-/// [`Exit::PrefixIncomplete`]: a library is missing, or a tool. [`Exit::Refused`]: a file is damaged.
+/// [`Exit::PrefixIncomplete`]: a library or a tool is missing. [`Exit::Refused`]: a file is
+/// damaged.
 pub(crate) fn bind(
     prefix: &Prefix,
     place: &Place,

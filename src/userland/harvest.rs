@@ -33,8 +33,8 @@ pub(crate) struct Origin<'a> {
 }
 
 impl Origin<'_> {
-    /// Copies it to `userland/` of `staging`; how many files that are.
     /// Copies the userland to `userland/` of `staging`. Returns how many files that are.
+    ///
     /// # Errors
     /// [`Exit::Refused`]: something of it cannot be published; the file is named.
     pub(crate) fn copy(&self, staging: &Staging) -> Result<usize> {

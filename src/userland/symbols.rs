@@ -14,8 +14,8 @@ use object::read::elf::FileHeader;
 
 use super::LIBRARIES;
 
-/// Limit of the bytes of names and records that are read in one file: real libraries have some
-/// thousand. Without it, records could overlap, and all of them could have the same long name.
+/// The most bytes of names in one file, with the size of each record added: real libraries have
+/// some thousand. Records may overlap, and all of them may have the same long name.
 const EFFORT: usize = 1 << 20;
 /// A record of either table (Elfxx_Verneed, Elfxx_Vernaux; those of definitions are as large).
 const RECORD: usize = 16;

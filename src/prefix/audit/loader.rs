@@ -1,5 +1,6 @@
 //! How ld.so(8) finds libraries: DT_RPATH of the file and of those that loaded it, DT_RUNPATH, the
-//! directories of its cache, the directories built into it. LD_LIBRARY_PATH is never set in a build.
+//! directories of its cache, the directories built into it. LD_LIBRARY_PATH is never set in a
+//! build.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;

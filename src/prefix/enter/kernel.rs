@@ -47,9 +47,9 @@ impl Prefix {
     /// A place for builds against `tree`, without network. `work` belongs to the owner. The tree's
     /// own programs are copied there, and the prefix's patchelf binds them to the prefix.
     ///
+    /// # Errors
     /// The tree cannot be read. [`Exit::PrefixIncomplete`]: the tree has such programs, but the
     /// prefix has no patchelf, or no program of its own that shows how to bind them.
-    /// prefix no patchelf, or no program of its own that shows how.
     pub fn place(&self, work: &Path, tree: &Tree, cancel: &Cancel) -> Result<Place> {
         let contents = Contents::of(&[&tree.output, &tree.source]).exit(Exit::NoKernelSource)?;
         let mut place =
