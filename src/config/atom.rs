@@ -23,7 +23,8 @@ fn split_suffix<'a>(s: &'a str, separator: &str) -> (&'a str, Option<&'a str>) {
     s.split_once(separator).map_or((s, None), |(head, tail)| (head, Some(tail)))
 }
 
-/// Letters, digits, `_` and what `more` has; the first one a letter, a digit or `_`.
+/// Letters, digits, `_` and the characters in `more`. The first character is a letter, a digit or
+/// `_`.
 fn is_name(name: &str, more: &[u8]) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     name.bytes().next().is_some_and(word) && name.bytes().all(|b| word(b) || more.contains(&b))
@@ -57,7 +58,8 @@ fn is_versioned(package: &str, operator: &str) -> bool {
     })
 }
 
-/// Whether `version` is one: numbers with dots, a letter, suffixes, a revision (`2.3.0_rc1-r2`).
+/// Whether `version` is a valid version: numbers with dots, a letter, suffixes, a revision
+/// (`2.3.0_rc1-r2`).
 pub(super) fn is_version(version: &str) -> bool {
     let (version, revision) = split_suffix(version, "-");
     let revision_is_good = revision.is_none_or(|r| r.strip_prefix('r').is_some_and(is_number));

@@ -20,7 +20,7 @@ pub enum WhenMissing {
     Late,
     /// Build before the pool import, offline, for at most `boot.timeout`.
     Block,
-    /// Only say so.
+    /// Do not build; only report it.
     Never,
 }
 
@@ -47,7 +47,7 @@ impl Recipe {
 /// `zfs.userland`: whose zpool, zfs, … fit the modules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Userland {
-    /// The system's, if it has one of the modules' version; otherwise the prefix's.
+    /// The system's programs if their version is that of the modules; otherwise the prefix's.
     #[default]
     Auto,
     /// Built in the prefix and published with the modules.
@@ -67,10 +67,10 @@ impl Userland {
     }
 }
 
-/// An element of `kernel.tree`: a way to come by a build tree.
+/// An element of `kernel.tree`: a way to get a build tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// The one that the system ships.
+    /// The build tree that the system ships.
     Shipped,
     /// Source and configuration, with Module.symvers recovered from the image.
     Recovered,

@@ -5,7 +5,8 @@ use super::fragment::Fragment;
 use super::note::Problem;
 use super::value::when_missing_word;
 
-/// What the command line says, and the words it says wrongly. Of several the last good one wins.
+/// Returns the settings of the command line, and one problem for each bad word. If a parameter
+/// occurs several times, the last valid one wins.
 pub(super) fn parse(cmdline: &str) -> (Fragment, Vec<Problem>) {
     let mut fragment = Fragment::default();
     let mut problems = Vec::new();
@@ -14,7 +15,7 @@ pub(super) fn parse(cmdline: &str) -> (Fragment, Vec<Problem>) {
             Some((key, value)) => (key, Some(value)),
             None => (word.as_str(), None),
         };
-        // The kernel takes `-` and `_` for the same in names (kernel-parameters.rst).
+        // The kernel treats `-` and `_` in parameter names as the same (kernel-parameters.rst).
         match key.replace('-', "_").as_str() {
             "zfs_prefix" => match value.map_or(Some(true), boolean) {
                 Some(yes) => {
@@ -50,8 +51,8 @@ fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// Splits at white space outside quotes and drops the quotes; an unclosed one goes to the end.
-/// Both kinds of quotes, as systemd reads the line (the kernel itself knows only `"`).
+/// Splits at white space outside quotes and drops the quotes. An unclosed quote extends to the end
+/// of the line. Both kinds of quotes count, as in systemd (the kernel itself knows only `"`).
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

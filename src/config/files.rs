@@ -29,7 +29,8 @@ pub(super) struct File {
     pub(super) text: Result<String, Problem>,
 }
 
-/// The directories for those who may not look into /var; and where one led there, if it did.
+/// The directories for programs that must not read /var. The second value is the path in /var that
+/// `/usr/local/lib/zfs-prefix` leads to, if it leads there.
 pub(super) fn outside_var(host: &Host) -> (Vec<&'static str>, Option<PathBuf>) {
     let path = Path::new(LOCAL).join("zfs-prefix");
     let way = links::follow(host, &path, |at| at.starts_with("/var"));
@@ -103,7 +104,7 @@ fn contents(file: std::fs::File) -> Result<String, Problem> {
     let failed = |e: std::io::Error| Problem::whole(format!("cannot read this file: {e}"));
     let meta = file.metadata().map_err(failed)?;
     if meta.file_type().is_char_device() {
-        // A link to /dev/null masks, as it does for every file of systemd.
+        // A symlink to /dev/null masks the file, as for every file of systemd.
         return Ok(String::new());
     }
     if !meta.is_file() {

@@ -10,7 +10,7 @@ use super::note::{Bad, Problem};
 use super::settings::Settings;
 use super::{origin, place, pool, units, value};
 
-/// What one file or the command line says: of each key that it has, how its value gets into the
+/// What one file or the command line sets: for each key, a function that puts its value into the
 /// settings.
 #[derive(Clone, Default)]
 pub(super) struct Fragment(BTreeMap<&'static str, Put>);
@@ -100,7 +100,8 @@ pub(super) fn parse(text: &str) -> Result<(Fragment, Vec<Problem>), Vec<Problem>
             continue;
         }
         let Some(table) = content.get_ref().as_table() else {
-            // `boot = "never"` or `[[boot]]`: whoever wrote that meant something by it.
+            // `boot = "never"` or `[[boot]]`: the author wanted to set something, so this is an
+            // error.
             let name = section.get_ref();
             bad.push(at(section.span().start, format!("{name}: expected a [{name}] table")));
             continue;
@@ -125,7 +126,7 @@ pub(super) fn parse(text: &str) -> Result<(Fragment, Vec<Problem>), Vec<Problem>
 }
 
 impl Fragment {
-    /// Says that the setting of `key` is what `put` makes it.
+    /// Sets `key`: `put` writes its value into the settings.
     ///
     /// # Panics
     /// There is no such key.

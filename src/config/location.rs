@@ -13,8 +13,8 @@ pub(super) const VERSION: &str = "${version}";
 pub(super) const TARBALLS: [&str; 7] =
     [".tar.gz", ".tar.xz", ".tar.zst", ".tar.bz2", ".tgz", ".txz", ".tar"];
 
-/// Where something is, and which content it has to have. As configured, it is a template with
-/// `${release}` and `${version}` in it, for [`Pinned::fill`].
+/// Where something is, and which content it must have. A configured value is a template with
+/// `${release}` and `${version}` in it; [`Pinned::fill`] fills it in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {
     /// Where it is.
@@ -65,7 +65,7 @@ impl Pinned {
         }
     }
 
-    /// As it is fetched, where it is one file; none for git.
+    /// The source to fetch if it is one file; None for git.
     pub fn source(&self) -> Option<Source> {
         match &self.place {
             Place::Git { .. } => None,
@@ -124,7 +124,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// A URL as it may be shown: a query can be a secret that opens the door, and is `?…`.
+/// A URL that is safe to show. A query can be a secret, so it is shown as `?…`.
 pub fn without_query(url: &str) -> String {
     let url = url.split('#').next().unwrap_or(url);
     match url.split_once('?') {

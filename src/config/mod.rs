@@ -1,8 +1,8 @@
 //! Configuration: the main file, drop-ins and the kernel command line become [`Settings`].
 //!
-//! Loading never fails: what is wrong becomes a [`Note`] that names file, line and column, the file
-//! it is in is set aside as a whole, and the rest holds. A boot must not hang on a typo.
-//! Documented for operators in zfs-prefix.toml(5).
+//! Loading never fails. Each mistake becomes a [`Note`] that names file, line and column. A file
+//! with an error is set aside as a whole, and the rest applies. A boot must not hang on a typo.
+//! zfs-prefix.toml(5) documents the configuration for operators.
 
 mod atom;
 mod choice;
@@ -34,15 +34,15 @@ pub use settings::{Boot, Build, Kernel, Pools, Portage, Prefix, Settings, Zfs};
 use crate::host::Host;
 use fragment::Fragment;
 
-/// Where a setting from the kernel command line is said to come from.
+/// The origin that is reported for a setting from the kernel command line.
 pub const CMDLINE: &str = "/proc/cmdline";
 
 /// The outcome of [`load`].
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
-    /// What holds.
+    /// The settings that apply.
     pub settings: Settings,
-    /// What was wrong, in the order it was met.
+    /// The mistakes, in the order they were found.
     pub notes: Vec<Note>,
     origins: BTreeMap<&'static str, PathBuf>,
 }
@@ -56,13 +56,14 @@ impl Loaded {
 }
 
 /// Reads the configuration of `host`: main file, then drop-ins in the order of their names, then
-/// the kernel command line; the later wins key by key.
+/// the kernel command line. For each key, the last one wins.
 pub fn load(host: &Host) -> Loaded {
     from(host, &files::DIRECTORIES)
 }
 
-/// The same without a look into /var, which is not there yet when generators run at boot: also where
-/// `/usr/local` is a link to it. In that case the path that was not looked at is the second.
+/// Like [`load`], but does not read /var, which is not mounted yet when generators run at boot. If
+/// `/usr/local` is a symlink into /var, that directory is left out, and its path is the second
+/// value.
 pub fn load_before_var(host: &Host) -> (Loaded, Option<PathBuf>) {
     let (directories, in_var) = files::outside_var(host);
     (from(host, &directories), in_var)
@@ -101,8 +102,8 @@ fn adopt(loaded: &mut Loaded, merged: &mut Fragment, fragment: Fragment, path: &
     merged.overlay(fragment);
 }
 
-/// The two back-off times may come from different files, so no file alone is to blame: the larger
-/// one holds for both.
+/// The two back-off times may come from different files, so neither file alone is wrong. The longer
+/// time applies to both.
 fn check_backoff(loaded: &mut Loaded) {
     let build = &mut loaded.settings.build;
     if build.backoff <= build.backoff_max {

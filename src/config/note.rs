@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// How much of a file a [`Note`] costs.
+/// How much of a file is ignored because of a [`Note`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// One key or word was ignored; the rest of the file holds.
@@ -16,7 +16,7 @@ pub enum Severity {
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// What it cost.
+    /// How much of the file is ignored.
     pub severity: Severity,
     /// The file, as the machine names it (without a test's root).
     pub file: PathBuf,

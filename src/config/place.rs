@@ -46,7 +46,8 @@ fn parse(given: &str, kind: Kind) -> Option<Pinned> {
     (named && known(given) && !zfs_has_none).then_some(Pinned { place, sha256 })
 }
 
-/// `https://HOST/PATH`, the host fixed and no password in it: it would be in the journal.
+/// `https://HOST/PATH`. The host has no placeholder. There is no password: it would be in the
+/// journal.
 fn is_url(url: &str) -> bool {
     let Some((host, path)) = url.strip_prefix("https://").and_then(|rest| rest.split_once('/'))
     else {
@@ -57,13 +58,14 @@ fn is_url(url: &str) -> bool {
     printable && host_is_good && !path.is_empty() && !path.starts_with('?')
 }
 
-/// What git-check-ref-format(1) allows, as far as a program could take it for something else.
+/// Whether `tag` is a plain tag. This is stricter than git-check-ref-format(1): it refuses what a
+/// program could take for something else.
 fn is_tag(tag: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-+/${}".contains(&b);
     !tag.is_empty() && !tag.starts_with('-') && !tag.contains("..") && tag.bytes().all(plain)
 }
 
-/// Whether there is no placeholder but those we know.
+/// Whether `template` has no other placeholders than `${release}` and `${version}`.
 fn known(template: &str) -> bool {
     !template.replace(RELEASE, "").replace(VERSION, "").contains('$')
 }

@@ -18,7 +18,7 @@ pub struct Boot {
     pub timeout: Duration,
     /// Units that are restarted after a late import.
     pub restart_after_import: Vec<String>,
-    /// Units that start only after their pools are there, and not without.
+    /// Units that start only after their pools are there. Without the pools they do not start.
     pub require_pools_for: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub struct Kernel {
     pub build_dir: Option<String>,
     /// Template of the kernel image.
     pub image: Option<String>,
-    /// How a build tree is come by: at least one, none twice, the first that works is taken.
+    /// The ways to get a build tree: at least one, none twice. The first that works is used.
     pub tree: Vec<Strategy>,
     /// Template of the kernel's configuration.
     pub config: Option<String>,
@@ -39,7 +39,7 @@ pub struct Kernel {
     pub patches: Vec<Pinned>,
     /// A file with the OpenPGP public keys that the source has to be signed with.
     pub source_key: Option<PathBuf>,
-    /// What comes from the network with neither digest nor key is taken too.
+    /// Also take files from the network that have neither digest nor key.
     pub allow_unsigned: bool,
 }
 
@@ -48,17 +48,17 @@ pub struct Kernel {
 pub struct Prefix {
     /// EPREFIX; absolute, without `.`, `..` or doubled slashes.
     pub path: PathBuf,
-    /// Where an archive of it is; none: it is there, or brought by other means.
+    /// Where an archive of the prefix is. None: the prefix is there, or other means provide it.
     pub source: Option<Source>,
     /// SHA-256 of the archive, 64 lower-case hexadecimal digits.
     pub sha256: Option<String>,
     /// Size of the archive in bytes.
     pub size: Option<u64>,
-    /// Whose signature the archive has to bear.
+    /// The key that the archive must be signed with.
     pub public_key: Option<PublicKey>,
-    /// An archive without a signature is taken too, when there is no key.
+    /// If there is no key, also take an archive without a signature.
     pub allow_unsigned: bool,
-    /// Name or number of the user that shall own it.
+    /// Name or number of the user that is to own the prefix.
     pub user: Option<String>,
 }
 
@@ -67,7 +67,7 @@ pub struct Prefix {
 pub struct Build {
     /// How the modules are built.
     pub recipe: Recipe,
-    /// Parallel jobs, 1 to 512; chosen by the builder when absent.
+    /// Parallel jobs, 1 to 512. None: the builder chooses.
     pub jobs: Option<u32>,
     /// Pause after the first failure.
     pub backoff: Duration,
@@ -82,8 +82,9 @@ pub struct Portage {
     pub atoms: Vec<String>,
     /// Arguments for EXTRA_ECONF, free of characters the shell would interpret.
     pub extra_econf: Vec<String>,
-    /// Where binary packages are: an http, https or file URL with `${release}` in it, for
-    /// [`fill_release`]; no blanks, quotes or other characters that a shell or Portage interprets.
+    /// URL of the binary packages: http, https or file, with `${release}` in it, for
+    /// [`fill_release`]. It has no blanks, quotes or other characters that a shell or Portage
+    /// interprets.
     pub binhost: Option<String>,
     /// The OpenPGP public keys that packages have to be signed with.
     pub binhost_key: PathBuf,
@@ -98,7 +99,7 @@ pub struct Zfs {
     pub source_key: Option<PathBuf>,
     /// A Portage version, as in `=sys-fs/zfs-kmod-VERSION`.
     pub version: Option<String>,
-    /// A kernel newer than the release supports is tried all the same.
+    /// Also try a kernel that is newer than the release supports.
     pub linux_experimental: bool,
     /// Arguments of configure for the recipe `make`.
     pub configure: Vec<String>,
@@ -109,10 +110,11 @@ pub struct Zfs {
 /// `[pools]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pools {
-    /// The pools this machine has to have, each once; none: those it is known to have had.
+    /// The pools that this machine must have, each once. If empty: the pools it is known to have
+    /// had.
     pub expected: Vec<String>,
-    /// How long each of OpenZFS's import units may take, and importing by name, all pools together;
-    /// 1 s to 1 h.
+    /// How long each import unit of OpenZFS may take, 1 s to 1 h. The same limit applies to the
+    /// import by name, all pools together.
     pub import_timeout: Duration,
 }
 

@@ -3,10 +3,10 @@
 use super::note::Bad;
 use super::value::{Value, strings};
 
-/// Types that run something, or make it available; the rest (targets, slices, devices) is the
-/// boot's own structure.
+/// Unit types that run something or make it available. The other types (targets, slices, devices)
+/// are the structure of the boot.
 const TYPES: [&str; 5] = ["service", "socket", "timer", "path", "mount"];
-/// Units of OpenZFS and of this package: they are what the listed ones wait for.
+/// Units of OpenZFS and of this package: the listed ones wait for these. None of these is accepted.
 const OURS: [&str; 9] = [
     "zfs-load",
     "zfs-build",
@@ -18,7 +18,8 @@ const OURS: [&str; 9] = [
     "zfs-volume",
     "zfs-zed",
 ];
-/// UNIT_NAME_MAX, which is also that of a file's name; each of them gets a directory with ".d" at its end.
+/// UNIT_NAME_MAX, which is also the limit of a file name. Each unit gets a directory whose name
+/// ends in ".d".
 const LONGEST: usize = 255 - ".d".len();
 
 /// `boot.restart-after-import`
@@ -44,8 +45,8 @@ fn is_waiting(name: &str) -> bool {
 fn is_name(name: &str) -> bool {
     let Some((stem, kind)) = name.rsplit_once('.') else { return false };
     let plain = |b: u8| b.is_ascii_alphanumeric() || b":_.\\@-".contains(&b);
-    // A template (foo@.service) is nothing that runs. A leading dash would be an option, a leading
-    // dot a hidden file.
+    // A template (foo@.service) does not run. A program would take a leading dash for an option. A
+    // leading dot makes a hidden file.
     let usable = !stem.is_empty() && !stem.ends_with('@') && !stem.starts_with(['-', '.', '@']);
     let own = |prefix: &str| {
         let rest = stem.strip_prefix(prefix);

@@ -19,7 +19,7 @@ pub(super) fn bad(value: &Value<'_>, expected: impl Into<String>) -> Bad {
     Bad { span: value.span(), message: expected.into() }
 }
 
-/// Parses a string value with `read`, which says None to what it does not take.
+/// Parses a string value with `read`, which returns None for a value that it does not accept.
 pub(super) fn text<T>(
     value: &Value<'_>,
     expected: &str,
@@ -28,7 +28,7 @@ pub(super) fn text<T>(
     value.get_ref().as_str().and_then(read).ok_or_else(|| bad(value, expected))
 }
 
-/// Parses an array of strings, each with `read`; a complaint points at the element.
+/// Parses an array of strings, each with `read`. An error points at the element.
 pub(super) fn list<T>(
     value: &Value<'_>,
     expected: &str,

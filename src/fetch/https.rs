@@ -12,9 +12,10 @@ use crate::config::without_query;
 use crate::exit::{Exit, Failure};
 use crate::fail;
 
-/// How long resolving, connecting and the answer's first line may take, each.
+/// How long each of these may take: resolving, connecting, and waiting for the first line of the
+/// answer.
 const ANSWER: Duration = Duration::from_secs(30);
-/// How long nothing may come.
+/// How long the server may send nothing.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Asks servers.
@@ -57,12 +58,13 @@ impl Client {
         Ok(Client { agent })
     }
 
-    /// GET of `url`; of the part from byte `from` on, if the file still has this validator.
+    /// Sends a GET for `url`. If the file still has this validator, asks only for the bytes from
+    /// `from` on.
     ///
     /// # Errors
     /// [`Exit::Network`]: there is no answer, or the server cannot be trusted.
     pub(super) fn get(&self, url: &str, from: u64, validator: Option<&str>) -> Result<Answer> {
-        // Compressed on the way, the bytes would be others, and so would a range of them.
+        // Compression on the way would change the bytes, and so a range of them.
         let mut request = self.agent.get(url).header("Accept-Encoding", "identity");
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
@@ -97,20 +99,20 @@ fn range(text: &str) -> Option<(u64, u64)> {
 }
 
 fn failure(url: &str, error: &ureq::Error) -> anyhow::Error {
-    // Where a redirect leads is in it too.
+    // The error text also names the target of a redirect.
     let shown =
         |word: &str| if word.contains("://") { without_query(word) } else { word.to_owned() };
     let text = error.to_string().split(' ').map(shown).collect::<Vec<_>>().join(" ");
     let url = without_query(url);
     let hint = match () {
         () if text.contains("UnknownIssuer") => {
-            ": its certificate is of no authority that this machine trusts (/etc/ssl/certs, or $SSL_CERT_FILE)"
+            ": this machine does not trust the authority of its certificate (/etc/ssl/certs, or $SSL_CERT_FILE)"
         }
         () if text.to_lowercase().contains("expired") => {
             ": its certificate has expired, or this machine's clock is wrong"
         }
         () if text.contains("NotValidForName") || text.contains("not valid for name") => {
-            ": its certificate is another server's"
+            ": its certificate is for another server name"
         }
         () if matches!(error, ureq::Error::RequireHttpsOnly(_)) => {
             ": it leads to http://, where the archive could be replaced on its way"

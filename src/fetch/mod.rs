@@ -1,6 +1,6 @@
-//! Getting a file into a directory that only root can write to, over https, resumed where it
-//! stopped, or from another file: so that what is used is what was checked. It knows nothing of what
-//! the file is.
+//! Gets a file into a directory that only root can write to, so that the file that is used is the
+//! file that was checked. It comes over https, where a download continues where it stopped, or from
+//! another file. This module does not know what the file is for.
 
 #[cfg(not(target_env = "musl"))]
 mod https;
@@ -25,22 +25,22 @@ pub(crate) use part::Part;
 /// How long a text of some kilobytes may take.
 const SMALL: Duration = Duration::from_secs(120);
 
-/// A file to get, as far as it is known before.
+/// A file to get, with what is known about it in advance.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
     /// Where it is.
     pub(crate) source: &'a Source,
-    /// The key of the configuration that says so.
+    /// The configuration key that sets the source.
     pub(crate) key: &'a str,
     /// What it is, as in "the archive".
     pub(crate) what: &'a str,
-    /// Its bytes.
+    /// Its size in bytes, if known.
     pub(crate) size: Option<u64>,
-    /// The most bytes it can have when they are not known.
+    /// The largest size it can have if its size is not known.
     pub(crate) largest: u64,
-    /// The key that sets its size, where there is one.
+    /// The configuration key that sets its size, if there is one.
     pub(crate) size_key: Option<&'a str>,
-    /// The status of a file that cannot be read.
+    /// The exit status if the file cannot be read.
     pub(crate) unreadable: Exit,
 }
 
@@ -60,11 +60,11 @@ impl Wanted<'_> {
     }
 }
 
-/// Who is told how far a transfer is.
+/// Receives the progress of a transfer.
 pub(crate) trait Watch {
-    /// A transfer begins, with so many bytes there already.
+    /// A transfer begins; `have` bytes are there already.
     fn begin(&mut self, have: u64);
-    /// So many bytes are there.
+    /// `have` bytes are there.
     fn fetched(&mut self, have: u64, total: Option<u64>);
 }
 
@@ -85,8 +85,8 @@ pub(crate) fn file(
     }
 }
 
-/// Gets the small text that is beside `source`: its name with `suffix` after it. Where the server,
-/// or the directory, has no such file, the inner error says so.
+/// Gets the small text file beside `source`: its name is that of `source` with `suffix` appended.
+/// If the server or the directory has no such file, the inner error says so.
 ///
 /// # Errors
 /// [`Exit::Network`]; [`Exit::Refused`]: it is there and cannot be read, or is no text.
@@ -125,7 +125,7 @@ pub(crate) fn beside(
     }
 }
 
-/// What comes within a time, however slowly.
+/// A reader that fails once `until` has passed, even if bytes still come.
 struct Soon {
     body: Box<dyn Read>,
     until: Instant,
@@ -154,7 +154,7 @@ pub(crate) struct Answer {
     pub(crate) range: Option<(u64, u64)>,
     /// `Content-Length`.
     pub(crate) length: Option<u64>,
-    /// What makes this version of the file known again (`If-Range`): a strong ETag, or the date.
+    /// Identifies this version of the file (`If-Range`): a strong ETag, or the date.
     pub(crate) validator: Option<String>,
     /// The content.
     pub(crate) body: Box<dyn Read>,
@@ -171,7 +171,7 @@ pub(crate) fn name(source: &Source) -> String {
     name.trim_start_matches('.').to_owned()
 }
 
-/// Asks for a URL; from a byte on, if the file is still the one of this validator.
+/// Requests a URL. If the file still has the given validator, only from the given byte on.
 pub(crate) type Get = Box<dyn Fn(&str, u64, Option<&str>) -> Result<Answer>>;
 
 /// A client that asks over https only.
@@ -190,7 +190,7 @@ pub(crate) fn client() -> Result<Get> {
     fail!(Exit::Network, "this program was built without https")
 }
 
-/// What a small file says.
+/// The text of a small file.
 ///
 /// # Errors
 /// It cannot be read, is not UTF-8, or is larger than `limit` bytes.
@@ -203,11 +203,12 @@ pub(crate) fn text(reader: impl Read, limit: u64) -> Result<String> {
     Ok(text)
 }
 
-/// Opens a regular file; the file and its size. Where a user can put it there, it is that user's
-/// own: unsigned, anything would pass, and be shown to the prefix's owner.
+/// Opens a regular file and returns it with its size. If a user can place a file there, the file
+/// must belong to that user: without a signature any file would pass, and the prefix's owner would
+/// see it.
 ///
 /// # Errors
-/// It is none, cannot be opened, or its name is somebody else's.
+/// It is not a regular file, cannot be opened, or another user controls its name.
 pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let meta = file.metadata()?;
@@ -222,8 +223,8 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
     Ok((file, meta.len()))
 }
 
-/// The file with the authorities that this machine trusts (or `$SSL_CERT_FILE`), for programs that
-/// fetch by themselves.
+/// The file with the certificate authorities that this machine trusts (or `$SSL_CERT_FILE`), for
+/// programs that fetch by themselves.
 #[cfg(not(target_env = "musl"))]
 pub(crate) fn authorities() -> Option<std::path::PathBuf> {
     openssl_probe::probe().cert_file

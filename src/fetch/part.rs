@@ -1,5 +1,6 @@
-//! A download on disk: `<name>.part`, and beside it `<name>.part.json`, which says of what it is a
-//! part. It stays when a transfer ends early, and goes when it turns out to be wrong.
+//! A download on disk: `<name>.part`, and beside it `<name>.part.json`, which says which file it is
+//! a part of. If a transfer ends early, the download is kept. If it turns out to be wrong, it is
+//! removed.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Seek, SeekFrom};
@@ -17,15 +18,15 @@ use crate::exit::{Exit, Failure, WithExit};
 use crate::fail;
 use crate::store::{Digest, make_dirs, write_atomic};
 
-/// What a download of unknown size leaves to everybody else.
+/// Bytes that a download of unknown size leaves free for others.
 const RESERVE: u64 = 64 << 20;
 
-/// What a part is a part of.
+/// The file that a part belongs to.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Of {
-    /// What [`identity`] says of it.
+    /// Its [`identity`].
     source: String,
-    /// Bytes of the whole, if the server said so.
+    /// Size of the whole file in bytes, if the server gave it.
     total: Option<u64>,
     /// For `If-Range`.
     validator: Option<String>,
@@ -41,7 +42,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// The part called `name` in `dir`, which is made.
+    /// The part called `name` in `dir`. Makes the directory.
     ///
     /// # Errors
     /// The directory cannot be made.
@@ -60,7 +61,7 @@ impl Part {
     /// Removes every other download in its directory.
     ///
     /// # Errors
-    /// The directory cannot be listed, or one of them not removed.
+    /// The directory cannot be listed, or a download in it cannot be removed.
     pub(crate) fn remove_others(&self) -> Result<()> {
         let shown = || format!("{}", self.dir.display());
         for entry in fs::read_dir(&self.dir).with_context(shown)? {
@@ -73,8 +74,8 @@ impl Part {
         Ok(())
     }
 
-    /// Lets the prefix's owner read it. Before it was checked, a source that the owner could have
-    /// put there might be a link to what only root may read.
+    /// Lets the prefix's owner read the download. Call this only after the check: before it, the
+    /// source could be a link that the owner placed there, to a file that only root may read.
     ///
     /// # Errors
     /// Its mode cannot be changed.
@@ -95,7 +96,7 @@ impl Part {
         }
     }
 
-    /// Gets `url`, from where an earlier download of the same file stopped.
+    /// Downloads `url`, and continues where an earlier download of the same file stopped.
     ///
     /// # Errors
     /// [`Exit::Network`], with the part kept; [`Exit::NoSpace`]; [`Exit::Refused`]: the size.
@@ -114,7 +115,7 @@ impl Part {
             if is_whole(&answer, have, of.as_ref()) {
                 return Ok(());
             }
-            // The file there is another one by now, or the server cannot do ranges.
+            // The file on the server has changed, or the server does not support ranges.
             of = None;
             answer = get(url, 0, None)?;
         }
@@ -147,7 +148,7 @@ impl Part {
         watch.begin(start);
         let told = |have| watch.fetched(have, total);
         let got = transfer(answer.body, &mut file, start, limit, told);
-        // What is there is what the next run goes on from.
+        // The next run continues from these bytes.
         file.sync_all().with_context(|| format!("{}", self.path.display()))?;
         match (got, total) {
             (Ok(got), Some(total)) if got != total => {
@@ -165,7 +166,7 @@ impl Part {
         }
     }
 
-    /// How many bytes there may be in the end; there is room for them.
+    /// The largest size that the part may reach. Fails if the disk has no room for it.
     fn limit(&self, wanted: &Wanted<'_>, start: u64, size: Option<u64>) -> Result<u64> {
         match size {
             Some(size) if size > wanted.largest && wanted.size.is_none() => fail!(
@@ -218,7 +219,7 @@ impl Part {
         }
     }
 
-    /// Of what the part there is one, if that is this source.
+    /// The record of the part on disk, if it belongs to `source`.
     fn earlier(&self, source: &Source) -> Option<Of> {
         let of: Of = serde_json::from_slice(&fs::read(&self.of).ok()?).ok()?;
         (of.source == identity(source)).then_some(of)
@@ -256,7 +257,7 @@ impl Part {
     }
 }
 
-/// Tells sources apart, also by their queries, without recording those.
+/// A text that identifies a source. The query counts, but is not recorded.
 fn identity(source: &Source) -> String {
     format!("{source} {}", &Digest::of(source.full().as_bytes()).as_str()[..32])
 }
@@ -267,10 +268,10 @@ fn free_space(dir: &Path) -> Result<u64> {
     Ok(vfs.blocks_available().saturating_mul(vfs.fragment_size()))
 }
 
-/// Whether the answer goes on where the part ends, with the same file.
+/// Whether the answer continues the part: it starts where the part ends, and is of the same file.
 fn continues(answer: &Answer, have: u64, of: Option<&Of>) -> bool {
     let known = of.and_then(|of| of.total);
-    // Some servers do not heed If-Range.
+    // Some servers ignore If-Range.
     let validators = (of.and_then(|of| of.validator.as_ref()), answer.validator.as_ref());
     let another = matches!(validators, (Some(ours), Some(theirs)) if ours != theirs);
     answer.status == 206
@@ -280,7 +281,7 @@ fn continues(answer: &Answer, have: u64, of: Option<&Of>) -> bool {
             .is_some_and(|(start, total)| start == have && known.is_none_or(|known| known == total))
 }
 
-/// Whether the part is the whole already: nothing is left to send.
+/// Whether the part is the whole file already, so that the server has nothing left to send.
 fn is_whole(answer: &Answer, have: u64, of: Option<&Of>) -> bool {
     let total = of.and_then(|of| of.total);
     answer.status == 416
@@ -290,7 +291,7 @@ fn is_whole(answer: &Answer, have: u64, of: Option<&Of>) -> bool {
 
 fn meaning(status: u16, key: &str) -> String {
     match status {
-        401 | 403 => ": it does not give this file to everybody".to_owned(),
+        401 | 403 => ": it does not give this file without authorization".to_owned(),
         404 | 410 => format!(": it has no such file; check {key}"),
         429 | 500..=599 => ": it cannot help now; try again later".to_owned(),
         _ => String::new(),
@@ -313,12 +314,13 @@ fn broken(url: &str, got: u64, total: Option<u64>, why: &str) -> anyhow::Error {
 fn too_much(wanted: &Wanted<'_>, limit: u64, size: Option<u64>) -> anyhow::Error {
     let url = wanted.source;
     let (exit, why) = match size {
-        Some(_) => (Exit::Refused, "its size; it is another file".to_owned()),
+        Some(_) => (Exit::Refused, "the expected size; it is another file".to_owned()),
         None if limit == wanted.largest => {
             (Exit::Refused, format!("more than {} can have{}", wanted.what, cure(wanted)))
         }
-        None => (Exit::NoSpace, format!("all that is free but {}", megabytes(RESERVE))),
+        None => (Exit::NoSpace, format!("all free space but {}", megabytes(RESERVE))),
     };
-    let text = format!("{url}: more comes than {limit} bytes, {why}. The download was removed");
+    let text =
+        format!("{url}: the server sends more than {limit} bytes, {why}. The download was removed");
     Failure::new(exit, text).into()
 }

@@ -1,5 +1,5 @@
-//! The bytes of an archive on their way to the disk, bounded in number and in time: they come from
-//! somebody who has not proved anything yet.
+//! Writes the bytes of an archive to the disk. Their number and the time are limited, because the
+//! sender has not proved anything yet.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -10,21 +10,21 @@ const WINDOW: Duration = Duration::from_secs(5 * 60);
 /// Fewer bytes in a second than this, over [`WINDOW`], are too few.
 const SLOWEST: u64 = 1024;
 
-/// Why a transfer ended before its end.
+/// Why a transfer ended early.
 #[derive(Debug)]
 pub(super) enum Torn {
     /// Reading failed after so many bytes.
     Read(u64, std::io::Error),
     /// Writing failed.
     Write(std::io::Error),
-    /// There are more than the limit's bytes.
+    /// There are more bytes than the limit.
     TooMuch,
     /// So many bytes are there, and the last ones came slower than [`SLOWEST`].
     TooSlow(u64),
 }
 
-/// Copies to the end, of which no more than `limit` bytes are there then; `have` are there already.
-/// Returns how many they are.
+/// Copies `from` to its end into `to`, which has `have` bytes already and may have `limit` bytes at
+/// most. Returns how many bytes `to` has then.
 pub(super) fn transfer(
     mut from: impl Read,
     to: &mut File,

@@ -51,7 +51,7 @@ pub struct Info {
     repositories: Vec<Repository>,
     /// Bytes on disk; null: there is no cache.
     ccache_size: Option<u64>,
-    /// Why something of this is not known.
+    /// Why some of this is not known.
     problems: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ struct Repository {
 }
 
 impl Info {
-    /// Looks at the prefix of the configuration; its programs are run as its owner.
+    /// Looks at the configured prefix. Runs its programs as its owner.
     ///
     /// # Errors
     /// [`Exit::PrefixIncomplete`]: there is none.
@@ -111,7 +111,7 @@ impl Info {
         if self.problems.is_empty() { Exit::Done } else { Exit::PrefixIncomplete }
     }
 
-    /// What only the programs themselves can tell.
+    /// Asks the programs what only they can tell.
     fn ask(&mut self, tree: &Tree, host: &Host, cancel: &Cancel) {
         let entered = Programs::enter(tree, &tree.eprefix, host, cancel, None);
         let Some(programs) = self.known(entered.context("its programs were not run")) else {
@@ -140,7 +140,7 @@ fn portage_version(text: &str) -> Result<String> {
     Ok(version.with_context(|| format!("emerge --version says {text:?}"))?.to_owned())
 }
 
-/// Bytes on disk of everything at and below `below`, a file with several names once.
+/// Bytes on disk of everything at and below `below`. A file with several names counts once.
 fn size(tree: &Tree, below: &Path) -> u64 {
     let mut seen = HashSet::new();
     let mut once = |entry: &Entry| {

@@ -29,7 +29,7 @@ const CCACHE_LINKS: &str = "usr/lib/ccache/bin";
 const LINK_TIME: Duration = Duration::from_secs(10);
 /// How long entering may take: mounts, on a machine that is busy.
 const ENTER_TIME: Duration = Duration::from_secs(60);
-/// How long the compiler may take to say its version: nor is it trusted to end.
+/// How long the compiler may take to print its version: it is not trusted to end either.
 const VERSION_TIME: Duration = Duration::from_secs(60);
 
 /// A prefix and its owner.
@@ -44,12 +44,12 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The prefix at `path`; its owner is who builds.
+    /// Opens the prefix at `path`. Builds run as its owner.
     ///
     /// # Errors
-    /// [`Exit::PrefixIncomplete`]: no directory there; it belongs to root or to root's group; or
-    /// the way to it is somebody else's, or can be written to by others, who could put another
-    /// directory in its place.
+    /// [`Exit::PrefixIncomplete`]: there is no directory, or it belongs to root or to root's group.
+    /// Or a directory on the way belongs to another user, or others can write to it: they could put
+    /// another directory in the prefix's place.
     pub fn open(path: &Path) -> Result<Prefix> {
         let uid = owner_on_the_way(path)
             .with_context(|| {
@@ -76,9 +76,9 @@ impl Prefix {
         Ok(Prefix { path: path.to_owned(), user, account: Account::of(user) })
     }
 
-    /// A command in the prefix: its owner, the environment of the prefix, in a namespace with what
-    /// `place` has of the machine ([`enter`]). `program` is a name, found by the prefix's PATH, or
-    /// a path; whether it is there is seen when it runs.
+    /// A command in the prefix. It runs as the owner, with the environment of the prefix, in a
+    /// namespace with what `place` has of the machine ([`enter`]). `program` is a path, or a name
+    /// that is found by the prefix's PATH. Whether it exists is seen when it runs.
     pub fn run(&self, program: impl AsRef<OsStr>, place: &Place) -> Run {
         let home = place.work.as_deref().unwrap_or(Path::new("/tmp"));
         let run = Run::new(program.as_ref()).dir(home).wrapped(Arc::new(self.inside(place)));
@@ -91,8 +91,8 @@ impl Prefix {
         Inside { prefix, account, place: place.clone() }
     }
 
-    /// Enters and runs nothing: whether this machine lets anybody in. No program of the prefix has
-    /// a say in the answer.
+    /// Enters the prefix and runs nothing: this shows whether the machine lets anybody in. No
+    /// program of the prefix can change the answer.
     ///
     /// # Errors
     /// [`Exit::PrefixIncomplete`]: the prefix is not what it should be. Others: the machine is not.
@@ -106,8 +106,8 @@ impl Prefix {
         there("usr/bin/ccache") && there(CCACHE_LINKS)
     }
 
-    /// `run`, which compiles below `work`, by way of ccache if the prefix has it: PATH begins with
-    /// ccache's links, which cover the versioned names that kernel trees call (gcc-12).
+    /// `run`, which compiles below `work`, through ccache if the prefix has it. PATH then begins
+    /// with ccache's links. They cover the versioned names that kernel trees call (gcc-12).
     pub fn cached(&self, run: Run, work: &Path) -> Run {
         if !self.has_ccache() {
             return run;
@@ -118,9 +118,10 @@ impl Prefix {
         self.ccache(run.env("PATH", path), work)
     }
 
-    /// `run` with what ccache(1) has to know. Its cache is the prefix's. Another work directory
-    /// makes no difference to configure's own checks; it does to modules, for kbuild compiles in the
-    /// kernel's tree, and the way from there names it. The one of a kernel release is always the same.
+    /// `run` with the variables that ccache(1) needs. The cache is in the prefix. Another work
+    /// directory makes no difference to the cache for configure's own checks. It does for modules:
+    /// kbuild compiles in the kernel's tree, and the path from there names the work directory. The
+    /// work directory of a kernel release is always the same.
     pub fn ccache(&self, run: Run, work: &Path) -> Run {
         run.env("CCACHE_DIR", self.path.join("var/cache/ccache"))
             .env("CCACHE_BASEDIR", work)
@@ -146,7 +147,7 @@ impl Prefix {
     /// rights: the directory is the user's, and root follows nothing in it.
     ///
     /// # Errors
-    /// The link cannot be made; the published tree is not touched by that.
+    /// The link cannot be made. The published tree does not change by that.
     pub fn link_modules(&self, release: &crate::host::Release, tree: &Path) -> Result<()> {
         let dir = self.path.join("lib/modules");
         let target = tree.join("lib/modules").join(release.as_str());

@@ -5,18 +5,18 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// What a provisioned prefix says of itself, in EPREFIX.
+/// The record of a provisioned prefix, in EPREFIX.
 pub(crate) const MARK: &str = ".zfs-prefix.json";
-/// More than [`MARK`] has.
+/// More bytes than [`MARK`] has.
 const MARK_LIMIT: u64 = 64 * 1024;
 
-/// SHA-256 of the archive that the prefix at `target` was unpacked from; none for one that was made in
-/// its place. The prefix's owner may have changed the word: it only tells prefixes apart.
+/// SHA-256 of the archive that the prefix at `target` was unpacked from. None: the prefix was made
+/// in its place. The prefix's owner may have changed the value, so it only tells prefixes apart.
 pub(crate) fn archive_of(target: &Path) -> Option<String> {
     mark(target)?["sha256"].as_str().map(str::to_owned)
 }
 
-/// What [`MARK`] says; none where it is not to be had.
+/// The content of [`MARK`]. None: it cannot be read.
 pub(crate) fn mark(target: &Path) -> Option<serde_json::Value> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = fs::File::options().read(true).custom_flags(flags).open(target.join(MARK)).ok()?;

@@ -1,5 +1,5 @@
-//! All that root does with files of the prefix's owner. The owner may change them at any moment, so
-//! nothing is found twice by its name, and no link of the owner's is followed.
+//! All that root does with files of the prefix's owner. The owner may change them at any moment. So
+//! root looks up no name twice, and follows no link of the owner.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -21,19 +21,19 @@ pub(crate) fn read_plain(top: &Path, path: &Path) -> Result<Vec<u8>> {
     read_all(&open_plain(top, path)?, path)
 }
 
-/// Opens a plain file below `top` without following any link: not the last component, and none of
-/// the directories on the way, which belong to somebody else (openat2(2), RESOLVE_NO_SYMLINKS).
+/// Opens a plain file below `top` without following any link. This holds for the last component and
+/// for the directories on the way, which belong to somebody else (openat2(2), RESOLVE_NO_SYMLINKS).
 ///
 /// # Errors
-/// A link is on the way; or it is no regular file, has other names too, or is very large.
+/// A link is on the way. Or it is no regular file, has other names too, or is very large.
 pub(crate) fn open_plain(top: &Path, path: &Path) -> Result<File> {
     let relative = path.strip_prefix(top).with_context(|| format!("{}", path.display()))?;
     let dir = File::open(top).with_context(|| format!("{}", top.display()))?;
     open_at(&dir, relative, ResolveFlag::RESOLVE_NO_SYMLINKS, path)
 }
 
-/// Opens what the links at `path` lead to, which has to be below `inside`, itself below `top` by
-/// way of no link: the kernel refuses every other place (openat2(2), RESOLVE_BENEATH).
+/// Opens what the links at `path` lead to. This must be below `inside`, and no link may be on the
+/// way from `top` to `inside`. The kernel refuses every other place (openat2(2), RESOLVE_BENEATH).
 ///
 /// # Errors
 /// As [`open_plain`]; or a link leads out of `inside`.
@@ -62,7 +62,7 @@ fn open_at(dir: &File, relative: &Path, links: ResolveFlag, path: &Path) -> Resu
     Ok(file)
 }
 
-/// All of what one of these opened.
+/// All bytes of a file that one of these functions opened.
 ///
 /// # Errors
 /// It grew meanwhile, or cannot be read.
@@ -77,17 +77,17 @@ pub(crate) fn read_all(file: &File, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// An empty directory of `owner`'s, in one of root's; what has its name is removed.
+/// Makes an empty directory of `owner` in a directory of root. Removes what has its name.
 ///
 /// # Errors
-/// It cannot be made, or what is there not removed.
+/// It cannot be made, or what has its name cannot be removed.
 pub(crate) fn owners_dir(path: &Path, owner: User) -> Result<()> {
     remove(path)?;
     give(&make_dir(path)?, owner)
         .with_context(|| format!("{}: cannot be user {}'s", path.display(), owner.uid))
 }
 
-/// Removes a directory of root's with all that others put into it; nothing there is fine.
+/// Removes a directory of root with all that others put into it. It need not exist.
 ///
 /// # Errors
 /// It cannot be removed.
@@ -100,7 +100,7 @@ pub(crate) fn remove(dir: &Path) -> Result<()> {
     }
 }
 
-/// A directory of root's that nobody else may look into.
+/// Makes a directory of root that nobody else may look into.
 ///
 /// # Errors
 /// It cannot be made.
@@ -113,7 +113,7 @@ pub(crate) fn make_dir(path: &Path) -> Result<File> {
         .with_context(|| format!("{}: cannot be made", path.display()))
 }
 
-/// Makes the open directory `owner`'s.
+/// Gives the open directory to `owner`.
 ///
 /// # Errors
 /// fchown(2) failed.
@@ -122,12 +122,12 @@ pub(crate) fn give(dir: &File, owner: User) -> std::io::Result<()> {
     fchown(dir, Some(owner.uid), Some(owner.gid))
 }
 
-/// The owner of the last component of `path`. Directories and links on the way may be root's up to
-/// a point and then one user's, and nobody else may write to them: otherwise others could lead us
-/// to what belongs to another user, and have the build run with that one's rights.
+/// The owner of the last component of `path`. Directories and links on the way may belong to root
+/// up to a point, and then to one user. Nobody else may write to them. Otherwise others could lead
+/// us to what belongs to another user, and the build would run with that user's rights.
 pub(crate) fn owner_on_the_way(path: &Path) -> Result<u32> {
     let mut owner = 0;
-    // Root's own links (/home -> var/home) are followed, and what they lead to is looked at too.
+    // Root's own links (/home -> var/home) are followed. Their targets are checked too.
     for way in [path.to_owned(), fs::canonicalize(path)?] {
         owner = 0;
         let mut shared = Vec::new();
@@ -145,7 +145,7 @@ pub(crate) fn owner_on_the_way(path: &Path) -> Result<u32> {
                 );
             }
             owner = meta.uid();
-            // In a sticky one only what is one's own can be renamed.
+            // In a sticky directory, a user can rename only what belongs to that user.
             if meta.is_dir() && meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
                 shared.push((step, meta));
             }
@@ -161,7 +161,7 @@ fn nobody_elses(dir: &Path, meta: &fs::Metadata, owner: u32) -> Result<()> {
     if meta.mode() & 0o002 != 0 {
         anyhow::bail!("{shown} can be written to by everybody: chmod o-w {shown}");
     }
-    // Without an entry in passwd(5) a user's own group has the user's number, by custom.
+    // By custom, the own group of a user without an entry in passwd(5) has the user's number.
     let known = nix::unistd::User::from_uid(owner.into()).ok().flatten();
     let own = known.map_or(owner, |user| user.gid.as_raw());
     if meta.gid() != 0 && meta.gid() != own {

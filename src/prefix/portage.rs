@@ -18,8 +18,7 @@ pub fn package_of(atom: &str) -> &str {
     if !versioned {
         return plain;
     }
-    // The version begins at the last dash before a digit that the rest is a version of; a
-    // revision (-r1) follows it.
+    // The version begins at the last dash before a digit. A revision (-r1) may follow it.
     let plain = match plain.rsplit_once("-r") {
         Some((head, rev)) if rev.bytes().all(|b| b.is_ascii_digit()) && !rev.is_empty() => head,
         _ => plain,
@@ -31,7 +30,7 @@ pub fn package_of(atom: &str) -> &str {
 }
 
 /// The directories whose content decides what `atoms` build to: Portage's configuration, and the
-/// packages' directories in every repository of the prefix. To be called with the rights of the
+/// packages' directories in every repository of the prefix. Call this with the rights of the
 /// prefix's owner: it follows whatever is there.
 ///
 /// # Errors

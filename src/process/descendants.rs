@@ -1,5 +1,5 @@
-//! The processes below this one: a build forks by the thousand, into process groups and sessions
-//! of its own making, and none of them may outlive the builder.
+//! The descendants of this process. A build forks thousands of processes, also into new process
+//! groups and sessions. None of them may outlive the builder.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -20,13 +20,13 @@ pub fn adopt_orphans() -> std::io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true).map_err(Into::into)
 }
 
-/// Puts the child into a session of its own, so that it has no terminal of root's to write into
-/// (TIOCSTI), with a session keyring of its own, and has the kernel end it when this process dies, by whatever cause
-/// (PR_SET_PDEATHSIG).
+/// Puts the child into a new session, so that it has no terminal of root's to write into (TIOCSTI).
+/// Gives it a new session keyring. The kernel ends the child when this process dies, whatever the
+/// cause (PR_SET_PDEATHSIG).
 #[allow(unsafe_code)]
 pub fn detach(command: &mut std::process::Command) {
     // SAFETY: between fork and exec only setsid(2), keyctl(2) and prctl(2) are called, all
-    // async-signal-safe. std runs this after it changed the user id, a change that would reset the
+    // async-signal-safe. std runs this after it changed the user id. A later change would reset the
     // setting.
     unsafe {
         command.pre_exec(|| {
@@ -71,8 +71,8 @@ pub fn end_descendants(grace: Duration) {
     }
 }
 
-/// All living descendants of `root`; zombies do not count: the direct children's statuses belong
-/// to whoever waits for them.
+/// All living descendants of `root`. Zombies do not count: whoever waits for a child collects its
+/// status.
 fn descendants(root: u32) -> Vec<i32> {
     let table: Vec<(i32, i32)> = fs::read_dir("/proc")
         .into_iter()
@@ -91,7 +91,7 @@ fn descendants(root: u32) -> Vec<i32> {
     found
 }
 
-/// The parent of a living process, from /proc/PID/stat (proc(5)); the name may hold anything.
+/// The parent of a living process, from /proc/PID/stat (proc(5)). The name in it may hold anything.
 fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();

@@ -15,12 +15,12 @@ use super::{Beyond, Cancel, Ended};
 /// How many of the last lines of output are kept for the error message.
 const TAIL: usize = 400;
 
-/// What a child may use; beyond it, it is ended.
+/// The limits of a child. A child that exceeds one is ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Without output.
+    /// Time without output.
     pub(super) idle: Option<Duration>,
-    /// From its start.
+    /// Time since its start.
     pub(super) total: Option<Duration>,
     /// Bytes of output.
     pub(super) output: Option<usize>,
@@ -37,7 +37,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Reads from `pipe`, whose writing ends are the child's alone.
+    /// Reads from `pipe`. Only the child has its writing ends.
     pub(super) fn new(pipe: std::io::PipeReader) -> Reading {
         let now = Instant::now();
         Reading {
@@ -82,11 +82,11 @@ impl Reading {
                     child.try_wait().context("waiting for a child")?.map(|s| (s, Instant::now()));
             }
             match ended {
-                // A daemon that a build left behind may keep the pipe open; it is not waited for.
+                // A daemon that a build left behind may keep the pipe open. Do not wait for it.
                 Some((status, since)) if !open || since.elapsed() > Duration::from_secs(2) => {
                     self.flush(sink);
                     descendants::end_descendants(Duration::ZERO);
-                    // All that was left may have come at once.
+                    // The rest of the output may have come at once, and be too much.
                     let beyond = self.beyond(Limits { total: None, ..limits });
                     let (cancelled, stalled) = (false, false);
                     return Ok(Ended {
@@ -110,8 +110,8 @@ impl Reading {
         late.then_some(Beyond::Time).or(much.then_some(Beyond::Output))
     }
 
-    /// The status of a child that was told to end. One in uninterruptible sleep does not, and is
-    /// not waited for.
+    /// The status of a child that was told to end. A child in uninterruptible sleep does not end,
+    /// and this does not wait for it.
     fn ended(&self, child: &mut Child) -> Result<ExitStatus> {
         for _ in 0..50 {
             if let Some(status) = child.try_wait().context("waiting for a child")? {
@@ -143,7 +143,7 @@ impl Reading {
             let line: Vec<u8> = self.partial.drain(..=end).collect();
             self.line(&line[..end], sink);
         }
-        // A line without end is cut, not collected without bound.
+        // A line that does not end is cut, so that the buffer stays small.
         if self.partial.len() > 64 * 1024 {
             self.flush(sink);
         }
@@ -158,7 +158,7 @@ impl Reading {
     }
 
     fn line(&mut self, bytes: &[u8], sink: &mut impl FnMut(&str)) {
-        // Not raw: the line may reach root's terminal.
+        // Replace control characters: the line may reach root's terminal.
         let control = |c: char| c.is_control() && c != '\t';
         let text = String::from_utf8_lossy(bytes).trim_end().replace(control, "?");
         sink(&text);

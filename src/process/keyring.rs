@@ -3,18 +3,18 @@
 
 use nix::errno::Errno;
 
-/// Goes on with an empty session keyring: the caller's outlives the change of user and execve(2),
-/// and who has it can read what it links to (keyrings(7)), such as root's passphrases.
-/// Async-signal-safe.
+/// Joins a new, empty session keyring. The caller's keyring survives the change of user and
+/// execve(2). Whoever has it can read the keys that it links to (keyrings(7)), such as root's
+/// passphrases. Async-signal-safe.
 ///
 /// # Errors
-/// There are keyrings, and the kernel gives no new one: the user's quota (EDQUOT).
+/// The kernel has keyrings but gives no new one: the user's quota is used up (EDQUOT).
 pub fn leave_keyrings() -> Result<(), Errno> {
     let name: *const libc::c_char = std::ptr::null();
-    // SAFETY: keyctl(2) takes no name as one for an anonymous keyring.
+    // SAFETY: keyctl(2) takes a null name as the request for an anonymous keyring.
     let done = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) };
     match Errno::result(done) {
-        // A kernel without keyrings; a container's filter, which refuses all calls about them.
+        // The kernel has no keyrings, or the filter of a container refuses all calls about them.
         Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
         Err(errno) => Err(errno),
     }

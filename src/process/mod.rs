@@ -1,5 +1,5 @@
-//! Child processes: clean environment, own session, another user, output line by line to a sink,
-//! the whole tree of processes ended on cancellation.
+//! Child processes with a clean environment, their own session and another user. Their output goes
+//! to a sink line by line. On cancellation, the whole tree of processes is ended.
 
 pub mod descendants;
 mod follow;
@@ -23,12 +23,12 @@ pub use run::{Run, no_space};
 
 use crate::exit::Failure;
 
-/// Set by SIGTERM and SIGINT: whoever waits gives up.
+/// SIGTERM and SIGINT set this flag. Whoever waits then gives up.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(pub Arc<AtomicBool>);
 
 impl Cancel {
-    /// One that sets itself after this long, for a command that must not take longer.
+    /// A flag that sets itself after `time`, for a command that must not take longer.
     pub fn after(time: Duration) -> Cancel {
         let cancel = Cancel::default();
         let flag = cancel.0.clone();
@@ -39,8 +39,8 @@ impl Cancel {
         cancel
     }
 
-    /// Has it set by any of `signals`. What children leave behind is ours to end from now on: it is
-    /// found among this process's descendants.
+    /// Lets each of `signals` set the flag. From now on this process adopts what its children leave
+    /// behind, and so finds it among its descendants to end it.
     ///
     /// # Errors
     /// sigaction(2) or prctl(2) failed.
@@ -57,7 +57,7 @@ impl Cancel {
     }
 }
 
-/// SIGTERM or SIGINT ended the work: no failure of its inputs.
+/// SIGTERM or SIGINT ended the work; its inputs did not fail.
 #[derive(Debug)]
 pub struct Interrupted;
 
@@ -71,8 +71,8 @@ impl std::error::Error for Interrupted {}
 
 /// A program that prepares what a command needs (a namespace, another user) and then becomes it.
 pub trait Wrapper: fmt::Debug + Send + Sync {
-    /// The command that becomes `program` with `args` in `dir`. Its environment and its standard
-    /// streams are the caller's to set. `terminal`: these are root's terminal.
+    /// The command that becomes `program` with `args` in `dir`. The caller sets its environment and
+    /// its standard streams. `terminal`: these streams are root's terminal.
     ///
     /// # Errors
     /// A path cannot be handed on.
@@ -84,7 +84,8 @@ pub trait Wrapper: fmt::Debug + Send + Sync {
         terminal: bool,
     ) -> Result<Command>;
 
-    /// Why it could not become the program, from its status and its last line; none when it did.
+    /// Why the wrapper could not become the program, from its status and its last line. None if it
+    /// did.
     fn failure(&self, status: ExitStatus, last: &str) -> Option<Failure>;
 }
 
@@ -114,7 +115,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Why its wrapper could not begin it, if that is how it ended.
+    /// Why its wrapper could not start it, if that is how it ended.
     pub fn not_begun(&self) -> Option<Failure> {
         self.wrapper.as_ref()?.failure(self.status, self.tail.back()?)
     }

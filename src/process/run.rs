@@ -15,14 +15,15 @@ use super::follow::{Limits, Reading};
 use super::{Beyond, Cancel, Ended, User, Wrapper, describe};
 use crate::exit::{Exit, Failure};
 
-/// One child at a time: what is left of its descendants is found as descendants of this process.
+/// One child at a time: what is left of it is found among the descendants of this process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-/// What [`Run::output`] collects: the memory is this process's, and the program may be anybody's.
+/// How many bytes [`Run::output`] collects. They take memory of this process, and the program may
+/// be anybody's.
 const OUTPUT: usize = 1 << 20;
-/// What is asked for an answer says something within this time: it may be anybody's program, and
-/// the build lock is held meanwhile.
+/// How long a program may be silent in [`Run::output`]. It may be anybody's program, and the build
+/// lock is held meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// As much of a line as is repeated in a message, in characters.
+/// How many characters of a line a message repeats.
 const REPEATED: usize = 500;
 
 /// A command to run; its environment is exactly what is set here.
@@ -111,8 +112,8 @@ impl Run {
         line
     }
 
-    /// The command as std has it; its standard streams are the caller's to set. `terminal`: these
-    /// are root's terminal.
+    /// The command for std to start. The caller sets its standard streams. `terminal`: these
+    /// streams are root's terminal.
     ///
     /// # Errors
     /// As [`Wrapper::command`].
@@ -153,7 +154,8 @@ impl Run {
         descendants::detach(&mut command);
         let mut child =
             command.spawn().with_context(|| format!("{}: cannot be started", self.shown()))?;
-        // The pipe's writing ends now belong to the child alone, so that its end is seen.
+        // Only the child has the writing ends of the pipe now, so that the end of the output is
+        // seen.
         drop(command);
         let limits = Limits { idle: self.idle, total: self.total, output };
         let ended = Reading::new(reader).follow(&mut child, cancel, limits, &mut sink);
@@ -169,9 +171,9 @@ impl Run {
     /// Runs the command and returns its output.
     ///
     /// # Errors
-    /// It could not be run, did not exit with 0, or was ended, also because it printed more than
-    /// 1 MiB, or nothing for a minute where [`Run::idle`] says nothing else: the message has its
-    /// last lines.
+    /// It could not be run, did not exit with 0, or was ended. It is also ended when it prints more
+    /// than 1 MiB, or nothing for a minute (or for [`Run::idle`], if set). The message has its last
+    /// lines.
     pub fn output(&self, cancel: &Cancel) -> Result<String> {
         self.clone().idle(self.idle.unwrap_or(PATIENCE)).collected(cancel)
     }
@@ -212,7 +214,7 @@ impl Run {
     }
 }
 
-/// Whether output says that the disk is full: whatever failed, that is why.
+/// Whether the output says that the disk is full. Whatever failed, that is why.
 pub fn no_space(tail: &VecDeque<String>) -> bool {
     let says = |line: &String| {
         line.contains("No space left on device") || line.contains("Disk quota exceeded")

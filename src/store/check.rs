@@ -10,11 +10,11 @@ use anyhow::{Context, Result, bail};
 use super::{FileEntry, Layout, Manifest, file_digest, trust};
 use crate::host::Release;
 
-/// Checks the directories that lead to the trees of `release`: each is `owner`'s, and nobody else
-/// can write to it. One that does not exist yet is fine.
+/// Checks the directories that lead to the trees of `release`. Each must belong to `owner`, and
+/// nobody else may write to it. A directory that does not exist yet is fine.
 ///
 /// # Errors
-/// Names the first that is not so; no build cures that.
+/// Names the first directory that is not so. No build cures that.
 pub fn check_directories(layout: &Layout, release: &Release, owner: u32) -> Result<()> {
     let dirs = [layout.state(), layout.store(), layout.trees(release), layout.current_dir()];
     for dir in dirs.iter().filter(|d| d.symlink_metadata().is_ok()) {
@@ -23,8 +23,9 @@ pub fn check_directories(layout: &Layout, release: &Release, owner: u32) -> Resu
     Ok(())
 }
 
-/// [`check_tree`] for the published tree `key`, and all that the loader asks besides: it says of
-/// itself what its place says, and everything in it is `owner`'s and written by nobody else.
+/// Does [`check_tree`] for the published tree `key`, and checks what else the loader asks. The
+/// manifest must name the kernel and the key of its directory. Everything in the tree must belong
+/// to `owner`, and nobody else may write to it.
 ///
 /// # Errors
 /// The first thing that is wrong.

@@ -26,21 +26,22 @@ pub struct FailureRecord {
     pub key: String,
     /// The stage that failed.
     pub stage: String,
-    /// What the builder exited with.
+    /// The exit status of the builder.
     pub exit: Exit,
-    /// The build held up the boot (`--early`): a late one does not wait out its pause.
+    /// The build delayed the boot (`--early`). A late build does not wait for the pause after it.
     #[serde(default)]
     pub early: bool,
     /// The error message.
     pub reason: String,
-    /// One line of it, for messages that have room for one; none in records from before 0.2.0.
+    /// One line of the reason, for messages with room for one line. Records from before 0.2.0 have
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,
     /// When, seconds since the epoch.
     pub when: u64,
     /// How often these inputs have failed in a row.
     pub attempts: u32,
-    /// Not before this, seconds since the epoch, are the same inputs tried again.
+    /// The earliest time to try the same inputs again, seconds since the epoch.
     pub next_try: u64,
 }
 
@@ -70,8 +71,8 @@ impl FailureRecord {
     }
 
     /// Counts this failure after `previous` and sets the next try. The pause begins at `first`,
-    /// doubles with each failure of the same inputs and ends at `max`; inputs that are not known
-    /// yet cost nothing to look at again.
+    /// doubles with each failure of the same inputs and ends at `max`. If the inputs are not known
+    /// yet, there is no pause: to look at them again costs nothing.
     pub fn following(mut self, previous: Option<&Self>, first: Duration, max: Duration) -> Self {
         let same = previous.filter(|p| p.key == self.key);
         self.attempts = same.map_or(1, |p| p.attempts.saturating_add(1));
@@ -90,7 +91,7 @@ impl FailureRecord {
     /// The record of `release`, if there is one.
     ///
     /// # Errors
-    /// There is one and it cannot be read; callers report that and go on without.
+    /// There is one and it cannot be read. Callers report that and continue without it.
     pub fn read(layout: &Layout, release: &Release) -> Result<Option<FailureRecord>> {
         let path = layout.failure(release);
         let bytes = match fs::read(&path) {

@@ -25,8 +25,8 @@ impl Inputs {
         &self.0
     }
 
-    /// The key: SHA-256 over `name NUL length NUL value` of each input in order of the names, the
-    /// first 32 of its hexadecimal digits. 128 bits name a directory; nobody gains by a collision,
+    /// The key: the first 32 hexadecimal digits of the SHA-256 over `name NUL length NUL value` of
+    /// each input, in order of the names. 128 bits name a directory. Nobody gains by a collision,
     /// since whoever can choose inputs can publish.
     pub fn key(&self) -> String {
         let mut hash = Sha256::new();

@@ -81,9 +81,10 @@ impl Layout {
         self.run().join(format!("force-{release}"))
     }
 
-    /// `/run/zfs-prefix/published`: the last build for the running kernel ended well, and published
-    /// something, or found it published and not loaded. zfs-load-late.service asks for it; it goes when
-    /// the module is loaded, so that a load that failed can be tried again.
+    /// `/run/zfs-prefix/published`: the last build for the running kernel ended well. It published
+    /// a tree, or found one that was published and not loaded. zfs-load-late.service runs only if
+    /// this file exists. The file is removed when the module is loaded, so that a load that failed
+    /// can be tried again.
     pub fn published(&self) -> PathBuf {
         self.run().join("published")
     }
@@ -91,15 +92,15 @@ impl Layout {
     /// [`Layout::mounts_refused`], as units name it.
     pub const MOUNTS_REFUSED: &str = "/run/zfs-prefix/mounts-refused";
 
-    /// `/run/zfs-prefix/mounts-refused`: the datasets that a late import left unmounted, one a line.
-    /// While it is there, zfs-mount.service is skipped by its condition, and their mount units fail by an
-    /// assertion.
+    /// `/run/zfs-prefix/mounts-refused`: the datasets that a late import left unmounted, one per
+    /// line. While this file exists, the condition of zfs-mount.service skips it, and the mount
+    /// units of these datasets fail by an assertion.
     pub fn mounts_refused(&self) -> PathBuf {
         self.run().join("mounts-refused")
     }
 
-    /// `/run/zfs-prefix/shares-refused`: some of these are shared, which would mount them. While it
-    /// is there, zfs-share.service is skipped.
+    /// `/run/zfs-prefix/shares-refused`: some of these datasets are shared, and sharing would mount
+    /// them. While this file exists, zfs-share.service is skipped.
     pub fn shares_refused(&self) -> PathBuf {
         self.run().join("shares-refused")
     }

@@ -26,7 +26,7 @@ pub enum Holder {
     Late,
 }
 
-/// As it stands in the file of the lock, behind the process.
+/// As written in the lock file, after the process id.
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -39,7 +39,7 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
-    /// Who wrote `text`; somebody unknown is a build.
+    /// Who wrote `text`. An unknown word counts as a build.
     fn read(text: &str) -> Holder {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         match word {
@@ -62,15 +62,15 @@ impl Holder {
     }
 }
 
-/// A lock, flock(2) on a file in `/run/zfs-prefix`; ends with the process, however it ends.
+/// A lock: flock(2) on a file in `/run/zfs-prefix`. It ends with the process, however that ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: Flock<File>,
 }
 
 impl Lock {
-    /// Takes the build lock without waiting. What `holder` is is written into the file, for whoever
-    /// finds it held.
+    /// Takes the build lock without waiting. Writes `holder` into the file, for whoever finds the
+    /// lock held.
     ///
     /// # Errors
     /// [`Exit::Locked`] when another process holds it; or the file cannot be made.
@@ -107,7 +107,7 @@ impl Lock {
             .open(path)
             .with_context(|| format!("{}", path.display()))?;
         let mut text = String::new();
-        // Only for the message: what cannot be read is not named.
+        // Only for the message. If it cannot be read, the message does not name the holder.
         drop(Read::by_ref(&mut file).take(200).read_to_string(&mut text));
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {

@@ -1,6 +1,6 @@
-//! Publishing: a staging tree beside its future place becomes `store/<release>/<key>` by one
-//! rename(2), and `current/<release>` is switched to it by another. Everything is on disk before
-//! it gets its name, so that power may fail at any point.
+//! Publishing. One rename(2) makes a staging tree beside its future place `store/<release>/<key>`.
+//! Another one switches `current/<release>` to it. Everything is on disk before it gets its name,
+//! so that power may fail at any point.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::{Layout, Manifest, check_tree};
 use crate::host::Release;
 
-/// How staging directories begin; what is left of one after a crash is removed by the next build.
+/// How the names of staging directories begin. The next build removes what a crash leaves of one.
 const STAGING: &str = ".staging-";
 
 /// Makes `dir` and its parents, mode 0755, below the store's root.
@@ -140,12 +140,13 @@ impl Staging {
     }
 
     /// Writes `manifest.json`, flushes everything, gives the tree its name `<key>` and switches
-    /// `current/<release>` to it. A tree of the same key (a
-    /// damaged one, or one built anew by force) changes places with it and is removed.
+    /// `current/<release>` to it. If a tree of this key exists (it is damaged, or the build is
+    /// forced), it changes places with the new one and is removed.
     ///
     /// # Errors
-    /// Any step failed: the store is as it was before, or (only the last step missing) the tree is
-    /// published and `current` still points to the old one, which a next build finishes.
+    /// Any step failed. The store is then as it was before, unless only the last step is missing:
+    /// the tree is published, but `current` still points to the old one. The next build finishes
+    /// that.
     pub fn publish(self, manifest: &Manifest) -> Result<PathBuf> {
         let json = serde_json::to_vec_pretty(manifest)?;
         self.create(Path::new("manifest.json"))?
@@ -157,7 +158,7 @@ impl Staging {
         put_in_place(&self.dir, &target).with_context(|| {
             format!("{}: cannot be renamed to {}", self.dir.display(), target.display())
         })?;
-        // The tree's own name, and those of directories made for it on the way.
+        // Flush the tree's own name, and those of the directories made for it on the way.
         for dir in [self.layout.trees(&self.release), self.layout.store(), self.layout.state()] {
             sync_dir(&dir)?;
         }
@@ -183,13 +184,15 @@ pub fn set_current(layout: &Layout, release: &Release, key: &str) -> Result<()> 
     switch_link(&layout.current(release), &Path::new("../store").join(release.as_str()).join(key))
 }
 
-/// The key that `target`, the text of a `current/<release>` link, names: the link leads straight to
-/// `store/<release>/<key>`, in relative or absolute words. Builder and loader both ask this.
+/// The key that `target`, the text of a `current/<release>` link, names. The link must lead
+/// straight to `store/<release>/<key>`, as a relative or an absolute path. Builder and loader both
+/// ask this.
 pub fn key_of_link(layout: &Layout, release: &Release, target: &Path) -> Option<String> {
     let machine = Layout::new(Path::new("/"));
     let relative = Path::new("../store").join(release.as_str());
     let homes = [relative, machine.trees(release), layout.trees(release)];
-    // Compared word by word, not resolved: `..` and links inside the target lead elsewhere.
+    // Compared component by component, not resolved: `..` and links inside the target lead
+    // elsewhere.
     let key = homes.iter().find_map(|home| target.strip_prefix(home).ok())?.to_str()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let good = !key.is_empty() && !key.starts_with('.') && key.chars().all(plain);
@@ -201,8 +204,8 @@ pub fn current_key(layout: &Layout, release: &Release) -> Option<String> {
     key_of_link(layout, release, &fs::read_link(layout.current(release)).ok()?)
 }
 
-/// Gives `staged` the name `target`. What has that name already gets the other one in the same
-/// step (RENAME_EXCHANGE, renameat2(2)), so that at no time there is neither.
+/// Gives `staged` the name `target`. If `target` exists, the two exchange their names in one step
+/// (RENAME_EXCHANGE, renameat2(2)), so that `target` exists at all times.
 pub(crate) fn put_in_place(staged: &Path, target: &Path) -> std::io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     if fs::symlink_metadata(target).is_err() {

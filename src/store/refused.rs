@@ -1,4 +1,4 @@
-//! The files by which a late import keeps off what it refused to mount.
+//! The files by which a late import prevents the mounting of what it refused to mount.
 
 use std::io::ErrorKind;
 
@@ -24,8 +24,8 @@ impl Layout {
         Ok(())
     }
 
-    /// Removes those that are left of the boot before this one: `/run` outlives a
-    /// `systemctl soft-reboot`. While a late import is at work they are its own, and stay.
+    /// Removes the files that an earlier boot left: `/run` survives a `systemctl soft-reboot`.
+    /// While a late import runs, the files are its own and stay.
     ///
     /// # Errors
     /// As [`Layout::forget_refused`].

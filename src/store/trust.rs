@@ -1,4 +1,5 @@
-//! Only what root wrote is loaded: owner, mode and kind of everything on the way to a module.
+//! Only what root wrote is loaded. Checks owner, mode and kind of everything on the way to a
+//! module.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -22,7 +23,7 @@ pub(crate) fn directory(path: &Path, owner: u32) -> Result<()> {
     writers(path, &meta, owner)
 }
 
-/// Opens a regular file that only `owner` can write to; the file and its size.
+/// Opens a regular file that only `owner` can write to. Returns the file and its size.
 pub(crate) fn file(path: &Path, owner: u32) -> Result<(File, u64)> {
     let file = File::options()
         .read(true)

@@ -1,5 +1,5 @@
-//! In the prefix, as its owner: programs are stripped and bound to the place where root will
-//! publish them, and every library they need is put beside them. Nothing of this is trusted
+//! Works in the prefix, as its owner. Strips the programs, binds them to the place where root will
+//! publish them, and puts every library they need beside them. Root trusts nothing of this
 //! afterwards ([`super::verify()`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +17,12 @@ use crate::prefix::enter::Place;
 use crate::prefix::owned::open_plain;
 use crate::process::{Cancel, Run};
 
-/// For a library that needs one that needs one ...
+/// How long a chain of libraries that need libraries may be.
 const MAX_ROUNDS: usize = 16;
 const MAX_DEPTH: usize = 12;
-/// A step works on 40 files.
+/// How long a step may print nothing. It works on 40 files.
 const STEP: Duration = Duration::from_secs(120);
-/// libc asks for it by dlopen(3), when a thread is cancelled (pthread_cancel(3)): zed does that.
+/// libc loads it with dlopen(3) when a thread is cancelled (pthread_cancel(3)). zed does that.
 const UNWINDER: &str = "libgcc_s.so.1";
 /// Copies the libraries that the compiler finds by these names.
 const COLLECT: &str = r#"dir=$1; shift
@@ -35,7 +35,8 @@ done"#;
 /// Binds what is installed in `dir`, which is below the work directory `top`.
 ///
 /// # Errors
-/// [`Exit::PrefixIncomplete`]: a library is missing, or a tool. [`Exit::Refused`]: a file is damaged.
+/// [`Exit::PrefixIncomplete`]: a library or a tool is missing. [`Exit::Refused`]: a file is
+/// damaged.
 pub(crate) fn bind(
     prefix: &Prefix,
     place: &Place,
@@ -62,7 +63,7 @@ pub(crate) fn bind(
     Ok(())
 }
 
-/// Has the libraries copied that are needed and not there, until none is missing.
+/// Copies the needed libraries that are not there, until none is missing.
 fn collect(
     own: &BTreeMap<PathBuf, Elf>,
     top: &Path,
@@ -75,7 +76,7 @@ fn collect(
     for _ in 0..MAX_ROUNDS {
         let elves = elves(top, dir)?;
         let needed = elves.values().flat_map(|elf| &elf.needed).chain(&always);
-        // A name with a directory in it is refused afterwards.
+        // A name with a directory in it is refused later (verify).
         let missing: BTreeSet<PathBuf> = needed
             .filter(|name| name.components().count() == 1)
             .filter(|name| fs::symlink_metadata(dir.join(LIBRARIES).join(name)).is_err())
@@ -89,8 +90,7 @@ fn collect(
     anyhow::bail!("{}: libraries need libraries without end", dir.display())
 }
 
-/// All programs and libraries that will be published, relative to `dir`; names that are links are
-/// left out.
+/// All programs and libraries that will be published, relative to `dir`. Symlinks are left out.
 fn elves(top: &Path, dir: &Path) -> Result<BTreeMap<PathBuf, Elf>> {
     fn walk(
         top: &Path,
@@ -135,7 +135,7 @@ fn patches(elves: &BTreeMap<PathBuf, Elf>) -> BTreeMap<Vec<PathBuf>, Vec<PathBuf
                 "--set-rpath".into(),
                 run_path(path),
             ],
-            // The C library and the interpreter have none, and do not survive being changed.
+            // The C library and the interpreter have no run path, and patchelf would break them.
             (Kind::Library, _) if !elf.rpath.is_empty() || !elf.runpath.is_empty() => {
                 vec!["--remove-rpath".into()]
             }

@@ -21,7 +21,7 @@ impl Choice {
         Choice { configured, host: of_host(host) }
     }
 
-    /// All that decides, beside the modules' version: an input of the key.
+    /// Everything that decides besides the version of the modules. It is an input of the key.
     pub fn identity(&self) -> String {
         match (self.configured, &self.host) {
             (Userland::Prefix, _) => "prefix".to_owned(),
@@ -35,7 +35,7 @@ impl Choice {
         }
     }
 
-    /// The prefix is certain to build them, whatever version the modules are of.
+    /// Whether the prefix is certain to build the programs, whatever the version of the modules.
     pub fn needs_prefix(&self) -> bool {
         match self.configured {
             Userland::Prefix => true,
@@ -44,16 +44,17 @@ impl Choice {
         }
     }
 
-    /// Whether they are built, for modules of this version; none if it is not known before they are
-    /// compiled.
+    /// Whether the prefix builds the programs for modules of this version. None: the version is not
+    /// known before the modules are compiled.
     ///
     /// # Errors
-    /// [`Exit::Refused`]: the system's are wanted, and it has none, or others.
+    /// [`Exit::Refused`]: the system's programs are wanted, but it has none, or those of another
+    /// version.
     pub fn wanted(&self, modules: Option<&str>) -> Result<bool> {
         let version = self.host.as_ref().and_then(|zpool| zpool.version.as_deref());
         let agrees = match (version, modules) {
             (Some(programs), Some(modules)) => agree(programs, modules),
-            // The loader asks again.
+            // The loader checks this again.
             _ => true,
         };
         match (self.configured, &self.host) {

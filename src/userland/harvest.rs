@@ -1,5 +1,5 @@
-//! From the owner's files to root's: what is published of the programs is copied into the staging
-//! tree. Links become files; of a library's names only the one that programs ask for remains.
+//! Copies the programs that are published from the owner's files into the staging tree, which is
+//! root's. Links become files. Of a library's names, only the one that programs ask for remains.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,20 +20,20 @@ use crate::store::Staging;
 const MAX_FILES: usize = 10_000;
 const MAX_DEPTH: usize = 12;
 
-/// What the prefix's owner left.
+/// The userland that the prefix's owner left.
 #[derive(Debug)]
 pub(crate) struct Origin<'a> {
-    /// The work directory: root's, up to and without it.
+    /// The work directory. Everything above it belongs to root.
     pub(crate) top: &'a Path,
-    /// The userland, somewhere below.
+    /// The userland, somewhere below `top`.
     pub(crate) dir: PathBuf,
-    /// Directories of the owner's, whose paths nothing that is published may have in it: EPREFIX
-    /// by every name it has, and the work directory.
+    /// Directories of the owner: EPREFIX by every name it has, and the work directory. Nothing that
+    /// is published may contain their paths.
     pub(crate) owners: Vec<PathBuf>,
 }
 
 impl Origin<'_> {
-    /// Copies it to `userland/` of `staging`; how many files that are.
+    /// Copies the userland to `userland/` of `staging`. Returns how many files that are.
     ///
     /// # Errors
     /// [`Exit::Refused`]: something of it cannot be published; the file is named.
@@ -49,7 +49,7 @@ impl Origin<'_> {
     }
 }
 
-/// All files and links below, as far as they are wanted, relative to the userland.
+/// All wanted files and links below `at`, relative to the userland.
 fn walk(origin: &Origin<'_>, at: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
     let dir = origin.dir.join(at);
     let shown = || format!("{}", dir.display());
@@ -72,7 +72,7 @@ fn walk(origin: &Origin<'_>, at: &Path, depth: usize, files: &mut Vec<PathBuf>) 
     Ok(())
 }
 
-/// Copies one file; false when it is left out.
+/// Copies one file. Returns false if it is left out.
 fn copy_one(origin: &Origin<'_>, path: &Path, staging: &Staging) -> Result<bool> {
     let from = origin.dir.join(path);
     let Some(file) = open(origin, path, &from)? else { return Ok(false) };
@@ -81,11 +81,11 @@ fn copy_one(origin: &Origin<'_>, path: &Path, staging: &Staging) -> Result<bool>
         fail!(Exit::Refused, "{}: mode {:04o} is never published", from.display(), mode & 0o7777);
     }
     let mut bytes = read_all(&file, &from)?;
-    // Moves the place that is read from.
+    // This moves the file offset, so it comes after the reading.
     let elf = Elf::open(&file).with_context(|| format!("{}", from.display()))?;
     let executable = match &elf {
         Some(elf) if elf.kind == Kind::Library => {
-            // Under its other names (libzfs.so, libzfs.so.6.0.0) no program asks for it.
+            // No program asks for it by its other names (libzfs.so, libzfs.so.6.0.0).
             if elf.soname.as_deref() != path.file_name().map(Path::new) {
                 return Ok(false);
             }
@@ -114,15 +114,15 @@ fn open(origin: &Origin<'_>, path: &Path, from: &Path) -> Result<Option<File>> {
     }
 }
 
-/// ld.so needs no library and is executed by the kernel.
+/// Whether `elf` is ld.so: it needs no library, and the kernel executes it.
 pub(super) fn is_interpreter(elf: &Elf) -> bool {
     let name = elf.soname.as_deref().and_then(Path::file_name);
     elf.needed.is_empty() && name.is_some_and(|name| name.as_bytes().starts_with(b"ld-"))
 }
 
-/// Wherever the path of `dir` stands, its first directory becomes dashes: a C library of a prefix
-/// has its own paths in it (locales, converters, caches), and would load the owner's code by them.
-/// Only root could make such a directory in `/`. Lengths stay.
+/// Replaces the first directory of the path `dir` by dashes, wherever the path stands in `bytes`.
+/// The C library of a prefix contains its own paths (locales, converters, caches), and would load
+/// the owner's code by them. Only root could make such a directory in `/`. Lengths stay.
 fn lead_nowhere(bytes: &mut [u8], dir: &Path) {
     let needle = dir.as_os_str().as_bytes();
     let first = needle.iter().skip(1).position(|byte| *byte == b'/').unwrap_or(needle.len() - 1);

@@ -1,6 +1,7 @@
-//! OpenZFS's programs, where the system has none that fit the modules: compiled in the prefix, with
-//! every library they need, and published by root beside the modules. What root runs of it is
-//! root's own: interpreter, libraries and scripts are those of the published tree, or the system's.
+//! OpenZFS's programs, if the system has none that fit the modules. They are compiled in the
+//! prefix, with every library they need. Root publishes them beside the modules. Root runs only
+//! root's own files: interpreter, libraries and scripts are those of the published tree, or the
+//! system's.
 
 pub(crate) mod bind;
 pub mod choice;
@@ -15,23 +16,24 @@ use std::path::{Path, PathBuf};
 
 pub use verify::verify;
 
-/// Where it is found when its modules are loaded, by every path that is compiled into it.
+/// Where the userland is while its modules are loaded. Every path that is compiled into it leads
+/// here.
 pub const PLACE: &str = "/run/zfs-prefix/active/userland";
-/// Where it is in a published tree, and below what a build installs into.
+/// Its directory in a published tree, and below the directory that a build installs into.
 pub const DIR: &str = "userland";
-/// Its libraries, in one directory; none elsewhere.
+/// The directory of all its libraries; there are none elsewhere.
 const LIBRARIES: &str = "lib";
 
-/// DT_RPATH of a program at `path` below [`DIR`]: from its own directory to the libraries. Not
-/// DT_RUNPATH: libraries inherit DT_RPATH, and so does dlopen(3), by which libc gets libgcc_s for
-/// pthread_cancel(3).
+/// DT_RPATH of a program at `path` below [`DIR`]: from its own directory to the libraries. It is
+/// not DT_RUNPATH, because libraries inherit DT_RPATH. So does dlopen(3), with which libc loads
+/// libgcc_s for pthread_cancel(3).
 fn run_path(path: &Path) -> PathBuf {
     let depth = path.parent().map_or(0, |dir| dir.components().count());
     let up = "/..".repeat(depth);
     PathBuf::from(format!("$ORIGIN{up}/{LIBRARIES}"))
 }
 
-/// The ELF interpreter of its programs, of that name.
+/// The ELF interpreter called `name`, as its programs name it.
 fn interpreter(name: &std::ffi::OsStr) -> PathBuf {
     Path::new(PLACE).join(LIBRARIES).join(name)
 }

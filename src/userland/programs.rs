@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use crate::host::{Host, SBIN};
 
-/// Those that were published with the loaded modules; publishing made them root's, like all of the tree.
+/// The programs that were published with the loaded modules. They belong to root, like all of the
+/// tree.
 const PUBLISHED: &str = "/run/zfs-prefix/active/userland/sbin";
 
 /// Where OpenZFS's programs are, first choice first: the published ones, then the system's.

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-/// The directories that are looked at; include and src are for compilers.
+/// The directories to publish from. include and src are not among them: they are for compilers.
 const TOP: [&str; 5] = ["bin", "sbin", "lib", "libexec", "share"];
 /// Not published: files for compilers, for OpenZFS's own test suite, and for programs that make an
 /// initrd, which look for them in their own directories.
@@ -22,11 +22,11 @@ const LEFT_OUT: [&str; 14] = [
     "share/man/man1/raidz_test.1",
     "share/man/man1/ztest.1",
 ];
-/// Scripts beside them, for those who work on OpenZFS itself.
+/// Scripts in this directory are for people who work on OpenZFS itself.
 const SCRIPTS_OF: &str = "share/zfs";
 
-/// Whether a file or directory at `path`, relative to the userland, is published. A directory that
-/// is not takes all in it along.
+/// Whether a file or directory at `path`, relative to the userland, is published. If a directory is
+/// not, nothing in it is.
 pub(crate) fn wanted(path: &Path) -> bool {
     let Some(Component::Normal(top)) = path.components().next() else { return false };
     let ends = |end: &str| path.extension().is_some_and(|extension| extension == end);
@@ -36,8 +36,8 @@ pub(crate) fn wanted(path: &Path) -> bool {
     TOP.iter().any(|dir| top == *dir) && !out && !for_compilers
 }
 
-/// Whether an absolute link at `path` to `target` may be left out. There are such in the defaults
-/// for /etc (zedlets that are enabled), and units that are masked.
+/// Whether an absolute link at `path` to `target` may be left out. Such links are enabled zedlets
+/// in the defaults for /etc, and masked units.
 pub(crate) fn may_be_left_out(path: &Path, target: &Path) -> bool {
     path.starts_with("share/etc") || target == Path::new("/dev/null")
 }

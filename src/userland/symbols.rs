@@ -1,6 +1,6 @@
-//! Versions of symbols (Linux Standard Base, "Symbol Versioning"): whether the libraries that are
-//! published define the ones that programs and libraries ask for. ld.so(8) refuses to start a program
-//! otherwise, which nobody would see before its pool is missed.
+//! Versions of symbols (Linux Standard Base, "Symbol Versioning"): whether the published libraries
+//! define the versions that programs and libraries ask for. Otherwise ld.so(8) refuses to start a
+//! program, and nobody would see that before a pool is missed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -14,8 +14,8 @@ use object::read::elf::FileHeader;
 
 use super::LIBRARIES;
 
-/// Bytes of names in one file, and as many for each record as a record has: real libraries have
-/// some thousand. Records may overlap, and all of them have the same long name.
+/// The most bytes of names in one file, with the size of each record added: real libraries have
+/// some thousand. Records may overlap, and all of them may have the same long name.
 const EFFORT: usize = 1 << 20;
 /// A record of either table (Elfxx_Verneed, Elfxx_Vernaux; those of definitions are as large).
 const RECORD: usize = 16;
@@ -25,7 +25,7 @@ const RECORD: usize = 16;
 pub(crate) struct Versions {
     /// Library and version, as `libc.so.6` and `GLIBC_2.38`.
     needs: BTreeSet<(String, String)>,
-    /// Versions that it defines; none in a library without versions, which serves everybody.
+    /// Versions that it defines. A library without versions has none, and fits everybody.
     defines: BTreeSet<String>,
 }
 
@@ -77,11 +77,11 @@ impl Versions {
         Ok(versions)
     }
 
-    /// What it asks for that `all` published files do not have, in words.
+    /// The versions that it needs and that `all` published files do not have, in words.
     pub(super) fn missing(&self, all: &BTreeMap<PathBuf, Versions>) -> Vec<String> {
         let lacks = |(library, version): &&(String, String)| {
             let path = Path::new(LIBRARIES).join(OsStr::from_bytes(library.as_bytes()));
-            // One that is not there is named already.
+            // A library that is not there is reported already.
             let found = all.get(&path).filter(|found| !found.defines.is_empty());
             found.is_some_and(|found| !found.defines.contains(version))
         };

@@ -1,5 +1,5 @@
-//! Asked of the staged programs, before anything of them is published: does root, running them,
-//! run root's files only?
+//! Checks the staged programs before anything of them is published: if root runs them, are only
+//! root's files run?
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,9 +16,10 @@ use crate::elf::{Elf, Kind};
 use crate::exit::{Exit, WithExit};
 use crate::{fail, store};
 
-/// Every system has them, and they are root's there.
+/// Every system has these, and they belong to root there.
 const SHELLS: [&str; 4] = ["/bin/sh", "/bin/bash", "/usr/bin/sh", "/usr/bin/bash"];
-/// Without these there is no userland: what units, rules and commands lead to (units/openzfs).
+/// The programs that units, rules and commands lead to (units/openzfs). Without them there is no
+/// userland.
 const PROGRAMS: [&str; 10] = [
     "bin/zvol_wait",
     "lib/udev/vdev_id",
@@ -31,11 +32,11 @@ const PROGRAMS: [&str; 10] = [
     "sbin/zpool",
     "sbin/zstream",
 ];
-/// Problems in one message.
+/// The most problems in one message.
 const MOST: usize = 20;
 
-/// Checks `userland/` of the staged tree `tree`, in which no path of `owners` may stand, and that it is
-/// of the version of the `modules`. Returns its version, as libzfs says it.
+/// Checks `userland/` of the staged tree `tree`. No path of `owners` may stand in it. Its version
+/// must agree with that of the `modules`. Returns its version, as libzfs says it.
 ///
 /// # Errors
 /// [`Exit::Refused`], naming each file and what is wrong with it.
@@ -112,7 +113,7 @@ fn is_libzfs(path: &Path) -> bool {
     path.parent() == Some(Path::new(LIBRARIES)) && name.starts_with(b"libzfs.so.")
 }
 
-/// Where the bytes have the path of a directory that is the prefix's owner's.
+/// Where the bytes have the path `owner`, a directory of the prefix's owner.
 fn names(bytes: &[u8], owner: &Path) -> Option<String> {
     let at = memchr::memmem::find(bytes, owner.as_os_str().as_bytes())?;
     Some(format!("has {} in it, at byte {at}", owner.display()))
@@ -127,10 +128,12 @@ fn script(bytes: &[u8]) -> Option<String> {
     let through_env = program == "/usr/bin/env"
         && words.next().is_some_and(|word| ["sh", "bash", "awk"].contains(&word));
     let known = through_env || SHELLS.contains(&program);
-    (!known).then(|| format!("is run by {program:?}, which not every system has as root's"))
+    (!known).then(|| {
+        format!("is run by {program:?}, which does not exist as root's file on every system")
+    })
 }
 
-/// What is wrong with an ELF file: with how it is loaded, or with what is loaded by it.
+/// What is wrong with how an ELF file is loaded, or with what it loads.
 fn check(path: &Path, elf: &Elf, all: &BTreeMap<PathBuf, Elf>) -> Vec<String> {
     let mut problems = Vec::new();
     match elf.kind {
@@ -146,7 +149,7 @@ fn check(path: &Path, elf: &Elf, all: &BTreeMap<PathBuf, Elf>) -> Vec<String> {
                 }
             }
         }
-        // zgenhostid and its like could be static; nothing is loaded by them.
+        // zgenhostid and similar programs could be static. They load nothing.
         Kind::Static => {}
         Kind::Object | Kind::Foreign => {
             problems.push("neither a program nor a library of this machine".to_owned());
@@ -169,7 +172,7 @@ fn check(path: &Path, elf: &Elf, all: &BTreeMap<PathBuf, Elf>) -> Vec<String> {
     problems
 }
 
-/// Its interpreter and run path are exactly ours.
+/// What differs in a program: its interpreter and run path must be exactly ours.
 fn program(path: &Path, elf: &Elf, all: &BTreeMap<PathBuf, Elf>) -> Vec<String> {
     let mut problems = Vec::new();
     let named = elf.interpreter.as_deref().unwrap_or(Path::new(""));

@@ -1,5 +1,5 @@
-//! The version of OpenZFS that a program or library is of, out of its bytes: at boot no process is
-//! started for it, and before publishing nothing of the prefix's owner is run as root.
+//! Reads the OpenZFS version of a program or library from its bytes. So no process is started for
+//! it at boot, and root runs nothing of the prefix's owner before publishing.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -11,10 +11,10 @@ use crate::elf::Elf;
 use crate::host::{Host, SBIN};
 use crate::store::Layout;
 
-/// As ZFS_META_ALIAS begins (config/zfs-meta.m4), which libzfs has in it and `zfs version` prints.
+/// How ZFS_META_ALIAS begins (config/zfs-meta.m4). libzfs contains it, and `zfs version` prints it.
 const ALIAS: &[u8] = b"\0zfs-";
-/// Where it has libraries (ld.so(8), and Debian's multiarch), first choice first: what somebody once
-/// installed below /usr/local is not what /usr/sbin/zpool is linked with.
+/// Where a system has libraries (ld.so(8), and Debian's multiarch), first choice first. /usr/local
+/// comes last: what somebody once installed there is not what /usr/sbin/zpool is linked with.
 const LIBRARIES: [&str; 8] = [
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
@@ -28,8 +28,8 @@ const LIBRARIES: [&str; 8] = [
 /// libzfs with debug information has 2 MB.
 const LARGEST: u64 = 256 << 20;
 
-/// A version of OpenZFS, as far as module and programs have to agree on it: `2.3.2`, or `2.4.0-rc1`.
-/// What distributions add (`-2~bpo12+2`) counts their packages.
+/// The part of an OpenZFS version on which module and programs have to agree: `2.3.2`, or
+/// `2.4.0-rc1`. What distributions add (`-2~bpo12+2`) counts their packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(String);
 
@@ -75,8 +75,8 @@ pub fn in_bytes(bytes: &[u8]) -> Option<&str> {
     })
 }
 
-/// The system's own zpool; none where it has none. A link to the published one, for people's PATH,
-/// is not its own.
+/// The system's own zpool, if it has one. A link to the published one, made for people's PATH, does
+/// not count.
 pub fn of_host(host: &Host) -> Option<HostZpool> {
     let layout = Layout::new(&host.root);
     let ours = [layout.state(), layout.run()].map(|dir| dir.canonicalize().unwrap_or(dir));
@@ -96,7 +96,7 @@ pub fn of_host(host: &Host) -> Option<HostZpool> {
 pub struct HostZpool {
     /// Where it is.
     pub program: PathBuf,
-    /// What its libzfs says; none where none was found in it.
+    /// The version that its libzfs names. None: no version was found.
     pub version: Option<String>,
 }
 
@@ -108,7 +108,7 @@ fn version_of(host: &Host, program: &Path) -> Result<Option<String>> {
     });
     let mut files: Vec<PathBuf> =
         libzfs.iter().flat_map(|name| LIBRARIES.map(|dir| host.path(dir).join(name))).collect();
-    // A zpool that is linked statically has it in itself.
+    // A statically linked zpool contains the version itself.
     files.push(program.to_owned());
     for path in files.iter().filter(|path| path.is_file()) {
         if fs::metadata(path)?.len() <= LARGEST

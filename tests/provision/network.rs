@@ -113,7 +113,10 @@ fn what_a_server_says_is_repeated_with_what_to_do() {
     let (world, server, bytes) = world(Certificate::Good);
     for (manner, says) in [
         (Manner::Says(404), "the server says 404: it has no such file; check prefix.source"),
-        (Manner::Says(403), "the server says 403: it does not give this file to everybody"),
+        (
+            Manner::Says(403),
+            "the server says 403: it does not give this file without authorization",
+        ),
         (Manner::Says(503), "the server says 503: it cannot help now"),
         (Manner::LeadsToHttp, "http://, where the archive could be replaced on its way"),
     ] {
@@ -170,8 +173,13 @@ fn an_answer_without_end_is_given_up_before_the_disk_is_full() {
     server.put(PATH, bytes, Manner::Endless);
     let run = "\"$1\" prefix provision --no-audit";
     for (case, more, status, says) in [
-        ("a size", "size = 500000", 15, "more comes than 500000 bytes, its size"),
-        ("none", "", 17, "bytes, all that is free but 67.1 MB. The download was removed"),
+        (
+            "a size",
+            "size = 500000",
+            15,
+            "the server sends more than 500000 bytes, the expected size",
+        ),
+        ("none", "", 17, "bytes, all free space but 67.1 MB. The download was removed"),
     ] {
         let url = server.url(PATH);
         world.configure(&format!("source = {url:?}\nallow-unsigned = true\n{more}"));
@@ -218,9 +226,9 @@ fn a_download_keeps_no_build_waiting_and_a_build_keeps_the_download() {
 #[test]
 fn a_server_that_cannot_be_trusted_gets_no_request() {
     for (certificate, says) in [
-        (Certificate::Foreign, "its certificate is of no authority that this machine trusts"),
+        (Certificate::Foreign, "this machine does not trust the authority of its certificate"),
         (Certificate::Expired, "its certificate has expired, or this machine's clock is wrong"),
-        (Certificate::OtherName, "its certificate is another server's"),
+        (Certificate::OtherName, "its certificate is for another server name"),
     ] {
         let (world, server, bytes) = world(certificate);
         server.put(PATH, bytes, Manner::Well);

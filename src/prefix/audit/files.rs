@@ -1,4 +1,5 @@
-//! What can be said of each file by itself: readable, whose, with which mode; where links lead.
+//! Checks each file by itself: can it be read, whose is it, what is its mode, where does a link
+//! lead.
 
 use std::path::Path;
 
@@ -20,7 +21,7 @@ pub(super) fn check(found: &mut Findings) {
             Check::Owner,
             Path::new(""),
             "belongs to root; builds do not run as root",
-            format!("chown -hR USER:GROUP {}, an unprivileged user's", tree.eprefix.display()),
+            format!("chown -hR USER:GROUP {}, with an unprivileged USER", tree.eprefix.display()),
         );
     }
     for (path, entry) in &tree.entries {
@@ -98,8 +99,9 @@ fn link(found: &mut Findings, path: &Path, target: &Path) {
     }
 }
 
-/// Whether a link at `path` in a prefix may lead to the host's `host`: where nothing is run or
-/// linked, as `etc/passwd` and `etc/resolv.conf` do in a Gentoo Prefix, or to the kernel.
+/// Whether a link at `path` in a prefix may lead to the host's `host`. It may where nothing is run
+/// or linked, as `etc/passwd` and `etc/resolv.conf` do in a Gentoo Prefix, and if it leads to the
+/// kernel.
 pub(crate) fn may_lead_to(path: &Path, host: &Path) -> bool {
     not_run(path) || !is_code(path) || kernel_interface(host)
 }

@@ -55,16 +55,16 @@ impl Findings<'_> {
     }
 }
 
-/// Ebuild repositories (the second one is where Gentoo once had its own) and Portage's records of
-/// what is installed: files without number, among them scripts that Portage copies elsewhere or
-/// reads with a shell of its own.
+/// Ebuild repositories (Gentoo once had its own in the second one) and Portage's records of what is
+/// installed. They have very many files, among them scripts that Portage copies elsewhere or reads
+/// with a shell of its own.
 pub(super) fn portages(relative: &Path) -> bool {
     const TREES: [&str; 3] = ["var/db/repos", "usr/portage", "var/db/pkg"];
     TREES.iter().any(|tree| relative.starts_with(tree))
 }
 
-/// Work of builds, sources, documents (hier(7)), tests and what is Portage's own: not run from where
-/// they are. Owners and modes are looked at there as well, contents are not.
+/// Work of builds, sources, documents (hier(7)), tests and what is Portage's own. Nobody runs them
+/// from where they are. Their owners and modes are checked too; their contents are not.
 pub(super) fn not_run(relative: &Path) -> bool {
     const TREES: [&str; 9] = [
         "tmp",

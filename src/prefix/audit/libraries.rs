@@ -11,7 +11,7 @@ use super::tree::{Entry, Place, Tree};
 use crate::elf::{Elf, Kind};
 use crate::host::Host;
 
-/// Looks at every ELF file; how many there are.
+/// Checks every ELF file. Returns how many there are.
 pub(super) fn check(found: &mut Findings, host: &Host) -> usize {
     let tree = found.tree;
     let count = tree.entries.values().filter(|entry| entry.elf().is_some()).count();
@@ -20,7 +20,7 @@ pub(super) fn check(found: &mut Findings, host: &Host) -> usize {
         run_path(found, path, elf);
     }
     let (mut seen, inherited, mut defaults) = programs(found, host, &elves);
-    // Whatever no program needs is loaded with dlopen(3), by a program that we do not know.
+    // A library that no program needs is loaded with dlopen(3), by a program that we do not know.
     let Some(defaults) = defaults.pop() else { return count };
     let loader = Loader { tree, defaults, inherited };
     let interpreters = interpreter_names(tree);
@@ -33,7 +33,8 @@ pub(super) fn check(found: &mut Findings, host: &Host) -> usize {
     count
 }
 
-/// Programs that can be run, and libraries: by path, so that two audits report the same.
+/// Programs that can be run, and libraries. They are sorted by path, so that two audits report the
+/// same.
 fn elves(tree: &Tree) -> BTreeMap<&Path, &Elf> {
     let wanted = |path: &Path, entry: &Entry, elf: &Elf| match elf.kind {
         Kind::Program => entry.executable() && !not_run(path),
@@ -45,15 +46,15 @@ fn elves(tree: &Tree) -> BTreeMap<&Path, &Elf> {
     elves.map(|(path, _, elf)| (path.as_path(), elf)).collect()
 }
 
-/// No directory of the host's in DT_RPATH or DT_RUNPATH, and none that depends on where somebody
-/// stands.
+/// DT_RPATH and DT_RUNPATH may have no directory of the host, and none that depends on the working
+/// directory.
 fn run_path(found: &mut Findings, path: &Path, elf: &Elf) {
     let tree = found.tree;
     for (tag, dirs) in [("DT_RPATH", &elf.rpath), ("DT_RUNPATH", &elf.runpath)] {
         for dir in expand(tree, path, dirs) {
             let problem = match tree.resolve(&dir) {
                 _ if !dir.is_absolute() => {
-                    format!("{tag} has {dir:?}: the directory that it is run in")
+                    format!("{tag} has {dir:?}, which depends on the working directory")
                 }
                 Place::Outside(host) => {
                     format!("{tag} has {}, which is the host's {}", dir.display(), host.display())
@@ -69,8 +70,8 @@ fn run_path(found: &mut Findings, path: &Path, elf: &Elf) {
     }
 }
 
-/// Loads every program: the libraries that were seen, all run paths that libraries inherit, and
-/// the defaults of the interpreters, the one most used last.
+/// Loads every program. Returns the libraries that were seen, all run paths that libraries inherit,
+/// and the defaults of the interpreters, the one most used last.
 fn programs(
     found: &mut Findings,
     host: &Host,
@@ -104,7 +105,7 @@ fn programs(
     (seen, inherited, loaders.into_iter().map(|(_, defaults)| defaults).collect())
 }
 
-/// The interpreter of a program, checked: its path in the tree.
+/// Checks the interpreter of a program. Returns its path in the tree.
 fn interpreter(found: &mut Findings, path: &Path, elf: &Elf) -> Option<PathBuf> {
     let tree = found.tree;
     let wanted = elf.interpreter.as_ref()?;
@@ -152,7 +153,7 @@ pub(crate) fn mapped_with(tree: &Tree, program: &Path) -> HashSet<PathBuf> {
     seen
 }
 
-/// The search directories of an interpreter; a warning for those of the host's.
+/// The search directories of an interpreter. Warns of those that are the host's.
 fn search_path(found: &mut Findings, host: &Host, interpreter: &Path) -> Defaults {
     let mut defaults = Defaults::of(found.tree, interpreter);
     // A name that no host has at the top was put there so that nothing is found.

@@ -1,5 +1,6 @@
 //! How ld.so(8) finds libraries: DT_RPATH of the file and of those that loaded it, DT_RUNPATH, the
-//! directories of its cache, the directories built into it. LD_LIBRARY_PATH is never set in a build.
+//! directories of its cache, the directories built into it. LD_LIBRARY_PATH is never set in a
+//! build.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -59,8 +60,8 @@ fn starts_with_lib(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"lib")
 }
 
-/// The directories of etc/ld.so.conf and the files that it includes; patterns as far as they are
-/// `DIRECTORY/*.conf`.
+/// The directories of etc/ld.so.conf and the files that it includes. Of patterns, only
+/// `DIRECTORY/*.conf` is known.
 fn conf_dirs(tree: &Tree) -> Vec<PathBuf> {
     let mut dirs = Vec::new();
     let mut files = vec![tree.eprefix.join("etc/ld.so.conf")];
@@ -110,7 +111,7 @@ pub(super) struct Unfound {
     pub searched: Vec<PathBuf>,
 }
 
-/// A file that is mapped, and which one had it mapped.
+/// A file that is mapped, and the file that loaded it.
 struct Loaded<'t> {
     path: PathBuf,
     elf: &'t Elf,
@@ -126,8 +127,8 @@ pub(super) struct Loader<'t> {
 }
 
 impl<'t> Loader<'t> {
-    /// Goes through everything that `path` has mapped when it is started, or loaded with
-    /// dlopen(3). `present` are names that need no looking up. What was found goes into `seen`.
+    /// Goes through everything that is mapped when `path` is started, or loaded with dlopen(3).
+    /// Names in `present` need no looking up. The libraries that were found go into `seen`.
     pub(super) fn load(
         &self,
         path: &Path,
@@ -166,7 +167,7 @@ impl<'t> Loader<'t> {
     fn search_path(&self, loaded: &[Loaded], of: usize) -> Vec<PathBuf> {
         let mut dirs = Vec::new();
         let own = loaded[of].elf;
-        // DT_RUNPATH puts the DT_RPATH of all loaders out of force, for this file.
+        // For this file, DT_RUNPATH puts the DT_RPATH of all loaders out of force.
         if own.runpath.is_empty() {
             let mut file = Some(of);
             while let Some(index) = file {
@@ -186,7 +187,7 @@ impl<'t> Loader<'t> {
     fn find(&self, dirs: &[PathBuf], name: &Path) -> Option<(PathBuf, &'t Elf)> {
         let library = |path: &Path| {
             let (path, entry): (PathBuf, &'t Entry) = self.tree.resolve(path).here()?;
-            // Others are passed over by ld.so too: wrong class or machine.
+            // ld.so passes over the others too: wrong class or machine.
             entry.elf().filter(|elf| elf.kind == Kind::Library).map(|elf| (path, elf))
         };
         if name.is_absolute() {

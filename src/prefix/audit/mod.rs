@@ -1,4 +1,4 @@
-//! `zfs-prefix prefix audit`: does a prefix owe the host nothing?
+//! `zfs-prefix prefix audit`: is a prefix independent of the host?
 
 mod files;
 mod findings;
@@ -36,15 +36,16 @@ pub struct Options<'a> {
     pub cancel: &'a Cancel,
 }
 
-/// Audits the tree in the directory `root`, whose files were made for the path `eprefix`; the two
-/// differ for a tree that is not in its place yet. Programs of it are run, as its owner; when the
-/// tree does not let them, or the caller is not root, the report has an error that says why.
+/// Audits the tree in the directory `root`, whose files were made for the path `eprefix`. The two
+/// differ if the tree is not in its place yet. The audit runs programs of the tree, as its owner.
+/// If the tree does not let them run, or the caller is not root, the report has an error that says
+/// why.
 ///
 /// # Errors
 /// [`crate::exit::Exit::PrefixIncomplete`]: `root` is not a directory, or cannot be read at all.
 /// [`crate::exit::Exit::Other`]: this machine lets nobody enter a prefix.
-/// [`crate::exit::Exit::NoSpace`]: nor is there room to compile a program. What is wrong inside is
-/// not an error here: see [`Report::is_sound`].
+/// [`crate::exit::Exit::NoSpace`]: there is no room to compile a program. A fault inside the tree
+/// is not an error here: see [`Report::is_sound`].
 pub fn audit(root: &Path, eprefix: &Path, options: &Options) -> Result<Report> {
     let tree = walk::read(root, eprefix)?;
     let mut found = Findings { tree: &tree, list: Vec::new() };

@@ -8,7 +8,7 @@ use super::findings::Findings;
 use super::report::Check;
 use crate::host::Host;
 
-/// Where passwd and group are, beside /etc: Flatcar's baselayout, and nss-altfiles as Fedora has it.
+/// Where passwd and group are besides /etc: Flatcar's baselayout, and nss-altfiles as in Fedora.
 pub(crate) const FALLBACK: [&str; 2] = ["/usr/share/baselayout", "/usr/lib"];
 
 /// Looks up the owner of the prefix.

@@ -1,4 +1,4 @@
-//! The toolchain at work: its programs are run, and a program that it compiles has to be one of
+//! Tests the toolchain at work. Its programs are run. A program that it compiles has to be one of
 //! the prefix and not of the host.
 
 use std::collections::HashSet;
@@ -38,10 +38,11 @@ const PARTS: [(&str, &str); 8] = [
     ("-print-file-name=", "libc.so.6"),
 ];
 
-/// Runs the programs; the compiler line, if there is one.
+/// Runs the programs. Returns the compiler line, if there is one.
 ///
 /// # Errors
-/// What is no fault of the tree: nobody can enter it on this machine, or the disk is full.
+/// A failure that is no fault of the tree: nobody can enter it on this machine, or the disk is
+/// full.
 pub(super) fn check(
     found: &mut Findings,
     root: &Path,
@@ -72,7 +73,7 @@ pub(super) fn check(
     };
     let mut said = HashSet::new();
     let mut failed = |path: &Path, error: anyhow::Error| {
-        // Where nothing can be run, every program says the same.
+        // If nothing can be run, every program says the same. It is reported once.
         if !said.insert(format!("{error:#}")) {
             return;
         }
@@ -111,7 +112,8 @@ pub(super) fn check(
     Ok(Some(compiler))
 }
 
-/// gcc's own idea of where its parts are: asked by one shell, each entering of the prefix costs.
+/// Asks gcc where its parts are. One shell asks for all of them, since each entering of the prefix
+/// costs time.
 fn parts(found: &mut Findings, programs: &Programs, gcc: &Path, command: &Path) {
     const SCRIPT: &str = "gcc=$1; shift; for option; do \"$gcc\" \"$option\" || exit; done";
     let bash = found.tree.eprefix.join("bin/bash");
@@ -127,7 +129,7 @@ fn parts(found: &mut Findings, programs: &Programs, gcc: &Path, command: &Path) 
     }
     for ((_, name), said) in PARTS.iter().zip(said.lines()) {
         let problem = match found.tree.resolve(Path::new(said)) {
-            // Without a directory gcc has none of its own, and takes the one of PATH.
+            // If gcc names no directory, it has none of its own and takes the one of PATH.
             _ if said == *name && ["as", "ld"].contains(name) => continue,
             _ if !said.starts_with('/') => format!("finds no {name} of its own (says {said:?})"),
             Place::Here(..) => continue,
@@ -177,7 +179,7 @@ fn mapped_file(line: &str) -> Option<&Path> {
     line.find('/').map(|at| Path::new(&line[at..]))
 }
 
-/// The program as its owner left it: not through a link.
+/// Reads the program as its owner left it, not through a link.
 fn read(path: &Path) -> Result<Elf> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let mut file = File::options().read(true).custom_flags(flags).open(path)?;

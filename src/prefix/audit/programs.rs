@@ -1,5 +1,5 @@
-//! Running programs of a prefix that is looked at: as its owner, never as root, at the path they
-//! were made for.
+//! Runs programs of a prefix that is looked at: as its owner, never as root, at the path they were
+//! made for.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -35,13 +35,13 @@ pub(crate) struct Programs<'a> {
 }
 
 impl<'a> Programs<'a> {
-    /// Ready to run programs of `tree`, which is in the directory `root`. `file`, a name and a
-    /// text, is in the directory that they are run in.
+    /// Prepares to run programs of `tree`, which is in the directory `root`. Writes `file`, a name
+    /// and a text, into the directory that they are run in.
     ///
     /// # Errors
-    /// [`Exit::PrefixIncomplete`]: the tree belongs to root; or it is not where its programs were
-    /// made for, and the caller is not root, who alone could let them find it there; or it cannot be
-    /// entered as it is. Others: this machine lets nobody in, or has no room.
+    /// [`Exit::PrefixIncomplete`]: the tree belongs to root, or cannot be entered as it is. Or the
+    /// tree is not where its programs were made for, and the caller is not root: only root could
+    /// let them find it there. Others: this machine lets nobody in, or has no room.
     pub(crate) fn enter(
         tree: &'a Tree,
         root: &Path,
@@ -78,7 +78,7 @@ impl<'a> Programs<'a> {
         Ok(Programs { eprefix, inside: Some((prefix, place)), cancel, work })
     }
 
-    /// The directory that programs are run in, theirs to write to.
+    /// The directory that programs are run in. They may write to it.
     pub(crate) fn work(&self) -> &Path {
         self.work.path()
     }
@@ -105,13 +105,14 @@ fn caller() -> String {
     Account::of(User { uid, gid }).user
 }
 
-/// Where builds work too: /tmp may be mounted noexec.
+/// A directory where builds work too, since /tmp may be mounted noexec.
 fn work(host: &Host, prefix: &Prefix, file: Option<(&str, &str)>) -> Result<TempDir> {
     let parent = Layout::new(&host.root).cache().join("audit");
     make_dirs(&parent)?;
     let shown = || format!("{}", parent.display());
     let dir = TempDir::with_prefix_in("", &parent).with_context(shown)?;
-    // Once it is the owner's, a name in it may be a link to anywhere: root writes nothing more.
+    // Once the directory is the owner's, a name in it may be a link to anywhere. Root writes
+    // nothing more then.
     write(dir.path(), file)?;
     let (uid, gid) = (prefix.user.uid, prefix.user.gid);
     chown(dir.path(), Some(uid), Some(gid)).with_context(shown)?;

@@ -61,7 +61,7 @@ pub struct Finding {
     pub severity: Severity,
     /// What was looked at.
     pub check: Check,
-    /// The file, as a path below EPREFIX wherever the tree is now; not UTF-8 is replaced.
+    /// The file, as a path below EPREFIX wherever the tree is now. What is not UTF-8 is replaced.
     pub file: String,
     /// What is wrong.
     pub problem: String,
@@ -73,7 +73,7 @@ pub struct Finding {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Report {
-    /// Of this form: 1.
+    /// Version of this form: 1.
     pub version: u32,
     /// The directory that was walked.
     pub directory: PathBuf,
@@ -135,7 +135,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A line for each finding and one of figures.
+/// One line for each finding, and one of figures.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in &self.findings {

@@ -1,4 +1,4 @@
-//! The `#!` lines of executable scripts (execve(2)): no interpreter of the host's is to be run.
+//! The `#!` lines of executable scripts (execve(2)). They must not run an interpreter of the host.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,10 +10,10 @@ use super::toolchain;
 use super::tree::{Content, Entry, Kind, Place, Tree};
 use super::walk::SCRIPT_HEAD;
 
-/// On every host, and in a build covered by the prefix's own.
+/// Every host has these. In a build, the prefix's own ones cover them.
 const COVERED: [&str; 3] = ["sh", "bash", "env"];
 
-/// Looks at every script of the tree; how many there are.
+/// Checks every script of the tree. Returns how many there are.
 pub(super) fn check(found: &mut Findings) -> usize {
     let tree = found.tree;
     let mut scripts = 0;

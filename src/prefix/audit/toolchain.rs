@@ -34,8 +34,8 @@ const HEADERS: [(&str, &str); 3] = [
     ("linux/types.h", "sys-kernel/linux-headers"),
 ];
 
-/// The program `name` as PATH finds it: its path there, not where links lead, since programs with
-/// many names (kmod, ccache) look at the one they are called by.
+/// The program `name` as PATH finds it. The path is that in PATH, not where links lead, since
+/// programs with many names (kmod, ccache) look at the one they are called by.
 pub(crate) fn program<'t>(tree: &'t Tree, name: &Path) -> Option<(PathBuf, &'t Entry)> {
     SEARCH_PATH.iter().map(|dir| Path::new(dir).join(name)).find_map(|path| {
         let (_, entry) = tree.resolve(&tree.absolute(&path)).here()?;

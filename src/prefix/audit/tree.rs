@@ -1,5 +1,6 @@
-//! A prefix as it was found on disk, and what a path means in it: symbolic links are resolved in
-//! memory, where the files were made for, and nothing on the way is looked up again.
+//! A prefix as it was found on disk, and what a path means in it. Symbolic links are resolved in
+//! memory, as if the tree were where its files were made for. Nothing on the way is looked up
+//! again.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
@@ -71,9 +72,9 @@ impl Entry {
 /// A tree; the paths of its entries are relative to its top, which is the empty path.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    /// Where its files were made to be.
+    /// The path that its files were made for.
     pub eprefix: PathBuf,
-    /// That path without links of the host: programs may have been given it as well.
+    /// That path with the host's links resolved. Programs may have been given this one as well.
     pub canonical: PathBuf,
     pub entries: HashMap<PathBuf, Entry>,
     pub top: OwnedFd,

@@ -1,6 +1,6 @@
 //! Reads a whole tree that belongs to somebody else. Every name is opened below the descriptor of
-//! its directory and no link is followed, so that its owner cannot lead us elsewhere; of each
-//! file only the beginning is read, and of ELF files what ld.so needs.
+//! its directory, and no link is followed, so that the owner cannot lead us elsewhere. Of each file
+//! only the beginning is read, and of ELF files what ld.so needs.
 
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
@@ -61,15 +61,15 @@ pub(crate) fn read(root: &Path, eprefix: &Path) -> Result<Tree> {
             }
         }
     });
-    // An unreadable top has put itself in.
+    // An unreadable top has added its own entry already.
     entries.entry(PathBuf::new()).or_insert_with(|| entry(Kind::Directory, &stat));
     let top = Arc::try_unwrap(shared).map_err(|_| anyhow::anyhow!("a directory is in use"))?;
-    // The tree need not be in its place yet, nor anything else be there.
+    // The tree need not be at this path yet, and perhaps nothing is.
     let canonical = std::fs::canonicalize(eprefix).unwrap_or_else(|_| eprefix.to_owned());
     Ok(Tree { eprefix: eprefix.to_owned(), canonical, entries, top })
 }
 
-/// A directory to be read. It is opened when its turn comes, or a wide tree would take all
+/// A directory to be read. It is opened when its turn comes. Otherwise a wide tree would take all
 /// descriptors.
 struct Job {
     parent: Arc<OwnedFd>,
@@ -112,7 +112,7 @@ impl Walk {
         found
     }
 
-    /// The next directory; `None` when no one is left and nobody can find another.
+    /// The next directory. `None`: none is left, and no thread can find another.
     fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         loop {
@@ -155,7 +155,7 @@ fn directory(job: &Job, found: &mut Found, below: &mut Vec<Job>) -> Result<(), E
     let fd = openat(&*job.parent, job.name.as_c_str(), flags, Mode::empty())?;
     let mut listing = Dir::from_fd(nix::unistd::dup(&fd)?)?;
     let parent = Arc::new(fd);
-    // A repository has 100,000 of them, and nothing there is run.
+    // A repository has 100,000 files, and nothing there is run.
     let opened = !portages(&job.path);
     for name in listing.iter() {
         let name = name?;
@@ -180,7 +180,7 @@ fn directory(job: &Job, found: &mut Found, below: &mut Vec<Job>) -> Result<(), E
     Ok(())
 }
 
-/// One name; a file's beginning is read if it is to be `opened`.
+/// Looks at one name. If it is to be `opened`, reads the beginning of a file.
 fn look(parent: &OwnedFd, name: &std::ffi::CStr, opened: bool) -> Result<Entry, Errno> {
     let stat = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {

@@ -1,6 +1,7 @@
 //! User and group in the prefix: what passwd(5) and group(5) say there. The prefix's libc reads
-//! files only; on systems with an immutable /usr half of the entries are elsewhere, where that
-//! system's own libc finds them, and the owner may have no entry at all. Portage needs one.
+//! these files only. On systems with an immutable /usr, half of the entries are elsewhere, where
+//! only that system's own libc finds them. The owner may have no entry at all, but Portage needs
+//! one.
 
 use std::collections::HashSet;
 use std::fs;
@@ -55,7 +56,7 @@ impl Account {
 }
 
 impl Files {
-    /// The host's files, and `account` where they lack it.
+    /// The host's files, with `account` added if they lack it.
     pub(super) fn of(account: &Account) -> Files {
         let Account { uid, gid, user, group } = account;
         let mut passwd = merged(&read(&PASSWD));
@@ -70,15 +71,15 @@ impl Files {
     }
 }
 
-/// The texts of those files that are there. One that cannot be read is as good as absent: the
-/// namespace is no worse off than the host.
+/// The texts of the files that exist. A file that cannot be read counts as absent: the namespace is
+/// no worse off than the host.
 fn read(paths: &[&str]) -> Vec<String> {
     let text = |path: &&str| Some(String::from_utf8_lossy(&fs::read(path).ok()?).into_owned());
     paths.iter().filter_map(text).collect()
 }
 
-/// All entries of `texts`, of each name the first, as nsswitch.conf(5) has it with several
-/// sources. NIS's `+` lines stay behind, for there is no NIS.
+/// All entries of `texts`. Of each name the first counts, as in nsswitch.conf(5) with several
+/// sources. The `+` lines of NIS are left out, because there is no NIS.
 fn merged(texts: &[String]) -> String {
     let mut names = HashSet::new();
     let mut all = String::new();

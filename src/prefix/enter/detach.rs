@@ -1,6 +1,6 @@
-//! What goes from the mount namespace. It holds each file system that is mounted in it: one that
-//! is unmounted outside would stay in use for as long as a build or a shell lives, and
-//! `zpool export` or `cryptsetup close` would find it busy with nobody in sight.
+//! Detaches mounts from the mount namespace. The namespace holds each file system that is mounted
+//! in it. If one is unmounted outside, it would stay in use for as long as a build or a shell
+//! lives. `zpool export` or `cryptsetup close` would find it busy, with no user in sight.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,25 +10,26 @@ use nix::mount::{MntFlags, umount2};
 
 use crate::host::mountinfo;
 
-/// Stay with all that is mounted below: the system itself, its devices, and what a container's
-/// manager has hidden there.
+/// These stay, with everything that is mounted below: the system itself, its devices, and what a
+/// container's manager has hidden there.
 const SYSTEM: [&str; 5] = ["/usr", "/etc", "/proc", "/sys", "/dev"];
-/// That of the host's IPC namespace, which is not ours.
+/// The message queues of the host's IPC namespace, which is not ours.
 const QUEUES: &str = "/dev/mqueue";
 
-/// Detaches what is neither the system's nor on the way to one of `needed`, which are canonical.
+/// Detaches every mount that is neither the system's nor on the way to one of `needed`. The paths
+/// of `needed` are canonical.
 ///
 /// # Errors
 /// There is no /proc.
 pub(super) fn detach(needed: &[PathBuf]) -> Result<()> {
     let table = "/proc/self/mountinfo";
     let table = fs::read(table).context(table)?;
-    // Later ones first: they may be inside, or upon, earlier ones.
+    // Later mounts first: they may be inside, or upon, earlier ones.
     let mounts = mountinfo::read(&table);
     let points = mounts.iter().rev().map(|mount| &mount.place);
     for point in points.filter(|point| !stays(point, needed)) {
-        // One went already with what it was in; one that may not go (locked, in a container)
-        // harms nobody but whoever wants to unmount it.
+        // An error does not matter. A mount may have gone with the mount it was in. One that may
+        // not go (locked, in a container) only hinders whoever wants to unmount it.
         let _ = umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     }
     Ok(())

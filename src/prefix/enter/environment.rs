@@ -1,5 +1,6 @@
 //! The environment of a program in the prefix: exactly this, and nothing of the caller's. So
-//! LD_LIBRARY_PATH and its kin never get in: they would come before the prefix's own run paths.
+//! LD_LIBRARY_PATH and similar variables never get in. They would come before the prefix's own run
+//! paths.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -30,7 +31,8 @@ pub fn environment(prefix: &Path, home: &Path, user: &str) -> Vec<(&'static str,
         ("USER", user.into()),
         ("LOGNAME", user.into()),
         ("SHELL", bash.clone().into()),
-        // configure scripts run themselves again with this one, and make its recipes.
+        // configure scripts run themselves again with this shell, and make runs its recipes with
+        // it.
         ("CONFIG_SHELL", bash.into()),
         ("LC_ALL", "C".into()),
         ("TERM", "dumb".into()),

@@ -26,7 +26,7 @@ const MAX_DEPTH: usize = 40;
 /// link in one may lead there.
 const SYSTEM: [&str; 8] =
     ["/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/bin", "/sbin", "/lib", "/lib64"];
-/// Programs of the prefix that show how it binds its own, in the order they are asked.
+/// Programs of the prefix that show how its programs are bound, in the order they are asked.
 const SAMPLES: [&str; 4] = ["bin/bash", "usr/bin/bash", "usr/bin/make", "usr/bin/patchelf"];
 
 /// What was found in a kernel tree.
@@ -38,18 +38,18 @@ struct Contents {
     programs: Vec<(PathBuf, PathBuf)>,
 }
 
-/// As the dynamic section has it.
+/// The run path as the dynamic section has it.
 fn joined(path: &[PathBuf]) -> OsString {
     path.iter().map(|directory| directory.as_os_str()).collect::<Vec<_>>().join(OsStr::new(":"))
 }
 
 impl Prefix {
-    /// A place for builds against `tree`, without network; `work` is the owner's. The tree's own
-    /// programs are copied there and bound to the prefix, by its patchelf.
+    /// A place for builds against `tree`, without network. `work` belongs to the owner. The tree's
+    /// own programs are copied there, and the prefix's patchelf binds them to the prefix.
     ///
     /// # Errors
-    /// The tree cannot be read. [`Exit::PrefixIncomplete`]: the tree has such programs, and the
-    /// prefix no patchelf, or no program of its own that shows how.
+    /// The tree cannot be read. [`Exit::PrefixIncomplete`]: the tree has such programs, but the
+    /// prefix has no patchelf, or no program of its own that shows how to bind them.
     pub fn place(&self, work: &Path, tree: &Tree, cancel: &Cancel) -> Result<Place> {
         let contents = Contents::of(&[&tree.output, &tree.source]).exit(Exit::NoKernelSource)?;
         let mut place =
@@ -60,7 +60,7 @@ impl Prefix {
             let copies = work.join("kernel-programs");
             self.bind(&place, &copies, &foreign, cancel).with_context(|| {
                 format!(
-                    "the kernel tree's programs ({} and {} more) are of another libc and have to be bound to the prefix; without them: emerge dev-util/patchelf in it, or provision it anew",
+                    "the kernel tree's programs ({} and {} more) are linked for another libc and have to be bound to the prefix; if it lacks patchelf: emerge dev-util/patchelf in it, or provision it anew",
                     first.display(),
                     foreign.len() - 1
                 )
@@ -70,7 +70,8 @@ impl Prefix {
         Ok(place)
     }
 
-    /// Copies `programs` to `copies`, bound to the prefix. By the owner: root writes nothing there.
+    /// Copies `programs` to `copies`, bound to the prefix. The owner does this: root writes nothing
+    /// there.
     fn bind(&self, place: &Place, copies: &Path, programs: &[PathBuf], c: &Cancel) -> Result<()> {
         let sample = self.sample()?;
         let interpreter = sample.interpreter.unwrap_or_default();
@@ -117,13 +118,13 @@ impl Prefix {
 }
 
 impl Prefix {
-    /// Opens a regular file of the prefix for reading; none if it is not there, or its links lead
-    /// out. They are the owner's: what is elsewhere is not even opened, which is an act of its own
-    /// on a device, or on /proc/kmsg.
+    /// Opens a regular file of the prefix for reading. None: it is not there, or its links lead
+    /// out. The links are the owner's. A file elsewhere is not even opened: on a device, or on
+    /// /proc/kmsg, opening alone has an effect.
     fn open_inside(&self, path: &Path) -> Result<Option<File>> {
         let Ok(found) = mounts::open_following(path) else { return Ok(None) };
         let found = File::from(found);
-        // Where the file is that was found, whatever its name leads to by now.
+        // The place of the file that was found, whatever its name leads to by now.
         let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
         let place = fs::read_link(&itself).with_context(|| itself.clone())?;
         let inside = place.starts_with(fs::canonicalize(&self.path)?);
@@ -169,7 +170,8 @@ impl Contents {
         let meta = fs::symlink_metadata(path).with_context(shown)?;
         if meta.is_file() {
             if meta.permissions().mode() & 0o111 != 0 {
-                // It may be the prefix's owner's, and no file any more: nothing is followed or waited for.
+                // The file may be the prefix's owner's, and may have been replaced: follow no link,
+                // wait for nothing.
                 let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
                 let open = File::options().read(true).custom_flags(flags).open(path);
                 let file = open.with_context(shown)?;
@@ -195,11 +197,11 @@ impl Contents {
         Ok(())
     }
 
-    /// Leaves out what is inside something else.
+    /// Leaves out every place that is inside another one.
     fn settle(&mut self) {
         let all: BTreeSet<PathBuf> = self.places.drain(..).collect();
         for path in all {
-            // Sorted: what contains it came before.
+            // Sorted: a directory comes before what is inside it.
             if !self.places.iter().any(|place| path.starts_with(place)) {
                 self.places.push(path);
             }
@@ -209,7 +211,7 @@ impl Contents {
     }
 }
 
-/// Where a link leads, if that is none of `places`, and a part of a kernel tree at all.
+/// Where a link leads. None: it leads to one of `places`, or to no part of a kernel tree.
 fn outside(link: &Path, places: &[PathBuf]) -> Option<PathBuf> {
     // A dangling one leads nowhere in the namespace either.
     let target = fs::canonicalize(link).ok()?;

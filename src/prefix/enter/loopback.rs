@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// Brings `lo` up, so that a test of a build may talk to itself. Not possible without
-/// CAP_NET_ADMIN (systemd-nspawn takes it): then there is no network at all, which is as good.
+/// Brings `lo` up, so that a test of a build may talk to itself. This is not possible without
+/// CAP_NET_ADMIN (systemd-nspawn takes it). Then there is no network at all, which is as good.
 pub(super) fn up() {
     let flags = SockFlag::SOCK_CLOEXEC;
     let Ok(socket) = socket(AddressFamily::Inet, SockType::Datagram, flags, None) else { return };

@@ -1,13 +1,13 @@
 //! Entering the prefix. Every program of the prefix, in a build or typed by hand, runs in a mount
-//! namespace of its own, as the prefix's owner, with an environment that names nothing of the
-//! host. Nothing that is found by its path there can be executed, or mapped executable, unless it
-//! is the prefix's. That keeps builds hermetic, and is no wall around the owner: who has other
-//! processes outside reaches the host's mounts and network by way of them (`/proc/PID/root`,
-//! ptrace(2)), with no rights but those it has out there. No check of root's rests on it.
+//! namespace of its own, as the prefix's owner, with an environment that names nothing of the host.
+//! Nothing that is found by its path there can be executed, or mapped executable, unless it is the
+//! prefix's. That keeps builds hermetic. It is no wall around the owner: an owner with other
+//! processes outside reaches the host's mounts and network through them (`/proc/PID/root`,
+//! ptrace(2)), with the rights it has out there and no others. No check by root relies on it.
 //!
-//! The program runs itself again with [`OPTION`]: the new process has one thread, makes the
-//! namespace as root, gives up all rights for good, and executes the program in its place. Process
-//! id, session, standard streams and the signal at the parent's death stay what they were.
+//! This program runs itself again with [`OPTION`]. The new process has one thread. It makes the
+//! namespace as root, gives up all rights for good, and executes the wanted program in its place.
+//! Process id, session, standard streams and the parent death signal stay what they were.
 
 mod accounts;
 mod detach;
@@ -34,28 +34,28 @@ use crate::exit::{self, Exit, Failure};
 use crate::fail;
 use crate::process::Wrapper;
 
-/// The option by which this program asks itself to enter: `--enter SPEC PROGRAM [ARGUMENT…]`, with
-/// SPEC a [`Spec`] as JSON; an empty PROGRAM is none: entering is only tried. Internal: no promise
-/// holds for it.
+/// The option by which this program asks itself to enter: `--enter SPEC PROGRAM [ARGUMENT…]`. SPEC
+/// is a [`Spec`] as JSON. If PROGRAM is empty, entering is only tried. The option is internal: no
+/// promise holds for it.
 pub const OPTION: &str = "--enter";
 
-/// How the message of a process begins that could not enter: what follows is not the program's.
+/// How a process that could not enter begins its message. What follows is not the program's.
 const FAILED: &str = "cannot enter the prefix: ";
 
 /// What a program in the prefix gets of the machine, beside the prefix itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// The directory that the prefix is in, when that is not its own path yet: a tree that is looked
-    /// at before it is put there. It is found at its path nevertheless.
+    /// The directory that the prefix is in, if that is not its own path yet: a tree that is checked
+    /// before it is put there. In the namespace it is at its own path nevertheless.
     pub tree: Option<PathBuf>,
     /// The prefix cannot be written to: it is only looked at.
     pub read_only: bool,
-    /// A directory of the owner's that it may write to, HOME and TMPDIR; without one these are a
-    /// private `/tmp`.
+    /// A directory of the owner's that it may write to, as HOME and TMPDIR. Without one, these are
+    /// a private `/tmp`.
     pub work: Option<PathBuf>,
     /// Directories and files that it may execute from and not write to: a kernel build tree.
     pub kernel: Vec<PathBuf>,
-    /// Files that are there under any circumstances, to be read: the host's `/tmp` is hidden.
+    /// Files that can be read in any case, even if they are in the host's `/tmp`, which is hidden.
     pub readable: Vec<PathBuf>,
     /// Programs of that tree that are replaced.
     pub programs: Vec<Replaced>,
@@ -63,7 +63,7 @@ pub struct Place {
     pub network: bool,
 }
 
-/// A program that another file takes the place of.
+/// A program that is replaced by another file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
     /// The program, by its canonical path.
@@ -72,8 +72,8 @@ pub struct Replaced {
     pub by: PathBuf,
 }
 
-/// All that the entering process has to know; it trusts none of the paths, which may belong to the
-/// owner, and looks at them again.
+/// Everything that the entering process has to know. The paths may belong to the owner, so the
+/// process trusts none of them and checks them again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// EPREFIX.
@@ -110,13 +110,13 @@ impl Wrapper for Inside {
         let Inside { prefix, account, place } = self.clone();
         let spec = Spec { prefix, account, dir: dir.to_owned(), place, terminal };
         let spec = serde_json::to_string(&spec).context("the prefix and its paths")?;
-        // The very program that runs, also when a newer one was installed meanwhile.
+        // The same program that runs now, even if a newer one was installed meanwhile.
         let mut command = Command::new("/proc/self/exe");
         command.arg(OPTION).arg(spec).arg(program).args(args);
         Ok(command)
     }
 
-    /// The owner could print that line too, and would gain another message for a failure that is its
+    /// The owner could print that line too. It would only gain another message for a failure of its
     /// own.
     fn failure(&self, status: ExitStatus, last: &str) -> Option<Failure> {
         let message = last.strip_prefix(FAILED)?;
@@ -130,8 +130,8 @@ impl Wrapper for Inside {
     }
 }
 
-/// Enters and becomes the program, when `args` ask for that; otherwise none. To be called first of
-/// all in the mains of those programs that run others in the prefix.
+/// Enters and becomes the program if `args` ask for that; otherwise returns None. Every program
+/// that runs others in the prefix calls this first of all in its `main`.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut args = args.into_iter().skip(1);
     if args.next()? != OPTION {
@@ -146,7 +146,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     })
 }
 
-/// Returns when it failed, or there is no program to become.
+/// Returns only if it failed, or if there is no program to become.
 fn enter(args: Vec<OsString>) -> Result<()> {
     let [spec, program, args @ ..] = &args[..] else {
         fail!(Exit::Usage, "{OPTION} is for this program's own use");
@@ -155,7 +155,7 @@ fn enter(args: Vec<OsString>) -> Result<()> {
         .to_str()
         .context("the specification is not UTF-8")
         .and_then(|text| serde_json::from_str(text).context("the specification"))?;
-    // Known before the rights go, and with them the kernel's promise to end us.
+    // Ask before the rights are given up: that resets the parent death signal.
     let parent = nix::unistd::getppid();
     namespace::make(&spec)?;
     if spec.terminal {
@@ -179,7 +179,7 @@ fn not_executed(spec: &Spec, program: &OsString, error: &std::io::Error) -> anyh
             "{program}: it, or the interpreter it names, is not in the prefix {prefix} (`zfs-prefix prefix audit` says what else is missing)"
         ),
         ErrorKind::PermissionDenied => format!(
-            "{program} may not be executed: it is not executable for user {}, or it lies outside the prefix {prefix}, whence nothing can be executed",
+            "{program} may not be executed: it is not executable for user {}, or it lies outside the prefix {prefix}, where nothing can be executed",
             spec.account.user
         ),
         _ => format!("{program}: {error}"),

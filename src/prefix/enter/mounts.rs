@@ -34,7 +34,7 @@ struct MountAttr {
     userns: u64,
 }
 
-/// Opens `path` for being mounted, or mounted over; follows no link at all.
+/// Opens `path` to mount it, or to mount over it. Follows no link at all.
 ///
 /// # Errors
 /// It is not there, or a link is on the way.
@@ -57,7 +57,7 @@ fn resolve(path: &Path, links: ResolveFlag) -> Result<OwnedFd> {
     openat2(AT_FDCWD, path, how).with_context(|| format!("{}", path.display()))
 }
 
-/// A copy, mounted nowhere yet, of what is at `at` and of all that is mounted below it.
+/// Copies what is at `at` and all that is mounted below it. The copy is mounted nowhere yet.
 ///
 /// # Errors
 /// The kernel refuses it.
@@ -106,7 +106,8 @@ pub fn attach(mount: &OwnedFd, over: &OwnedFd) -> Result<()> {
     checked("move_mount", "5.2", done).map(drop)
 }
 
-/// The result of a system call; what an operator can do about those that are not there.
+/// The result of a system call. If the call is missing or not permitted, the error says what an
+/// operator can do.
 fn checked(call: &str, since: &str, result: c_long) -> Result<c_long> {
     match Errno::result(result) {
         Ok(result) => Ok(result),

@@ -1,5 +1,5 @@
 //! The mount namespace of a program in the prefix. Everything of the host is there, and nothing of
-//! it can be written or executed; what can is laid over it.
+//! it can be written or executed. What can be written or executed is laid over it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -22,17 +22,17 @@ use crate::fail;
 /// Where every program may write; private and empty.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
-/// Private, and empty but for [`resolver`]: the sockets of the machine's services are there, which
-/// neither a read-only mount nor a network namespace keeps anybody from.
+/// Private, and empty except for [`resolver`]. On the host, the sockets of the machine's services
+/// are there. Neither a read-only mount nor a network namespace keeps anybody from them.
 const RUN: &str = "/run";
 
-/// What `#!` lines and make name by the host's path, and the prefix's own of it. Where several are
-/// one file on the host (sh is bash, or all are busybox), the last one has it.
+/// Programs that `#!` lines and make name by the host's path, and the prefix's own ones. If several
+/// are one file on the host (sh is bash, or all are busybox), the last one covers it.
 const COVERED: [(&str, &str); 3] =
     [("/usr/bin/env", "usr/bin/env"), ("/bin/sh", "bin/sh"), ("/bin/bash", "bin/bash")];
 
-/// A part of the machine, taken before the whole of it is restricted: it keeps its own mount flags,
-/// and is laid over the same place afterwards.
+/// A part of the machine, copied before the whole of it is restricted. It keeps its own mount
+/// flags, and is laid over the same place afterwards.
 struct Part {
     mount: OwnedFd,
     path: PathBuf,
@@ -48,10 +48,10 @@ pub(super) fn make(spec: &Spec) -> Result<()> {
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
     flags.set(CloneFlags::CLONE_NEWNET, !spec.place.network);
     match unshare(flags) {
-        // Not a full disk, as this number means elsewhere.
+        // This number does not mean a full disk here.
         Err(Errno::ENOSPC) => fail!(
             Exit::Other,
-            "unshare(2): as many namespaces as this machine may have: sysctl user.max_mnt_namespaces, user.max_ipc_namespaces, user.max_net_namespaces"
+            "unshare(2): this machine has reached its limit of namespaces: raise sysctl user.max_mnt_namespaces, user.max_ipc_namespaces, user.max_net_namespaces"
         ),
         Err(Errno::EINVAL) => fail!(
             Exit::Other,
@@ -101,14 +101,14 @@ fn parts(spec: &Spec) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// Which name servers there are, where that is kept in /run, which is hidden.
+/// The file that names the name servers, if it is in /run, which is hidden.
 fn resolver() -> Option<PathBuf> {
     let file = fs::canonicalize("/etc/resolv.conf").ok()?;
     let hidden = file.starts_with(fs::canonicalize(RUN).ok()?);
     hidden.then_some(file)
 }
 
-/// What the namespace is made from, without links.
+/// The paths that the namespace is made from, with links resolved.
 fn needed(parts: &[Part]) -> Vec<PathBuf> {
     let names = TEMPORARY.iter().chain([&RUN]).chain(COVERED.iter().map(|(host, _)| host));
     let host = names.filter_map(|name| fs::canonicalize(name).ok());
@@ -153,8 +153,9 @@ impl Part {
         lay(&self.mount, &self.path)
     }
 
-    /// What is below /tmp is hidden by now by ours, where its place has to be made; elsewhere only
-    /// the prefix may have none yet, and gets one in a private directory of the same kind.
+    /// Makes the mount point. Our private directories hide the host's /tmp by now, so a part below
+    /// /tmp needs a new one. Elsewhere only the prefix may have none yet. It gets one in a private
+    /// directory of the same kind.
     fn make_place(&self, private: &mut Vec<PathBuf>) -> Result<()> {
         if !private.iter().any(|dir| self.path.starts_with(dir)) {
             let there = self.path.ancestors().skip(1).find(|dir| dir.is_dir());
@@ -174,7 +175,7 @@ impl Part {
     }
 }
 
-/// `path` without links, as far as it is there.
+/// `path` with links resolved, as far as it exists.
 fn to_be(path: &Path) -> Result<PathBuf> {
     let there = path.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
     let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
@@ -201,14 +202,14 @@ fn temporary(files: &Files) -> Result<Vec<PathBuf>> {
     let Some(first) = dirs.first() else {
         fail!(Exit::Other, "this system has none of {TEMPORARY:?}");
     };
-    // The files' own file system: the second one hides it.
+    // This file system only holds the two files; the second one hides it.
     tmpfs(first)?;
     for (name, text) in [("passwd", &files.passwd), ("group", &files.group)] {
         let path = first.join(name);
         let shown = || format!("{}", path.display());
         File::create(&path).and_then(|mut f| f.write_all(text.as_bytes())).with_context(shown)?;
         let over = fs::canonicalize(Path::new("/etc").join(name))
-            .with_context(|| format!("/etc/{name}, to lay the prefix's over: touch /etc/{name}"))?;
+            .with_context(|| format!("/etc/{name} has to exist, so that the prefix's can be laid over it: touch /etc/{name}"))?;
         let mount = mounts::copy(&mounts::open(&path)?)?;
         mounts::restrict(&mount, c"", READ_ONLY | NO_SUID | NO_EXEC)?;
         lay(&mount, &over)?;
@@ -261,9 +262,9 @@ fn replace_programs(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// Lays the prefix's interpreters over the host's. Which file that is, its links decide, and they
-/// are the owner's: one that leads out of the prefix leads to a mount that nothing can be
-/// executed from, and is refused.
+/// Lays the prefix's interpreters over the host's. The owner's links decide which file that is. A
+/// link that leads out of the prefix leads to a mount that nothing can be executed from, and is
+/// refused.
 fn cover_interpreters(spec: &Spec) -> Result<()> {
     for (host, ours) in COVERED {
         // A host without it has no place to lay ours over.

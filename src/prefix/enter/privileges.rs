@@ -12,8 +12,9 @@ use nix::unistd::{Gid, Pid, Uid, getppid, setgroups, setresgid, setresuid};
 use super::Account;
 use crate::process::leave_keyrings;
 
-/// Becomes `account`: no supplementary group, no capability in any set, none to be had by executing
-/// something (no_new_privs), no signal blocked or ignored, umask 022. Dies when `parent` does, as before.
+/// Becomes `account`: no supplementary group, no capability in any set, no signal blocked or
+/// ignored, umask 022. Executing a program gives no capability either (no_new_privs). The process
+/// dies when `parent` does, as before.
 ///
 /// # Errors
 /// The kernel refuses one of these.
@@ -26,7 +27,7 @@ pub fn give_up(account: &Account, parent: Pid) -> Result<()> {
     clear_capabilities().context("capset(2)")?;
     leave_keyrings().context("KEYCTL_JOIN_SESSION_KEYRING")?;
     nix::sys::prctl::set_no_new_privs().context("PR_SET_NO_NEW_PRIVS")?;
-    // Another user id resets it (prctl(2)).
+    // The change of the user id has reset it (prctl(2)).
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
     if getppid() != parent {
         bail!("the process that asked for this is gone");
@@ -40,7 +41,7 @@ pub fn give_up(account: &Account, parent: Pid) -> Result<()> {
     Ok(())
 }
 
-/// Nothing but the standard streams is passed on to the program.
+/// Has execve(2) close all descriptors except the standard streams.
 ///
 /// # Errors
 /// close_range(2) failed.
@@ -58,7 +59,7 @@ fn drop_bounding_set() -> Result<()> {
         let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, zero, zero, zero) };
         match Errno::result(done) {
             Ok(_) => {}
-            // The first number that this kernel has no capability for (capabilities(7)).
+            // The first number that is no capability of this kernel (capabilities(7)).
             Err(Errno::EINVAL) if capability > 0 => return Ok(()),
             Err(errno) => return Err(errno).context("PR_CAPBSET_DROP"),
         }
@@ -66,8 +67,8 @@ fn drop_bounding_set() -> Result<()> {
     Ok(())
 }
 
-/// Empties the inheritable set too, which a change of user leaves alone, and with it the
-/// ambient one.
+/// Empties the capability sets, with the inheritable one, which a change of user leaves alone. That
+/// empties the ambient set as well.
 fn clear_capabilities() -> Result<(), Errno> {
     /// _LINUX_CAPABILITY_VERSION_3: two structures of 32 capabilities each.
     #[repr(C)]

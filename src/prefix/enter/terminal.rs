@@ -1,21 +1,22 @@
-//! A shell of the prefix's owner on root's own terminal: what it writes there is seen, but nothing
-//! may look as if root had typed it (TIOCSTI of ioctl_tty(2)).
+//! A shell of the prefix's owner on root's own terminal. It may write there, but it may not put in
+//! characters as if root had typed them (TIOCSTI of ioctl_tty(2)).
 #![allow(unsafe_code, reason = "a filter is handed to prctl(2) by its address")]
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-/// The system calls that the filter knows the numbers of (linux/audit.h); those of any other kind
-/// (32-bit programs) are refused altogether.
+/// The architecture whose system call numbers the filter knows (linux/audit.h). The filter refuses
+/// all calls of any other kind (32-bit programs).
 const NATIVE: u32 = if cfg!(target_arch = "aarch64") { 0xC000_00B7 } else { 0xC000_003E };
-/// Set in the numbers of x32, the third kind on x86-64.
+/// This bit is set in the numbers of x32, the third kind on x86-64.
 const X32: u32 = 0x4000_0000;
-/// Offsets into `struct seccomp_data`; of the second argument the half that ioctl(2) looks at.
+/// Offsets into `struct seccomp_data`. REQUEST is the half of the second argument that ioctl(2)
+/// looks at.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const REQUEST: u32 = if cfg!(target_endian = "little") { 24 } else { 28 };
 
-/// Refuses this process and all it starts the requests that put characters into a terminal's input
+/// Forbids this process and all it starts the requests that put characters into a terminal's input
 /// (TIOCSTI, and TIOCLINUX's paste). They fail with EPERM.
 ///
 /// # Errors
@@ -39,7 +40,7 @@ fn filter() -> [libc::sock_filter; 11] {
         instruction(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno, 0, 0)
     };
     let load = |offset| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
-    // Jumps over so many instructions when equal, and when not.
+    // Jumps over `yes` instructions if equal, otherwise over `no`.
     let equal = |k, yes, no| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, yes, no);
     let ioctl = u32::try_from(libc::SYS_ioctl).unwrap_or(u32::MAX);
     // The width of the requests' type differs between C libraries.
