@@ -35,8 +35,8 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Opens the tree published for the running kernel. Which programs are used with its modules is not
-    /// looked at.
+    /// Opens the tree published for the running kernel. It does not check which programs are used
+    /// with its modules.
     pub(super) fn open(host: &Host, owner: u32) -> Result<Tree> {
         let layout = Layout::new(&host.root);
         let release = host.kernel_release.clone();
@@ -79,8 +79,8 @@ impl Tree {
     }
 
     /// Refuses programs of one version with modules of another: what they tell each other may mean
-    /// something else. Those that were published with the modules are used, otherwise the system's, and
-    /// these in any case with `zfs.userland = "host"`.
+    /// something else. The programs published with the modules are used; if there are none, the
+    /// system's. With `zfs.userland = "host"`, the system's are used in any case.
     pub(super) fn check_version(&self, host: &Host) -> Result<()> {
         let modules = &self.manifest.zfs_version;
         let Some((whose, programs)) = self.programs(host) else { return Ok(()) };
@@ -94,8 +94,8 @@ impl Tree {
         Ok(())
     }
 
-    /// The programs that are to be used with the modules, and what they say of their version. The
-    /// system's libzfs is read only where they are the system's: every boot would pay for it.
+    /// The programs that are to be used with the modules, and their version. The system's libzfs is
+    /// read only if the system's programs are used: otherwise every boot would pay for it.
     fn programs(&self, host: &Host) -> Option<(String, String)> {
         let published = self.manifest.userland_version.as_ref();
         if published.is_none() || config::load(host).settings.zfs.userland == Userland::Host {
