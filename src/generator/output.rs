@@ -34,7 +34,7 @@ pub(super) enum What {
     File(String),
 }
 
-/// Writes `entry`; the same one already there is fine, anything else there is an error.
+/// Writes `entry`. If the same one exists already, that is fine; anything else there is an error.
 pub(super) fn write(directories: &Directories, entry: &Entry) -> anyhow::Result<()> {
     let directory = match entry.precedence {
         Precedence::Normal => &directories.normal,
