@@ -17,7 +17,7 @@ pub(super) struct Programs {
     zpool: PathBuf,
     /// As libzfs says it; null where that is not known.
     zfs_version: Option<String>,
-    /// What somebody who types `zpool` may run, and does not agree with the module.
+    /// The zpool that somebody who types `zpool` may run, if it does not agree with the module.
     disagreeing: Option<(PathBuf, String)>,
 }
 
