@@ -18,14 +18,14 @@ pub struct Args {
     #[arg(long, group = "what")]
     json: bool,
     /// Say in the journal how each expected pool is, and exit with 20 if one is not online and
-    /// writable (zfs-pools.service says this)
+    /// writable (zfs-pools.service uses this)
     #[arg(long, group = "what")]
     check: bool,
     /// Import each pool of pools.expected that is not imported, by its name, never by force
-    /// (zfs-import-expected.service says this)
+    /// (zfs-import-expected.service uses this)
     #[arg(long, group = "what")]
     import: bool,
-    /// Expect a pool no longer that was in zpool.cache and is gone for good
+    /// No longer expect a pool that was in zpool.cache and is gone for good
     #[arg(long, group = "what", value_name = "POOL")]
     forget: Option<String>,
 }

@@ -22,7 +22,8 @@ pub struct Args {
     /// Put it in the place of a prefix that is there, which is kept as NAME.old-TIME
     #[arg(long)]
     replace: bool,
-    /// Done when there is a prefix, none is configured, or no kernel needs one (the unit says this)
+    /// Do nothing if there is a prefix, none is configured, or no kernel needs one (the unit uses
+    /// this)
     #[arg(long, conflicts_with = "replace")]
     if_missing: bool,
     /// Take the tree although it is no sound toolchain

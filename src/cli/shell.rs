@@ -72,7 +72,7 @@ pub fn run(host: &Host, settings: &Settings, request: &Request) -> Result<u8> {
         }
         Err(error) => {
             eprintln!(
-                "zfs-prefix: KV_OUT_DIR and KERNEL_DIR are not set: {error:#} (--kernel-release {release} has one made)"
+                "zfs-prefix: KV_OUT_DIR and KERNEL_DIR are not set: {error:#} (--kernel-release {release} makes a build tree)"
             );
             (None, Place { work: Some(home(&scratch, &prefix)?), ..Place::default() })
         }
@@ -118,7 +118,9 @@ fn prepared(
     scratch: &TempDir,
     why: &anyhow::Error,
 ) -> Result<Prepared> {
-    eprintln!("zfs-prefix: {why:#}; one is made as kernel.tree says, which may take a while");
+    eprintln!(
+        "zfs-prefix: {why:#}; making a build tree as kernel.tree says; this may take a while"
+    );
     // Not the flag of the shell, which leaves the keyboard's signals to its command.
     let cancel = Cancel::default();
     cancel.on_signals(&[libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT])?;

@@ -134,13 +134,15 @@ impl<'a> Reader<'a, '_> {
     fn key(&mut self) -> Option<(&'a str, &'a str)> {
         let root = self.line.get(Column::Encroot).filter(|root| *root != "none")?;
         if !is_dataset_name(root) {
-            self.say(format_args!("{root:?} is no name of an encryption root; without a key"));
+            self.say(format_args!(
+                "{root:?} is no name of an encryption root; no unit loads its key"
+            ));
             return None;
         }
         if name::escape_path(root).len() + "zfs-load-key@.service".len() > name::LONGEST {
             self.say(format_args!(
-                "the name of the unit that loads the key of {root:?} would be too long; without \
-                 that unit"
+                "the name of the unit that loads the key of {root:?} would be too long; that \
+                 unit is left out"
             ));
             return None;
         }

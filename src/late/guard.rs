@@ -63,7 +63,10 @@ pub(super) fn hold(late: &mut Late<'_>) {
         put_drop_ins(late, &names, unknown)
     });
     if let Err(e) = held.and_then(|()| put_marks(late.host, NOT_LOOKED, true)) {
-        late.failed("mount units", &format!("are not held while the pools are imported: {e:#}"));
+        late.failed(
+            "mount units",
+            &format!("cannot be blocked while the pools are imported: {e:#}"),
+        );
     }
 }
 
@@ -85,7 +88,10 @@ pub(super) fn keep(late: &mut Late<'_>, refused: Option<&[Refused]>, avoided: &[
         }
     } else {
         if let Err(e) = narrow(late, refused) {
-            late.failed("mount units", &format!("of what is refused are not held: {e:#}"));
+            late.failed(
+                "mount units",
+                &format!("those of refused datasets cannot be blocked: {e:#}"),
+            );
         }
         held_back = has_condition(late);
         if !held_back {

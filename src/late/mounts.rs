@@ -68,7 +68,7 @@ impl Mounts {
         }
         mounts.keys = late.wait(begun, KEYS);
         for pending in &mounts.keys {
-            late.say(pending.unit(), "is not done yet; what can be mounted without is mounted");
+            late.say(pending.unit(), "is not done yet; what can be mounted without it is mounted");
         }
         if let Some(decision) = mounts.look(late) {
             mounts.mount(late, &decision);

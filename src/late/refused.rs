@@ -28,8 +28,9 @@ fn message(refused: &Refused) -> String {
     };
     match &refused.why {
         Why::NotEmpty(content) => format!(
-            "{name} is not mounted: {at} has {content} in it, written while the pool was not there, \
-             and would be hidden. Look (ls -lA '{at}'), move away what is to be kept; then: {mount}"
+            "{name} is not mounted: {at} has {content} in it, written while the pool was not there. \
+             A mount would hide what is in it. Look (ls -lA '{at}'), move away what is to be kept; \
+             then: {mount}"
         ),
         Why::Unreadable(e) => {
             format!("{name} is not mounted: {at} cannot be looked into ({e}). Look; then: {mount}")

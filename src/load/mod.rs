@@ -130,7 +130,7 @@ impl<'a> Loader<'a> {
         if let Some(live) = version.as_deref().filter(|live| *live != tree.version()) {
             fail!(
                 Exit::Other,
-                "module {} of version {live} was inserted by somebody else meanwhile; published is {}: reboot, or export all pools, then: modprobe -r zfs; systemctl restart zfs-load",
+                "module {} of version {live} was inserted by somebody else meanwhile; the published version is {}: reboot, or export all pools, then: modprobe -r zfs; systemctl restart zfs-load",
                 self.module,
                 tree.version()
             );
@@ -232,7 +232,7 @@ impl<'a> Loader<'a> {
             let live = live.as_deref().unwrap_or("of unknown version");
             let published = tree.version();
             tracing::warn!(
-                "ZFS {live} was not loaded by zfs-load, and published is {published}: the programs published with that are not used"
+                "ZFS {live} was not loaded by zfs-load, and the published version is {published}: the programs of the published version are not used"
             );
             return;
         }

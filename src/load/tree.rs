@@ -120,7 +120,7 @@ impl Tree {
             if size != entry.size || (entry.executable && mode & 0o111 == 0) {
                 fail!(
                     Exit::Refused,
-                    "{} is damaged: {size} bytes, mode {:04o}, published were {} bytes, mode {}; nothing was loaded; build anew: systemctl start zfs-build",
+                    "{} is damaged: {size} bytes, mode {:04o}, instead of the published {} bytes, mode {}; nothing was loaded; build anew: systemctl start zfs-build",
                     path.display(),
                     mode & 0o7777,
                     entry.size,
@@ -164,7 +164,7 @@ impl Tree {
         if size != entry.size || read != entry.size || found != entry.blake2b {
             fail!(
                 Exit::Refused,
-                "{} is damaged: {size} bytes with BLAKE2b digest {}, published were {} bytes with {}; nothing was loaded; build anew: systemctl start zfs-build",
+                "{} is damaged: {size} bytes with BLAKE2b digest {}, instead of the published {} bytes with {}; nothing was loaded; build anew: systemctl start zfs-build",
                 path.display(),
                 found.as_str(),
                 entry.size,

@@ -66,11 +66,11 @@ impl Expected {
         let what = self.cache.describe();
         match &self.cache {
             CacheFile::Unusable(_) if !configured => Some(format!(
-                "which pools are expected is not known: {what}. Import them by name (zpool import): \
+                "the expected pools are not known: {what}. Import them by name (zpool import): \
                  that writes the file anew; or name them in pools.expected"
             )),
             _ if self.pools.is_empty() && !waiting.is_empty() => Some(format!(
-                "which pools are expected is not known, and boot.require-pools-for has units wait for \
+                "the expected pools are not known, and boot.require-pools-for makes units wait for \
                  them ({}): {what}. Name the pools that these need in pools.expected",
                 waiting.join(", ")
             )),

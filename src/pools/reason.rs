@@ -33,7 +33,7 @@ impl Reason {
     /// The text of [`no_answer`], if there is no pool to report it for.
     pub(super) fn imported_unknown(self) -> String {
         let Reason { why, what_to_do } = self;
-        format!("which pools are imported is not known: {why}. To do: {what_to_do}")
+        format!("the imported pools are not known: {why}. To do: {what_to_do}")
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) fn read_only(name: &str) -> Reason {
     let name = quoted(name);
     reason(
         "it is imported read-only",
-        format!("if nothing speaks against writing: zpool export {name} && zpool import {name}"),
+        format!("if it may be written to: zpool export {name} && zpool import {name}"),
     )
 }
 

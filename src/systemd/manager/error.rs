@@ -57,9 +57,9 @@ impl fmt::Display for Error {
         match self {
             Error::NoBus(why) => write!(f, "systemd cannot be asked over D-Bus: {why}"),
             Error::Closed => f.write_str("the connection to D-Bus was closed"),
-            Error::Reexecuted => {
-                f.write_str("systemd was executed anew meanwhile (daemon-reexec): result not known")
-            }
+            Error::Reexecuted => f.write_str(
+                "systemd was executed anew meanwhile (daemon-reexec): the result is not known",
+            ),
             Error::NotInTime(limit) => write!(
                 f,
                 "not done after {} s; it goes on (systemctl list-jobs). When it has ended: \
