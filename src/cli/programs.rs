@@ -22,8 +22,8 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Looks at the machine; `loaded`: the module's version, `published`: that of the programs in the tree
-    /// that is loaded.
+    /// Looks at the machine. `loaded`: the module's version. `published`: the version of the
+    /// programs in the tree that is loaded.
     pub(super) fn of(host: &Host, loaded: Option<&str>, published: Option<&str>) -> Option<Self> {
         let zpool = program(host, "zpool")?;
         let own = of_host(host);

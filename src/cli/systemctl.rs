@@ -83,7 +83,8 @@ fn failed(unit: &str) -> Result<u8> {
     Ok(exit_status(&code, &status))
 }
 
-/// systemd's word for how a unit failed. A job that failed before the unit was tried leaves `success`.
+/// systemd's word for how a unit failed. A job that failed before the unit was tried leaves
+/// `success`.
 fn how(result: &str) -> &str {
     match result {
         "" | "success" => "it was not started; what it requires failed, or its job was cancelled",

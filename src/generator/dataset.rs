@@ -1,4 +1,4 @@
-//! One dataset of a list: which units it needs, and what is wrong with it.
+//! One dataset of a list: which units are made of it, and what is wrong with it.
 //!
 //! Source: zfs-mount-generator(8), and the output of the generator of OpenZFS 2.3.2.
 

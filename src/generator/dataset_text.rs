@@ -29,7 +29,7 @@ impl World<'_> {
 const MODULE: &str = "ConditionPathIsDirectory=/sys/module/zfs\n";
 const NETWORK: &str = "network-online.target";
 
-/// The beginning of both commands. They end with success, unless the key is in the given state. If
+/// The beginning of both commands. It exits with success, unless the key is in the given state. If
 /// zfs(8) fails, or is not there before a late build, the unit fails: it must not be active without
 /// the key.
 const STATE: &str = "state=$$(\"$$0\" get -H -o value keystatus \"$$1\"); [ \"$$state\" = ";

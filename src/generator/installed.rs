@@ -66,7 +66,7 @@ pub(super) struct Zfs {
 
 /// How units call zfs(8) with the configured `zfs.userland`. On a system that has its own zfs, they
 /// look for it as that system's units do. A published zfs is of the modules' version, and exists
-/// only if the system's own is not.
+/// only if the system's own is not of that version.
 pub(super) fn zfs(host: &Host, userland: Userland) -> Zfs {
     let own = own_program(host, "zfs");
     match (own, userland) {

@@ -69,7 +69,7 @@ impl<'h> Mounts<'h> {
         path.ancestors().any(|above| self.points.get(above).is_some_and(|point| point.zfs))
     }
 
-    /// Whether fstab has something for this very mount point; if so, whether it is a file system of ZFS.
+    /// Whether fstab has this very mount point; if so, whether it is a file system of ZFS.
     pub(super) fn in_fstab(&self, point: &Path) -> Option<bool> {
         self.points.get(point).filter(|point| point.in_fstab).map(|point| point.zfs)
     }

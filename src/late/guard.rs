@@ -146,7 +146,8 @@ fn off(late: &mut Late<'_>, refused: &Refused, held: bool) -> Off {
     }
 }
 
-/// Whether zfs-mount.service is skipped now, whoever starts it: zfs.target and zfs-share.service want it.
+/// Whether systemd skips zfs-mount.service now, whoever starts it: zfs.target and zfs-share.service
+/// want it.
 fn has_condition(late: &mut Late<'_>) -> bool {
     let there = Layout::new(&late.host.root).mounts_refused().exists();
     there && late.ask(MOUNT).is_ok_and(|unit| guarded(&unit.absent_paths))

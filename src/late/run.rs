@@ -253,7 +253,8 @@ impl<'a> Late<'a> {
         Ok(Pending { unit, job, connection, begun: Instant::now(), restart })
     }
 
-    /// Begins at once to start all of `units` that the boot would have started and that do not run.
+    /// Begins to start all of `units` together that the boot would have started and that do not
+    /// run.
     pub(super) fn begin_all(&mut self, units: &[String]) -> Vec<Pending> {
         let mut pending = Vec::new();
         for unit in units {

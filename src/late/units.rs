@@ -1,4 +1,5 @@
-//! Mount units of datasets, whoever wrote them: fstab(5), zfs-mount-generator(8), the generator here.
+//! Mount units of datasets, whoever wrote them: fstab(5), zfs-mount-generator(8), or the generator
+//! here.
 
 use std::path::PathBuf;
 

@@ -150,8 +150,8 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// [`Exit::NothingPublished`] only.
     pub fn check(&self) -> Result<()> {
-        // In most boots there is a tree. Then only the run looks through the system's modules, and
-        // once.
+        // Looks for the tree first, which most boots have. Then only the run looks through the
+        // system's modules.
         match Tree::open(self.host, self.owner) {
             Err(error) if crate::exit::of(&error) == Exit::NothingPublished => {
                 let done = System::open(self.host).and_then(|system| self.nothing_to_do(&system));

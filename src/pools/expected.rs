@@ -79,7 +79,8 @@ impl Expected {
     }
 }
 
-/// The pools of the datasets in the files of `directory`; lines of `zfs list -H`, as zed keeps them.
+/// The pools of the datasets in the files of `directory`. The files have lines of `zfs list -H`, as
+/// zed keeps them.
 fn lists(directory: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {

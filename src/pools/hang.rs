@@ -115,7 +115,8 @@ fn imports(host: &Host) -> Vec<String> {
     lines.filter_map(|line| import(line, width)).collect()
 }
 
-/// A line: guid, state, seconds of multihost and txg as numbers, the name and the notes; `-` is none.
+/// A line: guid, state, seconds of multihost and txg as numbers, then the name and the notes. `-`
+/// is none.
 fn import(line: &str, width: usize) -> Option<String> {
     let (mut rest, mut numbers) = (line, [0; 4]);
     for number in &mut numbers {

@@ -20,8 +20,8 @@ const TYPES: [&str; 11] = [
     "scope",
 ];
 
-/// `path` as part of a name (systemd.unit(5), "String Escaping for Inclusion in Unit Names"; the same
-/// as `systemd-escape --path`): there is no `/` in it, and no leading dot.
+/// `path` as part of a name (systemd.unit(5), "String Escaping for Inclusion in Unit Names"; the
+/// same as `systemd-escape --path`): there is no `/` in it, and no leading dot.
 pub(crate) fn escape_path(path: &str) -> String {
     let components: Vec<&str> = path.split('/').filter(|c| !c.is_empty()).collect();
     let path = components.join("/");

@@ -269,8 +269,8 @@ impl Drop for Manager {
     }
 }
 
-/// Name, description, LoadState, ActiveState, SubState, what it follows, its object; id, type and object
-/// of its job.
+/// Name, description, LoadState, ActiveState, SubState, what it follows, its object; id, type and
+/// object of its job.
 type ListedUnit =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
