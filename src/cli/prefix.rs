@@ -21,7 +21,8 @@ use crate::provision::step::Step;
 /// What can be done with the prefix.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Does the prefix owe the host nothing? Every ELF file and script, the toolchain, owners, modes
+    /// Does the prefix owe the host nothing? Every ELF file and script, the toolchain, owners,
+    /// modes
     Audit {
         /// This directory instead of prefix.path
         dir: Option<PathBuf>,

@@ -323,7 +323,8 @@ mod tests {
         const OFF: &str = "-\tnone\t-\t-\t-\t-\t-\t-\toff";
         let root = tempfile::tempdir().unwrap();
         let list = [
-            // Above it; where its key is, whose own key is somewhere else; what it names; above that.
+            // Above it; where its key is, whose own key is somewhere else; what it names; and above
+            // that.
             line("tank/a", "/a", "-\tnone"),
             line("tank/a/b", "/a/b", "-\tnone"),
             line("tank/a/b/c", "/a/b/c", &format!("tank/k{}", OFF.strip_prefix('-').unwrap())),

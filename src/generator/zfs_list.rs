@@ -1,5 +1,5 @@
-//! The lists that zfs-mount-generator(8) describes: `zfs list -H` of the datasets of a pool, kept in
-//! /etc by zed(8) because the pools are not there when generators run.
+//! The lists that zfs-mount-generator(8) describes: `zfs list -H` of the datasets of a pool, kept
+//! in /etc by zed(8) because the pools are not there when generators run.
 
 use std::fmt::{Display, Formatter};
 use std::io::Read;

@@ -109,8 +109,8 @@ impl Tree {
         Some(("the programs published with them".to_owned(), published?.clone()))
     }
 
-    /// Checks that root's programs are there as they were published, and that only root can write to
-    /// them. Their contents are not read: that is for `zfs-build` and `zfs-prefix list`.
+    /// Checks that root's programs are there as they were published, and that only root can write
+    /// to them. Their contents are not read: that is for `zfs-build` and `zfs-prefix list`.
     pub(super) fn check_programs(&self) -> Result<()> {
         let prefix = format!("{}/", userland::DIR);
         for entry in self.manifest.files.iter().filter(|f| f.path.starts_with(&prefix)) {
