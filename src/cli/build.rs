@@ -63,8 +63,8 @@ pub fn main(host: Result<Host>, args: impl IntoIterator<Item = std::ffi::OsStrin
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if cancel.is_set() => {
             tracing::warn!("{error:#}");
-            // As if the signal had not been caught: for the service manager a stop is no failure.
-            // It does not come back; if it did, this is still no success.
+            // Ends as if the signal had not been caught: for the service manager, a stop is no
+            // failure. The call does not return. If it did, this would still be no success.
             let _ = signal_hook::low_level::emulate_default_handler(libc::SIGTERM);
             exit::Exit::Other.into()
         }
@@ -81,7 +81,7 @@ pub fn main(host: Result<Host>, args: impl IntoIterator<Item = std::ffi::OsStrin
 }
 
 fn build(host: &Host, cli: Cli, cancel: &Cancel) -> Result<()> {
-    // What is made for the prefix's owner has to be open to it, whatever root's shell says.
+    // The prefix's owner has to read what root makes for it, whatever the umask of root's shell is.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let loaded = config::load(host);
     for note in &loaded.notes {

@@ -54,7 +54,10 @@ pub fn main(args: &[OsString], host: impl FnOnce() -> Result<Host>) -> Exit {
     }
     // After a soft-reboot, which keeps /run.
     if !check && let Err(e) = Layout::new(&host.root).forget_refused_before() {
-        warn!(zfs_prefix_stage = "load", "what an earlier boot refused to mount stays so: {e:#}");
+        warn!(
+            zfs_prefix_stage = "load",
+            "datasets that an earlier boot refused to mount stay refused: {e:#}"
+        );
     }
     let loader = Loader::zfs(&host);
     let result =

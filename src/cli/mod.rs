@@ -52,8 +52,9 @@ enum Command {
     },
     /// Load the published modules now, as zfs-load.service does
     Load {
-        /// Then start all that the boot skipped for lack of ZFS and is not there: import, keys, mounts,
-        /// volumes, shares, and the units that need them (zfs-load-late.service does this)
+        /// Then start all that the boot skipped for lack of ZFS and that does not run: import,
+        /// keys, mounts, volumes, shares, and the units that need them (zfs-load-late.service does
+        /// this)
         #[arg(long)]
         import: bool,
     },

@@ -1,5 +1,5 @@
-//! `zfs-prefix pools`: what is expected, what is there, and what is the matter; the check of
-//! zfs-pools.service and the import of zfs-import-expected.service.
+//! `zfs-prefix pools`: which pools are expected, which are there, and what is wrong with them. Also
+//! the check of zfs-pools.service, and the import of zfs-import-expected.service.
 
 use anyhow::Result;
 use clap::Parser;
@@ -18,14 +18,14 @@ pub struct Args {
     #[arg(long, group = "what")]
     json: bool,
     /// Say in the journal how each expected pool is, and exit with 20 if one is not online and
-    /// writable (zfs-pools.service says this)
+    /// writable (zfs-pools.service uses this)
     #[arg(long, group = "what")]
     check: bool,
     /// Import each pool of pools.expected that is not imported, by its name, never by force
-    /// (zfs-import-expected.service says this)
+    /// (zfs-import-expected.service uses this)
     #[arg(long, group = "what")]
     import: bool,
-    /// Expect a pool no longer that was in zpool.cache and is gone for good
+    /// No longer expect a pool that was in zpool.cache and is gone for good
     #[arg(long, group = "what", value_name = "POOL")]
     forget: Option<String>,
 }
@@ -55,7 +55,7 @@ pub fn run(host: &Host, args: &Args) -> Result<u8> {
     }
 }
 
-/// The same for whoever looks, and for the check.
+/// The exit status: the same for an operator who looks, and for the check.
 fn exit(report: &Report) -> Exit {
     if report.sound() { Exit::Done } else { Exit::PoolsAbsent }
 }
@@ -79,8 +79,8 @@ fn shown(report: &Report) -> String {
     lines.join("\n")
 }
 
-/// What is said of no pool: why it is not known which are expected, or imported. The latter is said of
-/// each that is expected, if there are any.
+/// What is reported without a pool: why it is not known which pools are expected, or imported. If
+/// there are expected pools, the latter is reported for each of them.
 pub(super) fn not_known(report: &Report) -> Vec<String> {
     let imported = report.imported_unknown.as_ref().filter(|_| report.pools.is_empty());
     report.expected_unknown.iter().chain(imported).cloned().collect()
@@ -90,7 +90,7 @@ fn nothing_expected(report: &Report) -> String {
     format!("no pool is expected: pools.expected is not set, and {}", report.cache_file.describe())
 }
 
-/// An entry for each pool that is not as it has to be, or one that says that all are.
+/// Logs an entry for each expected pool that is not sound, or one entry that says that all are.
 fn check(host: &Host, loaded: &Loaded) -> Exit {
     let kernel = host.kernel_release.as_str();
     let report = pools::look(host, &loaded.settings);
@@ -125,7 +125,7 @@ fn check(host: &Host, loaded: &Loaded) -> Exit {
     exit(&report)
 }
 
-/// `pools: tank ONLINE`, and what nobody was asked to unlock yet.
+/// `pools: tank ONLINE`, and the keys that nobody has been asked for yet.
 fn sound(report: &Report) -> String {
     let one = |pool: &Pool| {
         let note = pool.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
@@ -160,7 +160,7 @@ fn complain(pool: &Pool, kernel: &str) {
     );
 }
 
-/// An entry for each pool that was not imported before.
+/// Imports the expected pools, and logs an entry for each.
 fn import(host: &Host, loaded: &Loaded) -> Exit {
     let outcome = match pools::by_name(host, &loaded.settings) {
         Ok(outcome) => outcome,

@@ -21,7 +21,8 @@ use crate::provision::step::Step;
 /// What can be done with the prefix.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Does the prefix owe the host nothing? Every ELF file and script, the toolchain, owners, modes
+    /// Does the prefix owe the host nothing? Every ELF file and script, the toolchain, owners,
+    /// modes
     Audit {
         /// This directory instead of prefix.path
         dir: Option<PathBuf>,
@@ -104,7 +105,7 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
     }
 }
 
-/// The configuration; what is wrong with it is said.
+/// The configuration. Prints what is wrong with it.
 fn settings(host: &Host) -> Settings {
     let loaded = config::load(host);
     for note in &loaded.notes {
@@ -113,23 +114,24 @@ fn settings(host: &Host) -> Settings {
     loaded.settings
 }
 
-/// Set by SIGTERM, SIGINT and SIGHUP. What a program of the prefix left behind in a session of its
-/// own is found after each one, and ended.
+/// A flag that SIGTERM, SIGINT and SIGHUP set. After each program of the prefix, what it left
+/// behind in a session of its own is found and ended.
 fn cancelled_by_signals() -> Result<Cancel> {
     let cancel = Cancel::default();
     cancel.on_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     Ok(cancel)
 }
 
-/// The compiler line of the running kernel, where its build tree says so. A tree that is not there
-/// or is damaged is no matter of the prefix.
+/// The compiler line of the running kernel, if its build tree has one. A tree that is missing or
+/// damaged is not the prefix's problem.
 fn kernel_compiler(host: &Host, settings: &Settings) -> Option<String> {
     let release = &host.kernel_release;
     let tree = Tree::open(&tree_dir(host, settings, release), release).ok()?;
     tree.compiler()
 }
 
-/// Without trailing slashes and dots; links are not resolved, files may have been made for them.
+/// The absolute path, without trailing slashes and dots. Links are not resolved: files may have
+/// been made for the path with links.
 fn absolute(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).with_context(|| format!("{}", path.display()))?;
     Ok(path.components().collect())

@@ -17,13 +17,13 @@ pub(super) struct Programs {
     zpool: PathBuf,
     /// As libzfs says it; null where that is not known.
     zfs_version: Option<String>,
-    /// What somebody who types `zpool` may run, and does not agree with the module.
+    /// The zpool that somebody who types `zpool` may run, if it does not agree with the module.
     disagreeing: Option<(PathBuf, String)>,
 }
 
 impl Programs {
-    /// Looks at the machine; `loaded`: the module's version, `published`: that of the programs in the tree
-    /// that is loaded.
+    /// Looks at the machine. `loaded`: the module's version. `published`: the version of the
+    /// programs in the tree that is loaded.
     pub(super) fn of(host: &Host, loaded: Option<&str>, published: Option<&str>) -> Option<Self> {
         let zpool = program(host, "zpool")?;
         let own = of_host(host);

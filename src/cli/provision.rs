@@ -22,7 +22,8 @@ pub struct Args {
     /// Put it in the place of a prefix that is there, which is kept as NAME.old-TIME
     #[arg(long)]
     replace: bool,
-    /// Done when there is a prefix, none is configured, or no kernel needs one (the unit says this)
+    /// Do nothing if there is a prefix, none is configured, or no kernel needs one (the unit uses
+    /// this)
     #[arg(long, conflicts_with = "replace")]
     if_missing: bool,
     /// Take the tree although it is no sound toolchain
@@ -43,7 +44,7 @@ fn sha256(text: &str) -> Result<String, String> {
 /// # Errors
 /// Signals cannot be caught, or this program does not know where it is.
 pub fn run(host: &Host, args: &Args) -> Result<u8> {
-    // What root makes is for the prefix's owner to read, whatever root's shell says.
+    // The prefix's owner has to read what root makes, whatever the umask of root's shell is.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let loaded = config::load(host);
     for note in &loaded.notes {
@@ -54,7 +55,7 @@ pub fn run(host: &Host, args: &Args) -> Result<u8> {
     }
     let signals = Signals::default();
     let ending = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
-    // Before the flag is set by them: that is the order in which they act.
+    // These come before the handlers that set the flag: handlers act in the order of registration.
     for signal in ending {
         let at_once = signals.at_once.clone();
         signal_hook::flag::register_conditional_default(signal, at_once).context("sigaction")?;
@@ -80,7 +81,8 @@ pub fn run(host: &Host, args: &Args) -> Result<u8> {
         }
         Err(error) if signals.cancel.is_set() => {
             warn!("{error:#}; nothing was put in place");
-            // As if the signal had not been caught: for the service manager a stop is no failure.
+            // Ends as if the signal had not been caught: for the service manager, a stop is no
+            // failure.
             let _ = signal_hook::low_level::emulate_default_handler(libc::SIGTERM);
             Ok(Exit::Other.code())
         }

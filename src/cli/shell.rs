@@ -26,7 +26,7 @@ use crate::prefix::owned::owners_dir;
 use crate::process::{Cancel, Run, descendants};
 use crate::store::{Layout, make_dirs};
 
-/// How long what was started in the shell has to end after it.
+/// How long programs that were started in the shell have to end after it.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What was asked for.
@@ -72,7 +72,7 @@ pub fn run(host: &Host, settings: &Settings, request: &Request) -> Result<u8> {
         }
         Err(error) => {
             eprintln!(
-                "zfs-prefix: KV_OUT_DIR and KERNEL_DIR are not set: {error:#} (--kernel-release {release} has one made)"
+                "zfs-prefix: KV_OUT_DIR and KERNEL_DIR are not set: {error:#} (--kernel-release {release} makes a build tree)"
             );
             (None, Place { work: Some(home(&scratch, &prefix)?), ..Place::default() })
         }
@@ -81,7 +81,7 @@ pub fn run(host: &Host, settings: &Settings, request: &Request) -> Result<u8> {
     let run = command(&prefix, &place, tree.as_ref(), request);
     say_what_is_special(&prefix, &layout, release, request);
     let status = follow(&run, &cancel)?;
-    // The command's status counts; what is left is removed with its age (tmpfiles.d).
+    // The command's status counts. tmpfiles.d removes by age what is left.
     if let Err(error) = scratch.close() {
         eprintln!("zfs-prefix: the scratch directory cannot be removed: {error}");
     }
@@ -94,7 +94,7 @@ fn scratch(layout: &Layout) -> Result<TempDir> {
     make_dirs(&parent)?;
     let shown = || format!("{}", parent.display());
     let dir = TempDir::with_prefix_in("", &parent).with_context(shown)?;
-    // The prefix's owner has to get through.
+    // The prefix's owner has to get through this directory.
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).with_context(shown)?;
     Ok(dir)
 }
@@ -108,7 +108,8 @@ fn home(scratch: &TempDir, prefix: &Prefix) -> Result<PathBuf> {
     Ok(home)
 }
 
-/// A tree made as for a build, where the system has none; HOME is what it is made in.
+/// Makes a tree as for a build, where the system has none. HOME is the directory that it is made
+/// in.
 fn prepared(
     host: &Host,
     settings: &Settings,
@@ -117,8 +118,10 @@ fn prepared(
     scratch: &TempDir,
     why: &anyhow::Error,
 ) -> Result<Prepared> {
-    eprintln!("zfs-prefix: {why:#}; one is made as kernel.tree says, which may take a while");
-    // Apart from that of the shell, which leaves the keyboard's signals to its command.
+    eprintln!(
+        "zfs-prefix: {why:#}; making a build tree as kernel.tree says; this may take a while"
+    );
+    // Not the flag of the shell, which leaves the keyboard's signals to its command.
     let cancel = Cancel::default();
     cancel.on_signals(&[libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT])?;
     prepare_tree(host, settings, release, prefix, scratch.path(), &cancel)
@@ -143,7 +146,7 @@ fn command(prefix: &Prefix, place: &Place, tree: Option<&Tree>, request: &Reques
     }
 }
 
-/// What a person would stumble over; on stderr, for standard output is the command's.
+/// Prints what a person would stumble over. It goes to stderr: standard output is the command's.
 fn say_what_is_special(prefix: &Prefix, layout: &Layout, release: &Release, request: &Request) {
     let link = prefix.path.join("lib/modules").join(release.as_str());
     if std::fs::read_link(&link).is_ok_and(|target| target.starts_with(layout.store())) {
@@ -162,7 +165,8 @@ fn say_what_is_special(prefix: &Prefix, layout: &Layout, release: &Release, requ
     }
 }
 
-/// Set by a signal that ends this program. Those of the keyboard are the command's: it decides.
+/// A flag that a signal sets if it ends this program. The command decides about the keyboard's
+/// signals.
 fn watch_signals() -> Result<Cancel> {
     let cancel = Cancel::default();
     cancel.on_signals(&[libc::SIGTERM, libc::SIGHUP])?;
@@ -178,7 +182,8 @@ fn follow(run: &Run, cancel: &Cancel) -> Result<ExitStatus> {
     descendants::die_with_parent(&mut command);
     let mut child = command.spawn().with_context(|| run.shown())?;
     let status = wait(&mut child, cancel);
-    // Nothing of it stays behind, least of all with a hand on this terminal.
+    // Nothing that the command started stays behind, least of all a process that uses this
+    // terminal.
     descendants::end_descendants(GRACE);
     take_terminal_back();
     status

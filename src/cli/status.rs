@@ -23,7 +23,7 @@ pub struct Status {
     /// null: active. Otherwise why the boot path does nothing.
     inactive_because: Option<String>,
     published: Option<Published>,
-    /// Why what is published cannot be used, if so.
+    /// Why the published tree cannot be used, if so.
     published_problem: Option<String>,
     loaded: Option<Loaded>,
     /// Whose zpool is used; null where there is none.
@@ -83,8 +83,8 @@ impl Status {
         }
     }
 
-    /// 0 when ZFS is loaded or can be, [`Exit::NothingPublished`] when not; and
-    /// [`Exit::PoolsAbsent`] when it is loaded without the expected pools being as they have to be.
+    /// 0 if ZFS is loaded or can be loaded, and [`Exit::NothingPublished`] if not.
+    /// [`Exit::PoolsAbsent`] if ZFS is loaded, and the expected pools are not sound.
     pub fn exit(&self) -> Exit {
         match (&self.loaded, &self.published) {
             (Some(_), _) if !self.pools.sound() => Exit::PoolsAbsent,

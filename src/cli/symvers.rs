@@ -50,15 +50,15 @@ pub fn run(args: &Args) -> Result<u8> {
     let text = table.symvers.to_text();
     match &args.output {
         Some(path) => write(path, text.as_bytes())?,
-        // Who checks wants to know whether it is right.
+        // With --check, the operator wants to know whether the table is right.
         None if args.check => {}
         None => io::stdout().write_all(text.as_bytes()).context("standard output")?,
     }
     Ok(Exit::Done.code())
 }
 
-/// A new or regular file is replaced in one step; /dev/null, /dev/stdout, a FIFO or what a link
-/// leads to must not be, and is written in place.
+/// Replaces a new or regular file in one step. /dev/null, /dev/stdout, a FIFO or the target of a
+/// link must not be replaced: it is written in place.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let absolute = std::path::absolute(path).with_context(|| format!("{}", path.display()))?;
     match fs::symlink_metadata(&absolute) {
@@ -114,7 +114,7 @@ fn recovered(args: &Args, image: &Image, dir: &Path) -> Result<Table> {
     Ok(Table { symvers, source, report })
 }
 
-/// A table that came with the kernel goes before one that is recovered, but not against the
+/// A table that came with the kernel is preferred to a recovered one, but it must agree with the
 /// image.
 fn shipped(args: &Args, image: &Image, dir: &Path, file: &Path) -> Result<Table> {
     let symvers = recover::shipped(dir)?.with_context(|| format!("{} is gone", file.display()))?;

@@ -1,5 +1,5 @@
-//! Builds and loads are started as the units do them, with their limits and their journal;
-//! systemctl(1) is the interface.
+//! Starts builds and loads through their units, with their limits and their journal. systemctl(1)
+//! is the interface.
 
 use std::process::Command;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub fn build(release: Option<&Release>) -> Result<u8> {
         if let Some(status) = start.try_wait().context("systemctl")? {
             break status;
         }
-        // The build waits for a prefix first, where there is none.
+        // If there is no prefix, the build waits for one first.
         let doing = if show(PROVISION, "ActiveState")? == "activating" { PROVISION } else { &unit };
         let text = show(doing, "StatusText")?;
         if text != said && !text.is_empty() {
@@ -62,7 +62,7 @@ pub fn load(host: &Host) -> Result<u8> {
         return Ok(Exit::Done.code());
     }
     if show(unit, "ActiveState")? == "active" {
-        // From an earlier load: zfs was taken out again since.
+        // Active from an earlier load: somebody has unloaded zfs since.
         let again = Command::new("systemctl").args(["restart", unit]).status();
         if again.context("systemctl")?.success() && loaded() {
             return Ok(Exit::Done.code());
@@ -83,7 +83,8 @@ fn failed(unit: &str) -> Result<u8> {
     Ok(exit_status(&code, &status))
 }
 
-/// systemd's word for how a unit failed. A job that failed before the unit was tried leaves `success`.
+/// systemd's word for how a unit failed. A job that failed before the unit was tried leaves
+/// `success`.
 fn how(result: &str) -> &str {
     match result {
         "" | "success" => "it was not started; what it requires failed, or its job was cancelled",
@@ -91,8 +92,8 @@ fn how(result: &str) -> &str {
     }
 }
 
-/// What to exit with, by ExecMainCode= and ExecMainStatus=, which is the number of a signal unless the
-/// program exited (CLD_EXITED of sigaction(2)): 9 or 15 would be somebody else's meaning.
+/// What to exit with, by ExecMainCode= and ExecMainStatus=. Unless the program exited (CLD_EXITED
+/// of sigaction(2)), the latter is the number of a signal, and 9 or 15 would mean something else.
 fn exit_status(code: &str, status: &str) -> u8 {
     let exited = code.parse() == Ok(libc::CLD_EXITED);
     let status = status.parse().ok().filter(|status| exited && *status != Exit::Done.code());

@@ -1,6 +1,6 @@
-//! One dataset of a list: what of it becomes a unit, and what is wrong with it.
+//! One dataset of a list: which units are made of it, and what is wrong with it.
 //!
-//! Source: zfs-mount-generator(8), and what that of OpenZFS 2.3.2 was seen to write.
+//! Source: zfs-mount-generator(8), and the output of the generator of OpenZFS 2.3.2.
 
 use std::fmt::Arguments;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::systemd::name;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Needs<'a> {
     pub(super) requires: Vec<&'a str>,
-    /// Of RequiresMountsFor=, without links.
+    /// The paths of RequiresMountsFor=, without links.
     pub(super) paths: Vec<String>,
 }
 
@@ -38,12 +38,13 @@ pub(super) enum Nofail {
     Off,
 }
 
-/// A file system that gets a mount unit, if its mount point is not somebody else's.
+/// A file system that gets a mount unit, unless its mount point belongs to another one.
 #[derive(Clone, Debug)]
 pub(super) struct Mount<'a> {
-    /// Simple: one `/` between two names, none at the end; and without links, which systemd refuses.
+    /// The simplified path: one `/` between two names, none at the end. It has no links, which
+    /// systemd refuses.
     pub(super) point: String,
-    /// The same as it is in the list, if that is another one.
+    /// The path as it is in the list, if that differs.
     pub(super) link: Option<String>,
     /// `canmount=noauto`
     pub(super) noauto: bool,
@@ -65,7 +66,7 @@ pub(super) struct Dataset<'a> {
     pub(super) needs: Needs<'a>,
     /// Its encryption root, and `keylocation`.
     pub(super) key: Option<(&'a str, &'a str)>,
-    /// Of a key that is a file: its path, without links.
+    /// The path of a key that is a file, without links.
     pub(super) key_file: Option<String>,
     pub(super) mount: Option<Mount<'a>>,
 }
@@ -79,7 +80,7 @@ const OPTIONS: [(Column, &str, &str); 5] = [
     (Column::Nbmand, "mand", "nomand"),
 ];
 
-/// A line, and where its faults are said.
+/// A line, and where its faults are reported.
 struct Reader<'a, 'p> {
     line: &'p Line<'a>,
     place: Place<'a>,
@@ -133,13 +134,15 @@ impl<'a> Reader<'a, '_> {
     fn key(&mut self) -> Option<(&'a str, &'a str)> {
         let root = self.line.get(Column::Encroot).filter(|root| *root != "none")?;
         if !is_dataset_name(root) {
-            self.say(format_args!("{root:?} is no name of an encryption root; without a key"));
+            self.say(format_args!(
+                "{root:?} is no name of an encryption root; no unit loads its key"
+            ));
             return None;
         }
         if name::escape_path(root).len() + "zfs-load-key@.service".len() > name::LONGEST {
             self.say(format_args!(
-                "the name of the unit that loads the key of {root:?} would be too long; without \
-                 that unit"
+                "the name of the unit that loads the key of {root:?} would be too long; that \
+                 unit is left out"
             ));
             return None;
         }
@@ -179,7 +182,7 @@ impl<'a> Reader<'a, '_> {
         })
     }
 
-    /// The mount point without links, and as it is in the list if there are some in it.
+    /// The mount point without links, and also as it is in the list if that has links.
     fn point(&mut self) -> Option<(String, Option<String>)> {
         let point = self.line.get(Column::Mountpoint).unwrap_or("-");
         let names: Vec<&str> = point.split('/').filter(|c| !c.is_empty()).collect();
@@ -201,7 +204,8 @@ impl<'a> Reader<'a, '_> {
     /// `path` without links.
     fn canonical(&self, path: &str) -> String {
         let canonical = self.mounts.canonical(Path::new(path));
-        // A link can lead to what cannot be written; then the path stays as it is.
+        // A link can lead to a path that cannot be written into a unit. Then the path stays as it
+        // is.
         let canonical = canonical.to_str().filter(|text| !text.contains(char::is_control));
         canonical.unwrap_or(path).to_owned()
     }
@@ -224,7 +228,7 @@ impl<'a> Reader<'a, '_> {
         if noauto { Pulled::ByNobody } else { Pulled::ByLocalFs(nofail) }
     }
 
-    /// Units that pull the mount unit in; `none` is nobody, also not local-fs.target.
+    /// Units that pull the mount unit in. `none` means nobody, not even local-fs.target.
     fn reverse(&mut self, column: Column) -> Option<Vec<&'a str>> {
         match self.line.get(column) {
             Some("none") => Some(Vec::new()),
@@ -293,7 +297,7 @@ pub(super) fn is_on_the_network(location: &str) -> bool {
     scheme(location).is_some_and(|(scheme, _)| matches!(scheme, "http" | "https"))
 }
 
-/// A pool, and file systems in it (zfs(8)). `%` is in names of receives that were interrupted; white
+/// A pool, and file systems in it (zfs(8)). The names of interrupted receives have a `%`. White
 /// space at the end would not survive in a unit.
 fn is_dataset_name(name: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"_-.: %".contains(&b);

@@ -25,12 +25,13 @@ impl World<'_> {
     }
 }
 
-/// Skips a unit where there is no module: with that OpenZFS's own would fail.
+/// Skips a unit if there is no module. OpenZFS's own unit would fail then.
 const MODULE: &str = "ConditionPathIsDirectory=/sys/module/zfs\n";
 const NETWORK: &str = "network-online.target";
 
-/// Begins both commands: ends well unless the key is in the state that is given. A zfs(8) that fails, or
-/// is not there before a late build, fails the unit: it must not be active without the key.
+/// The beginning of both commands. It exits with success, unless the key is in the given state. If
+/// zfs(8) fails, or is not there before a late build, the unit fails: it must not be active without
+/// the key.
 const STATE: &str = "state=$$(\"$$0\" get -H -o value keystatus \"$$1\"); [ \"$$state\" = ";
 
 /// A unit's beginning.
@@ -53,7 +54,7 @@ fn list<'a>(text: &mut String, key: &str, words: impl IntoIterator<Item = &'a st
     }
 }
 
-/// What all file systems with these traits are pulled in by, if their properties name nobody.
+/// The target that pulls in all file systems with these traits, if their properties name no unit.
 pub(super) fn file_systems(traits: Traits) -> &'static str {
     if traits.network { "remote-fs.target" } else { "local-fs.target" }
 }
@@ -74,8 +75,8 @@ pub(super) fn mount(
     };
     let mut text = head(dataset.list);
     if traits.network {
-        // The defaults order it before local-fs.target, which the network may be after. Not `_netdev`:
-        // there are modules that refuse options they do not know.
+        // The default dependencies order it before local-fs.target, but the network may come after
+        // that target. Not `_netdev`: some modules refuse options that they do not know.
         text += "DefaultDependencies=no\nConflicts=umount.target\n";
     }
     // `zfs mount -a`, which is before local-fs.target, mounts what is left.
@@ -83,11 +84,12 @@ pub(super) fn mount(
     list(&mut text, "Before", mount.before.iter().copied().chain([later]).chain(pulled));
     list(&mut text, "After", mount.after.iter().copied().chain(import).chain(key.as_deref()));
     list(&mut text, "Wants", import);
-    // Not BindsTo=: with a key that somebody loaded by hand, that would unmount at once.
+    // Not BindsTo=: if somebody loaded the key by hand, that would unmount at once.
     let requires = key.as_deref().into_iter().chain(dataset.needs.requires.iter().copied());
     list(&mut text, "Requires", requires);
     list_paths(&mut text, dataset.needs.paths.iter());
-    // Others fail, so that nobody starts without them; a failure of this one would be the boot's.
+    // Other mount units fail, so that nothing starts without them. If this one failed, the boot
+    // would fail.
     if traits.skipped {
         text += MODULE;
     }
@@ -111,14 +113,14 @@ pub(super) fn key(dataset: &Dataset<'_>, location: &str, world: &World<'_>) -> S
     let import = world.import(dataset);
     let network = dataset::is_on_the_network(location).then_some(NETWORK);
     let mut text = head(dataset.list);
-    // It may be needed for local-fs.target, which the defaults would order before it.
+    // local-fs.target may need it, but the default dependencies would order it after that target.
     let _ =
         writeln!(text, "Description=Key of the ZFS encryption root {name}\nDefaultDependencies=no");
     list(&mut text, "Wants", import.into_iter().chain(network));
     list(&mut text, "After", import.into_iter().chain(network));
     list(&mut text, "Requires", dataset.needs.requires.iter().copied());
     list_paths(&mut text, dataset.needs.paths.iter().chain(&dataset.key_file));
-    // What is mounted with it fails then; that says enough.
+    // The mount units that need the key fail then. That says enough.
     text += MODULE;
     let load = if dataset::scheme(location).is_none() {
         // Three times: people mistype.

@@ -34,7 +34,7 @@ fn entry(path: PathBuf, what: What) -> Entry {
     Entry { precedence: Precedence::Normal, path, what }
 }
 
-/// The units of datasets, and what is to be said of them where only debugging asks.
+/// The units of datasets, and a summary of them for the debug log.
 #[derive(Debug)]
 pub(super) struct Units {
     pub(super) all: Vec<Unit>,
@@ -68,7 +68,7 @@ pub(super) fn units(
     Units { all, summary }
 }
 
-/// What becomes a unit, of all that claim its name.
+/// The units that are written: one for each name, whatever number of datasets claims it.
 fn nodes<'c, 'a>(
     claims: &'c BTreeMap<String, Vec<usize>>,
     datasets: &'c [Dataset<'a>],
@@ -91,8 +91,8 @@ fn nodes<'c, 'a>(
     nodes
 }
 
-/// How many mount points are below links, with one of them: whoever waits for one has to name where it
-/// leads to.
+/// How many mount points are below links, and one as an example. A unit that waits for such a mount
+/// point has to name the path that the link leads to.
 fn below_links(nodes: &[Node<'_, '_>]) -> String {
     let mut linked = nodes.iter().filter_map(|node| match &node.role {
         Role::Mount(Mount { link: Some(link), point, .. }) => Some((link, point)),
@@ -147,7 +147,7 @@ fn claims(
         let Some(mount) = &dataset.mount else { continue };
         match mounts.in_fstab(Path::new(&mount.point)) {
             None => claims.entry(dataset::mount_unit(&mount.point)).or_default().push(at),
-            // In all likelihood it is this dataset, and somebody who prefers fstab.
+            // Probably fstab has this very dataset, because somebody prefers fstab.
             Some(true) => {}
             Some(false) => {
                 let (place, point) = (&dataset.place, &mount.point);
@@ -159,8 +159,9 @@ fn claims(
     claims
 }
 
-/// Who is mounted, of those with the same mount point: the first with `canmount=on`; one with
-/// `noauto` only where there is no other (they are the boot environments of one system).
+/// The dataset that is mounted, of those with the same mount point: the first with `canmount=on`.
+/// One with `noauto` is mounted only if there is no other: several are the boot environments of one
+/// system.
 fn chosen<'c, 'a>(
     claims: impl Iterator<Item = &'c Dataset<'a>>,
     problems: &mut Problems,
@@ -322,7 +323,8 @@ mod tests {
         const OFF: &str = "-\tnone\t-\t-\t-\t-\t-\t-\toff";
         let root = tempfile::tempdir().unwrap();
         let list = [
-            // Above it; where its key is, whose own key is somewhere else; what it names; above that.
+            // Above it; where its key is, whose own key is somewhere else; what it names; and above
+            // that.
             line("tank/a", "/a", "-\tnone"),
             line("tank/a/b", "/a/b", "-\tnone"),
             line("tank/a/b/c", "/a/b/c", &format!("tank/k{}", OFF.strip_prefix('-').unwrap())),

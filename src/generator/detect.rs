@@ -58,10 +58,11 @@ fn container(environment: &Environment) -> bool {
         return virtualization.as_bytes().starts_with(b"container:");
     }
     if environment.architecture.is_some() {
-        // systemd 251 or newer, which would have said so.
+        // systemd 251 or newer would have set `$SYSTEMD_VIRTUALIZATION`.
         return false;
     }
-    // Older: PID 1 writes the first for unprivileged readers; the second is what it was told.
+    // Older systemd: PID 1 writes the first file for unprivileged readers. The second is what PID 1
+    // was told.
     environment.path("/run/systemd/container").exists()
         || std::fs::read(environment.path("/proc/1/environ"))
             .is_ok_and(|all| all.split(|&b| b == 0).any(|v| v.starts_with(b"container=")))

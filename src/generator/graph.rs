@@ -21,10 +21,11 @@ pub(super) enum Role<'c, 'a> {
 /// What a unit is because of others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Traits {
-    /// It, or one that needs it, is required by local-fs.target: without modules it is skipped, for the
-    /// failure of any of them would be that of the boot.
+    /// local-fs.target requires it, or a unit that needs it. Without modules it is skipped: if any
+    /// of these units failed, the boot would fail.
     pub(super) skipped: bool,
-    /// It, or one that it needs, is a key from the network: it can only be there after local-fs.target.
+    /// It, or a unit that it needs, loads a key from the network: it can only start after
+    /// local-fs.target.
     pub(super) network: bool,
 }
 
@@ -57,7 +58,8 @@ fn is_from_the_network(node: &Node<'_, '_>) -> bool {
     matches!(node.role, Role::Key(location) if dataset::is_on_the_network(location))
 }
 
-/// Marks all that lies behind `next`; `mark` says whether it was marked already.
+/// Marks `next`, and all that can be reached from there. `mark` says whether a unit was marked
+/// already.
 fn reached(edges: &[Vec<usize>], mut next: Vec<usize>, mut mark: impl FnMut(usize) -> bool) {
     while let Some(at) = next.pop() {
         if !mark(at) {
@@ -66,11 +68,11 @@ fn reached(edges: &[Vec<usize>], mut next: Vec<usize>, mut mark: impl FnMut(usiz
     }
 }
 
-/// Which ones each of them cannot start without, as systemd sees it: what is written into the unit, and
-/// the mount points above its own.
+/// For each unit, those that it cannot start without, as systemd sees it: what is written into the
+/// unit, and the mount points above its own.
 fn needs(nodes: &[Node<'_, '_>]) -> Vec<Vec<usize>> {
     let named = |name: &str| nodes.binary_search_by(|node| node.name.cmp(name)).ok();
-    // The root's is always there.
+    // The mount unit of / is always there.
     let above = |path: &str| -> Vec<usize> {
         let points = Path::new(path).ancestors().filter_map(Path::to_str);
         points.filter(|point| *point != "/").filter_map(|at| named(&mount_unit(at))).collect()

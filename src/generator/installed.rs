@@ -1,4 +1,4 @@
-//! What of OpenZFS the system itself has, at boot, before anything is loaded.
+//! Which parts of OpenZFS the system itself has, at boot, before anything is loaded.
 
 use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,8 @@ use crate::config::Userland;
 use crate::host::links::{End, Way, follow};
 use crate::host::{Host, SBIN};
 
-/// The directories of systemd.generator(7), first choice first, and where /lib is one of its own.
+/// The directories of systemd.generator(7), first choice first. The last one is for systems whose
+/// /lib is a directory of its own.
 const GENERATORS: [&str; 5] = [
     "/run/systemd/system-generators",
     "/etc/systemd/system-generators",
@@ -17,17 +18,17 @@ const GENERATORS: [&str; 5] = [
     "/lib/systemd/system-generators",
 ];
 const MOUNT_GENERATOR: &str = "zfs-mount-generator";
-/// Where those are that were published with the loaded modules.
+/// The zfs(8) that was published with the loaded modules.
 const PUBLISHED: &str = "/run/zfs-prefix/active/userland/sbin/zfs";
 /// As in units/dropins: where units look for programs on a system that has its own.
 const SEARCH: &str = "/run/zfs-prefix/active/userland/sbin:/run/zfs-prefix/active/userland/bin:\
     /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// A link that leads here may dangle now and not after a daemon-reload, or the other way round; what it
-/// leads to is never looked at, so that each run of the generator decides the same.
+/// A link into these may dangle now and not after a daemon-reload, or the other way round. The
+/// generator never looks at what such a link leads to, so that each run decides the same.
 const LATER: [&str; 2] = ["/run/zfs-prefix", "/var"];
 
-/// The zfs-mount-generator(8) that systemd runs on this system, or that somebody masked; `None`: the
-/// lists are for us to read.
+/// The zfs-mount-generator(8) that systemd runs on this system, or that somebody masked; `None`:
+/// this generator reads the lists.
 pub(super) fn mount_generator(host: &Host) -> Option<PathBuf> {
     for directory in GENERATORS {
         let path = Path::new(directory).join(MOUNT_GENERATOR);
@@ -40,13 +41,13 @@ pub(super) fn mount_generator(host: &Host) -> Option<PathBuf> {
     None
 }
 
-/// Links of that name to what is published with the modules, and where they lead: no generator at boot,
-/// and one at each daemon-reload.
+/// Links of that name to what is published with the modules, and where they lead. Such a link is no
+/// generator at boot, but it is one at each daemon-reload.
 pub(super) fn links_to_a_generator(host: &Host) -> Vec<(PathBuf, PathBuf)> {
     let mut links = Vec::new();
     for directory in GENERATORS {
         let path = Path::new(directory).join(MOUNT_GENERATOR);
-        // Whether there is one in a directory that is itself there later only is not known.
+        // A directory that is itself there only later may have one: that is not known now.
         let reached = matches!(way(host, Path::new(directory)).end, End::Here(_));
         if let (true, Way { path: target, end: End::Later }) = (reached, way(host, &path)) {
             links.push((path, target));
@@ -63,9 +64,9 @@ pub(super) struct Zfs {
     pub(super) search: Option<&'static str>,
 }
 
-/// How they do it with `zfs.userland` as it is configured. On a system that has its own zfs they look for
-/// it as that system's units do: a published one is of the modules' version, and there only if the own
-/// is not.
+/// How units call zfs(8) with the configured `zfs.userland`. On a system that has its own zfs, they
+/// look for it as that system's units do. A published zfs is of the modules' version, and exists
+/// only if the system's own is not of that version.
 pub(super) fn zfs(host: &Host, userland: Userland) -> Zfs {
     let own = own_program(host, "zfs");
     match (own, userland) {
@@ -85,7 +86,7 @@ fn runs(meta: &Metadata) -> bool {
     meta.is_file() && meta.permissions().mode() & 0o111 != 0
 }
 
-/// What the links at `path`, and on the way to it, lead to at last, and what that is.
+/// Where `path` leads in the end, after all links at it and on the way to it, and what is there.
 fn resolved(host: &Host, path: &Path) -> Option<(PathBuf, Metadata)> {
     match way(host, path) {
         Way { path, end: End::Here(meta) } => Some((path, meta)),

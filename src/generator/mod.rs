@@ -29,7 +29,7 @@ use problems::Problems;
 /// The three output directories of a generator; with one argument all of them are that one.
 struct Directories {
     normal: PathBuf,
-    /// Beats /etc/systemd/system.
+    /// Has precedence over /etc/systemd/system.
     early: PathBuf,
 }
 
@@ -108,18 +108,19 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
     )
 }
 
-/// Writes drop-ins of other people's units; how many are not written. The boot path is there by then.
+/// Writes drop-ins of other people's units. Returns how many could not be written. The boot path is
+/// there by then.
 fn operators(entries: &[Entry], to: &Directories, problems: &mut Problems) -> usize {
     let failed = entries.iter().filter_map(|entry| output::write(to, entry).err());
     failed.map(|e| problems.add(format_args!("boot.require-pools-for: {e:#}"))).count()
 }
 
-/// Writes the units of datasets; how many are not written. One that cannot be is no reason to leave the
-/// others out: it may be that another generator has a unit for that mount point.
+/// Writes the units of datasets. Returns how many could not be written. If one cannot be written,
+/// the others still are: another generator may have a unit for that mount point.
 fn datasets(units: &[datasets::Unit], to: &Directories, problems: &mut Problems) -> usize {
     let mut unwritten = 0;
     for unit in units {
-        // A link to nothing would fail those that require it.
+        // The file comes first: a link to nothing would fail the units that require it.
         let mut entries = std::iter::once(&unit.file).chain(&unit.links);
         if let Err(e) = entries.try_for_each(|entry| output::write(to, entry)) {
             problems.add(format_args!("{e:#}"));

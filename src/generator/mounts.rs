@@ -1,4 +1,4 @@
-//! Which paths are on a pool, as far as /etc says: there is no zfs yet to ask.
+//! Which paths are on a pool, as far as /etc says: zfs(8) cannot be asked yet.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -8,10 +8,11 @@ use super::problems::Problems;
 use super::zfs_list::{Column, List};
 use crate::host::{Host, links};
 
-/// What is mounted later, or fills up later; links that lead there are followed by their text alone.
+/// These are mounted later, or fill up later. Links that lead there are followed by their text
+/// alone.
 const LATER: [&str; 2] = ["/var", "/run"];
 const FSTAB: &str = "/etc/fstab";
-/// Thousands of lines; a generator holds up the whole boot.
+/// Enough for thousands of lines. The limit is there because a generator holds up the whole boot.
 const LARGEST: u64 = 1 << 20;
 
 /// A mount point that is announced.
@@ -50,8 +51,8 @@ impl<'h> Mounts<'h> {
         mounts
     }
 
-    /// `path` without links, for systemd refuses to mount at a link, or below one. What is mounted on
-    /// the way, and /var and /run, are not looked into: at boot there is nothing there yet.
+    /// `path` without links: systemd refuses to mount at a link, or below one. This does not look
+    /// into mount points on the way, nor into /var and /run: at boot there is nothing there yet.
     pub(super) fn canonical(&self, path: &Path) -> PathBuf {
         let later = |at: &Path| {
             LATER.iter().any(|later| at.starts_with(later))
@@ -60,21 +61,21 @@ impl<'h> Mounts<'h> {
         links::follow(self.host, path, later).path
     }
 
-    /// Whether `path` is below a mount point that is on a pool, the nearest or one above it: whoever
-    /// needs the path waits for all of them. The root file system does not count: it is mounted before
-    /// anything here could matter.
+    /// Whether `path` is below a mount point that is on a pool. Not only the nearest counts, but
+    /// also those above it: a unit that needs the path waits for all of them. The root file system
+    /// does not count: it is mounted before anything here could matter.
     pub(super) fn on_pool(&self, path: &Path) -> bool {
         let path = self.canonical(path);
         path.ancestors().any(|above| self.points.get(above).is_some_and(|point| point.zfs))
     }
 
-    /// Whether fstab has something for this very mount point; if so, whether it is a file system of ZFS.
+    /// Whether fstab has this very mount point; if so, whether it is a file system of ZFS.
     pub(super) fn in_fstab(&self, point: &Path) -> Option<bool> {
         self.points.get(point).filter(|point| point.in_fstab).map(|point| point.zfs)
     }
 }
 
-/// Adds one, but the root's. Of two the last counts, and fstab wins.
+/// Adds a mount point, but not that of the root. Of two the last counts, and fstab wins.
 fn put(points: &mut Points, path: PathBuf, point: Point) {
     let theirs = points.get(&path).is_some_and(|there| there.in_fstab && !point.in_fstab);
     if !theirs && path != Path::new("/") {
@@ -82,7 +83,7 @@ fn put(points: &mut Points, path: PathBuf, point: Point) {
     }
 }
 
-/// The beginning of fstab, all of it if it is as large as such a file can be.
+/// The text of fstab: the whole lines of its first [`LARGEST`] bytes.
 fn fstab_text(path: &Path, problems: &mut Problems) -> String {
     if !std::fs::metadata(path).is_ok_and(|m| m.is_file()) {
         return String::new();
@@ -111,8 +112,8 @@ fn fstab(text: &str) -> impl Iterator<Item = (PathBuf, bool)> {
     })
 }
 
-/// What may be mounted, also if it is not by a unit of ours: `org.openzfs.systemd:ignore` is no word
-/// about where files are.
+/// Where something may be mounted, even if no unit of ours does it: `org.openzfs.systemd:ignore`
+/// says nothing about where files are.
 fn listed(list: &List) -> impl Iterator<Item = PathBuf> {
     list.lines().filter_map(|(_, line)| {
         let line = line.ok()?;

@@ -34,7 +34,7 @@ pub(super) enum What {
     File(String),
 }
 
-/// Writes `entry`; the same one already there is fine, anything else there is an error.
+/// Writes `entry`. If the same one exists already, that is fine; anything else there is an error.
 pub(super) fn write(directories: &Directories, entry: &Entry) -> anyhow::Result<()> {
     let directory = match entry.precedence {
         Precedence::Normal => &directories.normal,
@@ -55,7 +55,11 @@ fn link(path: &Path, target: &Path) -> anyhow::Result<()> {
     match symlink(target, path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => match std::fs::read_link(path) {
             Ok(present) if present == target => Ok(()),
-            _ => bail!("{} is there already and no link to {}", path.display(), target.display()),
+            _ => bail!(
+                "{} is there already, and is not a link to {}",
+                path.display(),
+                target.display()
+            ),
         },
         other => other.with_context(|| format!("cannot create the link {}", path.display())),
     }

@@ -37,11 +37,11 @@ const POOLS: &str = "zfs-pools.service";
 const EXPECTED: &str = "zfs-import-expected.service";
 const STORE: &str = "/var/lib/zfs-prefix";
 const CACHE: &str = "/var/cache/zfs-prefix";
-/// There when the module is loaded.
+/// Exists when the module is loaded.
 const MODULE: &str = "/sys/module/zfs";
 const MASKABLE: &str = "zfs-load.service.d/10-var.conf";
 const MODPROBE: &str = "zfs-load-module.service.d/50-zfs-prefix.conf";
-/// Units of OpenZFS, and what has them run the programs that fit the modules.
+/// Units of OpenZFS, and the drop-ins that make them run the programs that fit the modules.
 const OWN_PROGRAMS: [(&str, &str); 6] = [
     ("zfs-import-cache.service", "zfs-import-cache.service.d/51-zfs-prefix-programs.conf"),
     ("zfs-import-scan.service", "zfs-import-scan.service.d/51-zfs-prefix-programs.conf"),
@@ -53,14 +53,15 @@ const OWN_PROGRAMS: [(&str, &str); 6] = [
 /// Old Flatcar has a read-only /usr and takes the package in /opt.
 const DROP_IN_DIRECTORIES: [&str; 2] = ["/usr/lib/zfs-prefix/dropins", "/opt/zfs-prefix/dropins"];
 
-/// What to write, in an order in which each beginning of it is harmless: drop-ins before the
-/// links that put their units into the boot.
+/// What to write. In this order an incomplete write is harmless: drop-ins come before the links
+/// that put their units into the boot.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) entries: Vec<Entry>,
-    /// Drop-ins of other people's units: one of them that cannot be written costs nothing else.
+    /// Drop-ins of other people's units. If one cannot be written, everything else still is.
     pub(super) operators: Vec<Entry>,
-    /// Of the datasets, after everything else: the boot has to have the modules first.
+    /// The units of datasets. They come after everything else: the boot has to have the modules
+    /// first.
     pub(super) units: Vec<Unit>,
     pub(super) warnings: Vec<String>,
     /// What is wrong with the lists of datasets.
@@ -142,7 +143,8 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
     Ok(plan)
 }
 
-/// What becomes of `boot.when-missing` where what a build needs is on a pool, which is not there yet.
+/// What becomes of `boot.when-missing` if something that a build needs is on a pool: the pool is
+/// not there yet.
 fn when_missing(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Plan) -> WhenMissing {
     let on_pool = |paths: &[&Path]| -> Option<String> {
         let there = paths.iter().filter(|path| mounts.on_pool(path));
@@ -163,7 +165,8 @@ fn when_missing(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Pl
             }
         }
     }
-    // Loaded in the initrd there is nothing to build, and after an import everything is there.
+    // If the initrd loaded the module, there is nothing to build. After an import, everything is
+    // there.
     if when_missing == WhenMissing::Late && !is_there(host, Path::new(MODULE)) {
         plan.warnings.extend(on_pool(&of_units).map(|paths| {
             format!(
@@ -176,8 +179,8 @@ fn when_missing(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Pl
     when_missing
 }
 
-/// Has the system's own units of OpenZFS run the programs that were published with the modules, if some
-/// were: they were because the system's are of another version.
+/// Makes the system's own units of OpenZFS run the programs that were published with the modules,
+/// if there are any. They were published because the system's programs are of another version.
 fn programs(host: &Host, settings: &Settings, plan: &mut Plan) {
     let own = || installed::own_program(host, "zpool").is_some();
     if settings.zfs.userland == Userland::Host || !own() {
@@ -223,10 +226,11 @@ fn intention(when_missing: WhenMissing) -> &'static str {
     }
 }
 
-/// Takes the dependency on /var from zfs-load.service: with /var on a pool it waits for itself.
+/// Removes the dependency on /var from zfs-load.service: with /var on a pool, it would wait for
+/// itself.
 fn mask_var(host: &Host, plan: &mut Plan) {
-    // A mask has to precede what it masks; only the early directory precedes /etc. But a file in
-    // /etc that stands above ours in /usr is the operator's word.
+    // A mask has to precede what it masks, and only the early directory precedes /etc. But if a
+    // file in /etc overrides ours in /usr, that is the operator's decision.
     let in_usr = is_there(host, &Path::new(UNIT_DIRECTORIES[0]).join(MASKABLE));
     let in_etc = is_there(host, &Path::new(UNIT_DIRECTORIES[1]).join(MASKABLE));
     let precedence = if in_etc && !in_usr { Precedence::Early } else { Precedence::Normal };
@@ -246,8 +250,8 @@ fn early_build(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Pla
     plan.want(LOAD, EARLY, directory);
 }
 
-/// Bounds the imports, whoever's units they are: OpenZFS's own have no limit, and the boot waits for
-/// them. Without SourcePath=, as in [`require_pools`].
+/// Limits the time of imports, whoever owns their units: OpenZFS's own have no limit, and the boot
+/// waits for them. The drop-ins have no SourcePath=, as in [`require_pools`].
 fn bound_imports(loaded: &Loaded, plan: &mut Plan) {
     let source = match loaded.origin("pools.import-timeout") {
         Some(file) => format!(" in\n# {}", file.display()),
@@ -267,8 +271,9 @@ fn bound_imports(loaded: &Loaded, plan: &mut Plan) {
     }
 }
 
-/// Has the units of boot.require-pools-for wait for their pools. No SourcePath= in them: for systemctl
-/// it is where the whole unit comes from, and these are somebody else's.
+/// Makes the units of boot.require-pools-for wait for their pools. The drop-ins have no
+/// SourcePath=: systemctl takes that for the source of the whole unit, and these units are somebody
+/// else's.
 fn require_pools(host: &Host, loaded: &Loaded, plan: &mut Plan) {
     if directory_of(host, POOLS).is_none() {
         // A unit that requires one that does not exist does not start at all.

@@ -2,7 +2,8 @@
 
 use std::fmt::Arguments;
 
-/// So many are said in full: the log of a boot has better uses than a thousand lines of one file.
+/// At most this many are logged in full: the log of a boot has better uses than a thousand lines of
+/// one file.
 const MOST: usize = 20;
 
 /// A bounded number of messages.
@@ -13,7 +14,7 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    /// Adds one; put into words only if it is one of those that are said.
+    /// Adds one. Formats it only if it will be logged.
     pub(super) fn add(&mut self, line: Arguments<'_>) {
         if self.lines.len() < MOST {
             self.lines.push(line.to_string());
@@ -22,7 +23,7 @@ impl Problems {
         }
     }
 
-    /// All of them, the last one says how many were left out.
+    /// All lines. If some were left out, the last line says how many.
     pub(super) fn into_lines(mut self) -> Vec<String> {
         if self.more > 0 {
             self.lines.push(format!("{} more of this kind", self.more));

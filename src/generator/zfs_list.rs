@@ -1,5 +1,5 @@
-//! The lists that zfs-mount-generator(8) describes: `zfs list -H` of the datasets of a pool, kept in
-//! /etc by zed(8) because the pools are not there when generators run.
+//! The lists that zfs-mount-generator(8) describes: `zfs list -H` of the datasets of a pool, kept
+//! in /etc by zed(8) because the pools are not there when generators run.
 
 use std::fmt::{Display, Formatter};
 use std::io::Read;
@@ -12,8 +12,8 @@ use crate::host::Host;
 /// Where they are, a file for each pool.
 pub(super) const DIRECTORY: &str = "/etc/zfs/zfs-list.cache";
 
-/// All lists together may have so many bytes: 40,000 datasets, and parsed in a few milliseconds. A
-/// generator holds up the whole boot.
+/// All lists together may have this many bytes. That is 40,000 datasets, parsed in a few
+/// milliseconds. The limit is there because a generator holds up the whole boot.
 const LARGEST: u64 = 8 << 20;
 
 /// A column of a list, in the order of the man page ("Properties").
@@ -42,7 +42,7 @@ pub(super) enum Column {
 }
 
 impl Column {
-    /// The native property that is in it, of those that are a mount option.
+    /// The native property that is in it, if that is a mount option.
     pub(super) fn property(self) -> &'static str {
         match self {
             Column::Atime => "atime",
@@ -94,8 +94,8 @@ pub(super) struct List {
 }
 
 impl List {
-    /// Its lines, each with its number, or why it is none. Empty ones are left out: zed leaves one
-    /// when a pool is exported.
+    /// Its lines, each with its number. The error says why a line cannot be used. Empty ones are
+    /// left out: zed leaves one when a pool is exported.
     pub(super) fn lines(&self) -> impl Iterator<Item = (usize, Result<Line<'_>, &'static str>)> {
         let numbered = self.bytes.split(|&b| b == b'\n').enumerate();
         numbered.filter(|(_, bytes)| !bytes.is_empty()).map(|(at, bytes)| {
@@ -116,7 +116,7 @@ impl List {
     }
 }
 
-/// A line of a list; not put into words before somebody reads them.
+/// A line of a list. It is formatted only when somebody reads it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     list: &'a str,
@@ -129,7 +129,7 @@ impl Display for Place<'_> {
     }
 }
 
-/// Reads all lists, in the order of their names; what cannot be read is said.
+/// Reads all lists, in the order of their names. Reports what cannot be read.
 pub(super) fn read(host: &Host, problems: &mut Problems) -> Vec<List> {
     let entries = match std::fs::read_dir(host.path(DIRECTORY)) {
         Ok(entries) => entries,
@@ -144,7 +144,7 @@ pub(super) fn read(host: &Host, problems: &mut Problems) -> Vec<List> {
     let mut left = LARGEST;
     let mut lists = Vec::new();
     for name in names.iter().map(|name| name.to_string_lossy()) {
-        // What is being written, or was put aside.
+        // A file that is being written, or was put aside.
         if name.starts_with('.') {
             continue;
         }

@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 
 use crate::systemd::manager::{Error, Unit};
 
-/// Why `unit` is not for us to start, if so. `wanted`: [`is_wanted`].
+/// Why this program does not start `unit`; `None`: it does. `wanted`: the answer of [`is_wanted`].
 pub(super) fn left_alone(unit: &Unit, wanted: bool) -> Option<&'static str> {
     match (unit.load.as_str(), unit.file.as_str()) {
         ("not-found", _) => Some("not installed"),
         ("masked", _) | (_, "masked" | "masked-runtime") => Some("masked"),
-        // Wanted by something else all the same.
+        // Also a disabled unit, if something else wants it.
         _ if unit.is_up() || wanted => None,
         (_, "disabled") => Some("disabled"),
         _ => Some("not wanted in this boot"),
     }
 }
 
-/// Whether something that runs wants `unit`, over however many steps: then the boot had it in its
+/// Whether a running unit wants `unit`, directly or through others: then the boot had it in its
 /// transaction. Links of generators count like those of `systemctl enable`.
 ///
 /// # Errors
@@ -40,21 +40,21 @@ pub(super) fn is_wanted(
     Ok(false)
 }
 
-/// `units` so that each comes after those that it has in its After=, where that is possible.
+/// Sorts `units`: each comes after those that it has in its After=, where that is possible.
 pub(super) fn in_order(mut units: Vec<Unit>) -> Vec<Unit> {
     let mut ordered = Vec::new();
     units.sort_by(|a, b| a.name.cmp(&b.name));
     while !units.is_empty() {
         let left: BTreeSet<String> = units.iter().map(|u| u.name.clone()).collect();
         let free = |u: &Unit| u.after.iter().all(|a| *a == u.name || !left.contains(a));
-        // systemd has broken a cycle, if there is one; here it only costs the order.
+        // If there is a cycle, systemd has broken it; here it only costs the order.
         let at = units.iter().position(free).unwrap_or(0);
         ordered.push(units.remove(at));
     }
     ordered
 }
 
-/// What has to be done before `unit` and is not: what it pulls in and is ordered after.
+/// The units that have to be started before `unit`: it pulls them in, and is ordered after them.
 pub(super) fn before(unit: &Unit) -> Vec<String> {
     unit.wants.iter().filter(|name| unit.after.contains(name)).cloned().collect()
 }

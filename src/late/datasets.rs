@@ -1,5 +1,5 @@
-//! What `zfs mount -a` and the mount units of the boot would mount, and what of it lies over something
-//! that was written before.
+//! What `zfs mount -a` and the mount units of the boot would mount, and which of these datasets
+//! would hide something that was written before.
 //!
 //! Source: zfs-list(8), zfs-mount(8), zfsprops(7), and what zfs(8) of OpenZFS 2.3 leaves out of
 //! `mount -a`: `share_mount_one()` in cmd/zfs/zfs_main.c.
@@ -28,7 +28,7 @@ pub(super) struct Dataset {
     pub(super) locked: bool,
     /// `zfs share -a` would share it, and mount it for that.
     pub(super) shared: bool,
-    /// Something of it was received and more is to come: it may be that it cannot be mounted.
+    /// It has received a part, and more is to come: perhaps it cannot be mounted.
     pub(super) partial: bool,
     /// The unit that mounts it there, if there is one.
     pub(super) unit: Option<MountUnit>,
@@ -45,7 +45,7 @@ impl Dataset {
         self.unit.as_ref().is_some_and(|unit| unit.wanted)
     }
 
-    /// `zfs mount -a` mounts it, and no unit.
+    /// `zfs mount -a` mounts it, and no mount unit does.
     pub(super) fn is_left_to_zfs(&self) -> bool {
         self.due && !self.is_wanted()
     }
@@ -68,11 +68,11 @@ pub(super) struct Line {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) lines: Vec<Line>,
-    /// What else it said: complaints of the library's.
+    /// The other lines: complaints of the library.
     pub(super) complaints: Vec<String>,
 }
 
-/// Reads the output of `zfs list -H -o` [`COLUMNS`], which comes together with its complaints.
+/// Reads the output of `zfs list -H -o` [`COLUMNS`]. Complaints come between the lines.
 ///
 /// # Errors
 /// A line that has columns, but not these.
@@ -95,16 +95,16 @@ pub(super) fn parse(text: &str) -> Result<Listed> {
             mounted: mounted == "yes",
             locked: key == "unavailable",
             shared: [nfs, smb].iter().any(|share| !matches!(*share, "off" | "-")),
-            // Also of one that is whole, and is sent the next snapshot.
+            // A whole dataset has a token, too, while it receives the next snapshot.
             partial: token != "-",
         });
     }
     Ok(listed)
 }
 
-/// The file systems with a place to be mounted at that are not there: of the `lines`, and of the `units`
-/// whose dataset is among them. Without `all` those of the lines are not due: nobody runs
-/// `zfs mount -a`.
+/// The file systems that have a mount point and are not mounted there: those of `lines`, and those
+/// of `units` whose dataset is in `lines`. Without `all`, nobody runs `zfs mount -a`, and those of
+/// `lines` are not due.
 pub(super) fn missing(
     lines: &[Line],
     units: &[MountUnit],
@@ -129,7 +129,7 @@ pub(super) fn missing(
             datasets.push(dataset(place, line.due && all, unit));
         }
         for unit in units.iter().filter(of_it).filter(|unit| own != Some(&unit.place)) {
-            // systemd may not have noticed yet.
+            // systemd may not have noticed the mount yet.
             if !mounts.iter().any(|m| m.place == unit.place && m.source == line.name) {
                 datasets.push(dataset(&unit.place, false, Some(unit)));
             }
@@ -149,7 +149,7 @@ pub(super) enum Why {
     Unreadable(String),
     /// Something else is mounted there, or below.
     Covered(PathBuf),
-    /// Its place is below that of this dataset, which is not mounted.
+    /// Its mount point is below that of this dataset, which is not mounted.
     Below(String),
 }
 
@@ -164,7 +164,7 @@ pub(super) struct Refused {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Decision {
     pub(super) mount: Vec<Dataset>,
-    /// These would be, but that their key is not loaded.
+    /// These would be mounted, but their key is not loaded.
     pub(super) locked: Vec<Dataset>,
     pub(super) refused: Vec<Refused>,
     /// Nobody has asked for these yet, and they must not be mounted either.
@@ -173,7 +173,7 @@ pub(super) struct Decision {
     pub(super) hidden: Vec<(PathBuf, Content)>,
 }
 
-/// Decides for the `datasets` of [`missing`]. `mounts` are those that there are; `look` says what a
+/// Decides for the `datasets` of [`missing`]. `mounts` are the present mounts; `look` says what a
 /// directory has in it.
 pub(super) fn decide(
     datasets: &[Dataset],
@@ -206,13 +206,13 @@ pub(super) fn decide(
     decision
 }
 
-/// Strictly below; two at one place have the same thing in their way.
+/// Strictly below: two datasets at one mount point have the same thing in their way.
 fn is_below(mountpoint: &Path, refused: &Refused) -> bool {
     let above = &refused.dataset.mountpoint;
     mountpoint != above && mountpoint.starts_with(above)
 }
 
-/// What is there and may be hidden, or why nothing may be mounted.
+/// What is there and may be hidden; the error says why nothing may be mounted.
 fn in_the_way(
     mountpoint: &Path,
     mounts: &[Mount],
@@ -223,7 +223,7 @@ fn in_the_way(
     if let Some(mount) = mounts.iter().filter(|m| !m.trap).find(is_below) {
         return Err(Why::Covered(mount.place.clone()));
     }
-    // To look would spring it.
+    // Looking into an automount point would trigger it.
     if mounts.iter().any(|m| m.trap && m.place == mountpoint) {
         return Ok(Content::default());
     }

@@ -1,4 +1,4 @@
-//! Those who wait for the pools, and those who began without.
+//! Units that wait for the pools, and units that started without them.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use super::run::{Late, Step};
 use crate::config::Boot;
 use crate::systemd::manager::Unit;
 
-/// How long one may take.
+/// How long one unit may take.
 const LIMIT: Duration = Duration::from_secs(3 * 60);
 
 /// A unit of boot.require-pools-for or boot.restart-after-import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dependent {
     unit: String,
-    /// It has asked for its pools; otherwise it is restarted.
+    /// It requires its pools; otherwise it is restarted.
     requires: bool,
 }
 
@@ -26,8 +26,8 @@ pub(super) fn of(boot: &Boot) -> Vec<Dependent> {
     require.chain(boot.restart_after_import.iter().map(dependent(false))).collect()
 }
 
-/// Starts and restarts them, where what they need is there. Those are returned that need what waits for
-/// a key. `absent`: expected pools are.
+/// Starts or restarts the units whose needs are met. Returns those that need something that waits
+/// for a key. `absent`: expected pools are absent.
 pub(super) fn start(
     late: &mut Late<'_>,
     dependents: Vec<Dependent>,
@@ -45,7 +45,7 @@ pub(super) fn start(
     let mut later = Vec::new();
     for dependent in dependents {
         late.stage = if dependent.requires { "require" } else { "restart" };
-        // Who asked for its pools does not get half of them.
+        // A unit that requires its pools is not started with only some of them.
         let without = missing.as_deref().filter(|_| absent || dependent.requires);
         if !start_one(late, &dependent, without) {
             later.push(dependent);
@@ -54,7 +54,7 @@ pub(super) fn start(
     later
 }
 
-/// Whether it has had its turn.
+/// Starts or restarts one unit. False: it has to wait for a key.
 fn start_one(late: &mut Late<'_>, dependent: &Dependent, without: Option<&str>) -> bool {
     let unit = dependent.unit.as_str();
     let Some(state) = listed(late, dependent) else { return true };
@@ -75,7 +75,8 @@ fn start_one(late: &mut Late<'_>, dependent: &Dependent, without: Option<&str>) 
     true
 }
 
-/// The unit, if it is there and for us to start. One that is not there is a mistake of the operator's.
+/// The unit, if it exists and this program is to start it. A unit that does not exist is the
+/// operator's mistake.
 fn listed(late: &mut Late<'_>, dependent: &Dependent) -> Option<Unit> {
     late.taken(&dependent.unit);
     if late.ask(&dependent.unit).is_ok_and(|unit| unit.load == "not-found") {

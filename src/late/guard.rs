@@ -1,10 +1,12 @@
-//! Keeps datasets from being mounted by others, from before their pool is imported until somebody has
-//! looked at what would be covered; those that are refused, until somebody has decided.
+//! Keeps others from mounting datasets. The block begins before the import, and ends when this
+//! program has looked at what would be covered. Refused datasets stay blocked until somebody has
+//! decided.
 //!
-//! Whatever is started while the machine runs has what local-fs.target wants started with it, over
-//! sysinit.target: mount units too. So each gets a drop-in with an assertion on the file that zfs-mount.service
-//! has a condition on. A condition that is not met would count as success for who needs the mount; an
-//! assertion fails it. Both are looked at when a unit is started: to remove the file is enough.
+//! A unit that is started while the machine runs pulls in what local-fs.target wants, through
+//! sysinit.target: mount units, too. So each mount unit gets a drop-in with an assertion on the
+//! file that zfs-mount.service has a condition on. For units that need the mount, a condition that
+//! is not met would count as success; an assertion that is not met fails them. systemd checks both
+//! when it starts a unit: removing the file is enough.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,9 +29,9 @@ pub(super) const MOUNT: &str = "zfs-mount.service";
 
 /// Below every directory that a drop-in of the operator's may be in, but for generators'.
 const UNITS: &str = "/run/systemd/system";
-/// Not the name of the generator's, which it would hide.
+/// Not the name of the generator's drop-in: this one would hide it.
 const DROP_IN: &str = "60-zfs-prefix-mounts-refused.conf";
-/// Where no decision is known the file says this, in the place of names.
+/// If no decision is known, the file says this in the place of names.
 const NOT_LOOKED: &str = "-\t-\tnobody has looked yet whether anything is in the way: \
                           zfs-prefix load --import is at work, or was stopped\n";
 
@@ -47,13 +49,13 @@ fn text() -> String {
     )
 }
 
-/// Whether a unit is not started while the mark is there, by the paths that its conditions and
+/// Whether the mark keeps a unit from starting. `absent_paths`: those that its conditions and
 /// assertions want absent.
 pub(super) fn guarded(absent_paths: &[String]) -> bool {
     absent_paths.iter().any(|path| path == Layout::MOUNTS_REFUSED)
 }
 
-/// Holds every mount of a dataset, whoever starts it.
+/// Blocks every mount of a dataset, whoever starts it.
 pub(super) fn hold(late: &mut Late<'_>) {
     let held = units::idle(late).map_err(anyhow::Error::from).and_then(|units| {
         let names: BTreeSet<String> = units.iter().map(|unit| unit.name.clone()).collect();
@@ -61,18 +63,22 @@ pub(super) fn hold(late: &mut Late<'_>) {
         put_drop_ins(late, &names, unknown)
     });
     if let Err(e) = held.and_then(|()| put_marks(late.host, NOT_LOOKED, true)) {
-        late.failed("mount units", &format!("are not held while the pools are imported: {e:#}"));
+        late.failed(
+            "mount units",
+            &format!("cannot be blocked while the pools are imported: {e:#}"),
+        );
     }
 }
 
-/// Lets all go again. The drop-ins stay, for the next late import or until the machine goes down: they
-/// say nothing without the file, and to take them away is worth no reload.
+/// Lifts the block. The drop-ins stay for the next late import, or until the machine goes down:
+/// without the file they have no effect, and their removal is not worth a reload.
 pub(super) fn release(host: &Host) -> Result<()> {
     Layout::new(&host.root).forget_refused()
 }
 
-/// Holds only what is refused, and keeps from here on off what must not be mounted. Where it is not known
-/// (`None`), all stay as they are. Whether zfs-mount.service is held back.
+/// Blocks only what is refused. From here on, nothing is started that needs `refused` or `avoided`
+/// datasets. If it is not known what is refused (`None`), everything stays blocked. Returns whether
+/// zfs-mount.service is held back.
 pub(super) fn keep(late: &mut Late<'_>, refused: Option<&[Refused]>, avoided: &[Refused]) -> bool {
     let mut held_back = false;
     late.off.clear();
@@ -82,7 +88,10 @@ pub(super) fn keep(late: &mut Late<'_>, refused: Option<&[Refused]>, avoided: &[
         }
     } else {
         if let Err(e) = narrow(late, refused) {
-            late.failed("mount units", &format!("of what is refused are not held: {e:#}"));
+            late.failed(
+                "mount units",
+                &format!("those of refused datasets cannot be blocked: {e:#}"),
+            );
         }
         held_back = has_condition(late);
         if !held_back {
@@ -98,7 +107,8 @@ pub(super) fn keep(late: &mut Late<'_>, refused: Option<&[Refused]>, avoided: &[
     held_back
 }
 
-/// From all units to those of what is refused; the names go into the file.
+/// Narrows the block from all mount units to those of refused datasets. Their names go into the
+/// file.
 fn narrow(late: &mut Late<'_>, refused: Option<&[Refused]>) -> Result<()> {
     let Some(refused) = refused else { return put_marks(late.host, NOT_LOOKED, true) };
     let names: BTreeSet<String> = refused.iter().map(unit_of).collect();
@@ -111,7 +121,8 @@ fn narrow(late: &mut Late<'_>, refused: Option<&[Refused]>) -> Result<()> {
     put_marks(late.host, &text, refused.iter().any(|r| r.dataset.shared))
 }
 
-/// The name of its mount unit, also where there is none yet: one may be made of a list of zed's.
+/// The name of its mount unit, even if there is none yet: a generator may make one from a list of
+/// zed's.
 fn unit_of(refused: &Refused) -> String {
     match &refused.dataset.unit {
         Some(unit) => unit.name.clone(),
@@ -121,7 +132,7 @@ fn unit_of(refused: &Refused) -> String {
 
 fn off(late: &mut Late<'_>, refused: &Refused, held: bool) -> Off {
     let unit = unit_of(refused);
-    // One that nobody asked for is mounted only for who requires it.
+    // An avoided dataset is mounted only for a unit that requires it.
     let guarded = !held
         || late
             .ask(&unit)
@@ -135,13 +146,14 @@ fn off(late: &mut Late<'_>, refused: &Refused, held: bool) -> Off {
     }
 }
 
-/// Whether zfs-mount.service is skipped now, whoever starts it: zfs.target and zfs-share.service want it.
+/// Whether systemd skips zfs-mount.service now, whoever starts it: zfs.target and zfs-share.service
+/// want it.
 fn has_condition(late: &mut Late<'_>) -> bool {
     let there = Layout::new(&late.host.root).mounts_refused().exists();
     there && late.ask(MOUNT).is_ok_and(|unit| guarded(&unit.absent_paths))
 }
 
-/// It has not our drop-in, or an old one: it would mount everything.
+/// zfs-mount.service without our drop-in, or with an old one: it would mount everything.
 fn unheld_mount() -> Off {
     Off {
         unit: MOUNT.to_owned(),
@@ -164,8 +176,8 @@ fn put_marks(host: &Host, text: &str, shares: bool) -> Result<()> {
     }
 }
 
-/// Puts the drop-in beside the units `names`, and takes it from all others. `anew`: systemd does not
-/// know some that are there.
+/// Gives the units `names` the drop-in, and takes it from all others. `anew`: systemd does not know
+/// some of the drop-ins that are there.
 fn put_drop_ins(late: &mut Late<'_>, names: &BTreeSet<String>, anew: bool) -> Result<()> {
     let there = drop_ins(late.host);
     for unit in there.difference(names) {
@@ -186,7 +198,7 @@ fn drop_in(host: &Host, unit: &str) -> PathBuf {
     host.path(UNITS).join(format!("{unit}.d")).join(DROP_IN)
 }
 
-/// The units that have one.
+/// The units that have the drop-in.
 fn drop_ins(host: &Host) -> BTreeSet<String> {
     let directories = fs::read_dir(host.path(UNITS)).into_iter().flatten().flatten();
     let names = directories.filter_map(|entry| entry.file_name().into_string().ok());
@@ -198,13 +210,13 @@ fn remove_drop_in(host: &Host, unit: &str) -> Result<()> {
     let path = drop_in(host, unit);
     gone(fs::remove_file(&path)).with_context(|| path.display().to_string())?;
     if let Some(directory) = path.parent() {
-        // Somebody else's are in it, maybe.
+        // It may have drop-ins of others in it.
         let _ = fs::remove_dir(directory);
     }
     Ok(())
 }
 
-/// Nothing to remove is as good as removed.
+/// A file that does not exist counts as removed.
 fn gone(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),

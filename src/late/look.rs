@@ -6,11 +6,11 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// Beyond this many nobody needs the exact number, and a boot does not wait for it.
+/// Counting ends here: nobody needs the exact number beyond it, and a boot does not wait for it.
 const MOST: u64 = 100_000;
 
-/// The mount points of datasets, and the directories on the way to them: empty, they are what an
-/// earlier boot made to mount on, and not worth a word.
+/// The mount points of datasets, and the directories on the way to them. If they are empty, an
+/// earlier boot made them to mount on, and they do not count.
 #[derive(Debug, Default)]
 pub(super) struct Ways(BTreeSet<PathBuf>);
 
@@ -32,8 +32,8 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Nobody would miss it: there are no files. Empty directories are made by programs that start
-    /// before their data is there, and by the boot itself (tmpfiles.d, StateDirectory=).
+    /// There are no files, so nobody would miss anything. Programs that start before their data is
+    /// there make empty directories, and so does the boot itself (tmpfiles.d, StateDirectory=).
     pub(super) fn is_nothing(&self) -> bool {
         self.files == 0 && !self.is_enough()
     }
@@ -56,10 +56,10 @@ impl fmt::Display for Content {
     }
 }
 
-/// What is in `directory`; one that is not there has nothing in it.
+/// Counts what is in `directory`. A directory that does not exist has nothing in it.
 ///
 /// # Errors
-/// It, or a directory in it, cannot be read, or is none.
+/// `directory`, or a directory in it, cannot be read or is no directory.
 pub(super) fn look(directory: &Path, ways: &Ways) -> io::Result<Content> {
     let mut content = Content::default();
     match count(directory, ways, &mut content) {
@@ -68,7 +68,7 @@ pub(super) fn look(directory: &Path, ways: &Ways) -> io::Result<Content> {
     }
 }
 
-/// Adds what is in `directory`; whether anything was.
+/// Adds what is in `directory`. Returns whether there was anything.
 fn count(directory: &Path, ways: &Ways, content: &mut Content) -> io::Result<bool> {
     let mut anything = false;
     for entry in fs::read_dir(directory)? {

@@ -1,5 +1,5 @@
-//! The late way, `zfs-prefix load --import`: what the boot had to skip because the modules were not
-//! there, in OpenZFS's order and job by job.
+//! The late import, `zfs-prefix load --import`. It starts what the boot had to skip because the
+//! modules were not there: in OpenZFS's order, one job after the other.
 
 mod choice;
 mod datasets;
@@ -28,25 +28,26 @@ use crate::store::{Layout, Lock};
 use mounts::Mounts;
 use run::{Late, Step};
 
-/// What catches up on everything, however often it is said.
+/// The command that catches up on everything. An operator may repeat it.
 pub const AGAIN: &str = "zfs-prefix load --import";
 
-/// There while it is loaded.
+/// Exists while the module is loaded.
 const MODULE: &str = "/sys/module/zfs";
 const LOAD: &str = "zfs-load.service";
 const POOLS: &str = "zfs-pools.service";
 const SHARE: &str = "zfs-share.service";
-/// Each only if the boot would have started it; a condition decides between the first two.
+/// Each is started only if the boot would have started it. A condition decides between the first
+/// two.
 const IMPORT: [&str; 3] =
     ["zfs-import-cache.service", "zfs-import-scan.service", "zfs-import-expected.service"];
-/// How long all the rest may take beside an import. With the longest import it is less than
-/// TimeoutStartSec= of zfs-load-late.service, so that it is said what was not done.
+/// How long everything but one import may take. Together with the longest import, this is less than
+/// TimeoutStartSec= of zfs-load-late.service, so that this program can report what it did not do.
 const REST: Duration = Duration::from_secs(4 * 60);
 /// More than TimeoutStartSec= of zfs-load.service.
 const LOAD_LIMIT: Duration = Duration::from_secs(6 * 60);
-/// How long one import may take at least: the log of a large pool is replayed, and disks may be slow.
+/// The least limit for one import: ZFS replays the log of a large pool, and disks may be slow.
 const IMPORT_LEAST: Duration = Duration::from_secs(10 * 60);
-/// How long anything else may.
+/// How long any other step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(3 * 60);
 
 /// How long one import may take: zfs-import-expected.service keeps to pools.import-timeout.
@@ -54,13 +55,13 @@ fn import_limit(settings: &Settings) -> Duration {
     IMPORT_LEAST.max(settings.pools.import_timeout + Duration::from_secs(60))
 }
 
-/// Loads the published modules, then starts what the boot skipped because they were not there.
-/// Where nothing was loaded, nothing more is started. Exit status 0 means that nothing failed;
-/// [`Exit::PoolsAbsent`] that zfs-pools.service did, [`Exit::NothingPublished`] that there is nothing
-/// to load.
+/// Loads the published modules, then starts what the boot skipped because they were not there. If
+/// nothing was loaded, it starts nothing more. Exit status 0 means that nothing failed,
+/// [`Exit::PoolsAbsent`] that zfs-pools.service failed, and [`Exit::NothingPublished`] that there
+/// is nothing to load.
 ///
 /// # Errors
-/// There is no systemd to ask, or another one is at work.
+/// There is no systemd to ask, or another late import is at work.
 pub fn load_and_import(host: &Host) -> Result<u8> {
     let loaded = config::load(host);
     for note in &loaded.notes {
@@ -70,10 +71,10 @@ pub fn load_and_import(host: &Host) -> Result<u8> {
     let nothing = "nothing is loaded or imported";
     let _lock = Lock::late(&Layout::new(&host.root)).context(nothing)?;
     let mut late = Late::new(host, limit + REST).context(nothing)?;
-    // From before there is anything to mount: whatever is started meanwhile has mount units started.
+    // Before there is anything to mount: any unit that is started meanwhile pulls in mount units.
     guard::hold(&mut late);
     if let Err(exit) = load(&mut late) {
-        // With a module somebody may have imported something.
+        // If there is a module, somebody may have imported a pool.
         if !host.path(MODULE).exists() {
             guard::release(host)?;
         }
@@ -91,12 +92,13 @@ pub fn load_and_import(host: &Host) -> Result<u8> {
     Ok(summary(&late, absent).code())
 }
 
-/// Whatever the boot wanted. An active unit without a module is one whose module was taken out again.
+/// Starts zfs-load.service, whether the boot wanted it or not. If the unit is active without a
+/// module, somebody has unloaded the module.
 fn load(late: &mut Late<'_>) -> Result<(), Exit> {
     let module = late.host.path(MODULE);
     let step = late.bring_up_always(LOAD, !module.exists(), LOAD_LIMIT);
     if module.exists() {
-        // Only now: until it is there, every start of zfs-load-late.service is another try.
+        // Only now: until the module is there, every start of zfs-load-late.service is another try.
         let published = Layout::new(&late.host.root).published();
         match std::fs::remove_file(&published) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -104,7 +106,7 @@ fn load(late: &mut Late<'_>) -> Result<(), Exit> {
             }
             _ => {}
         }
-        // One that failed all the same has said so.
+        // A unit that failed all the same has said so.
         return if step == Step::Failed { Err(Exit::Other) } else { Ok(()) };
     }
     if step == Step::Failed {
@@ -115,7 +117,7 @@ fn load(late: &mut Late<'_>) -> Result<(), Exit> {
     Err(Exit::NothingPublished)
 }
 
-/// All that follows an import. True: expected pools are absent.
+/// Starts all that follows an import. Returns whether expected pools are absent.
 fn follow(late: &mut Late<'_>, settings: &Settings) -> bool {
     late.stage = "mount";
     let mut mounts = Mounts::begin(late);
@@ -131,7 +133,7 @@ fn follow(late: &mut Late<'_>, settings: &Settings) -> bool {
     late.stage = "pools";
     let mut absent = late.bring_up(POOLS, STEP_LIMIT) == Step::Failed;
     let mut left = dependents::of(&settings.boot);
-    // A key that is on its way may be all that is missed.
+    // Perhaps only a key is missing that is still being loaded.
     if !(absent && mounts.is_waiting()) {
         left = dependents::start(late, left, &mounts, absent);
     }

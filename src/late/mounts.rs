@@ -1,7 +1,8 @@
-//! The datasets: by their mount units, as in a boot, then by zfs-mount.service where nothing is in the
-//! way; otherwise one by one, and what lies over files that somebody wrote stays unmounted.
+//! Mounts the datasets: first by their mount units, as in a boot; then by zfs-mount.service, if
+//! nothing is in the way. Otherwise it mounts them one by one, and leaves out those that would hide
+//! files that somebody wrote.
 //!
-//! What can be mounted without a key that somebody has to type does not wait for it.
+//! If somebody has to type a key, datasets that do not need it are mounted without waiting.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -30,34 +31,34 @@ const LIMIT: Duration = Duration::from_secs(5 * 60);
 const ONE: Duration = Duration::from_secs(60);
 /// How long it may take to list them: there may be thousands, and the pools were imported just now.
 const LIST: Duration = Duration::from_secs(5 * 60);
-/// How long the first mount waits for keys. Those that are read from somewhere are there by then.
+/// How long the first mount waits for keys. Keys that nobody has to type are loaded by then.
 const KEYS: Duration = Duration::from_secs(20);
 
-/// The mounts, as far as they have come.
+/// The progress of the mounts.
 pub(super) struct Mounts {
     /// zfs-mount.service, if the boot would have started it.
     own: Option<Unit>,
     /// Units that load keys and are not done.
     keys: Vec<Pending>,
-    /// What was said already.
+    /// What was reported already.
     said: BTreeSet<String>,
     /// What was mounted last is to be shared, too.
     pub(super) to_share: bool,
 }
 
 impl Mounts {
-    /// Mounts what the boot would have mounted and nothing is in the way of.
+    /// Mounts what the boot would have mounted, unless something is in the way.
     pub(super) fn begin(late: &mut Late<'_>) -> Mounts {
         let own = late.look_at(MOUNT).ok().flatten();
         late.taken(MOUNT);
         let mut mounts = Mounts { own, keys: Vec::new(), said: BTreeSet::new(), to_share: false };
         if !late.may_go_on(MOUNT) {
-            // Whoever ends the import later does not mount over anything either.
+            // Whoever completes the import later must not mount over anything either.
             guard::keep(late, None, &[]);
             return mounts;
         }
-        // Units of keys may have file systems mounted for their files: what is in the way is kept off
-        // before.
+        // Units that load keys may pull in mounts for their key files: decide first what must not
+        // be mounted.
         let Some(decision) = mounts.look(late) else { return mounts };
         let keys = mounts.key_units(late, &decision);
         let begun = late.begin_all(&keys);
@@ -67,7 +68,7 @@ impl Mounts {
         }
         mounts.keys = late.wait(begun, KEYS);
         for pending in &mounts.keys {
-            late.say(pending.unit(), "is not done yet; what can be mounted without is mounted");
+            late.say(pending.unit(), "is not done yet; what can be mounted without it is mounted");
         }
         if let Some(decision) = mounts.look(late) {
             mounts.mount(late, &decision);
@@ -80,7 +81,7 @@ impl Mounts {
         !self.keys.is_empty()
     }
 
-    /// Waits for the keys, and mounts what they unlock; whether something may have changed.
+    /// Waits for the keys, and mounts what they unlock. Returns whether something may have changed.
     pub(super) fn end(&mut self, late: &mut Late<'_>) -> bool {
         if !self.is_waiting() {
             return false;
@@ -96,7 +97,7 @@ impl Mounts {
         true
     }
 
-    /// Decides, and keeps off what is refused.
+    /// Decides, and blocks and reports what is refused.
     fn look(&mut self, late: &mut Late<'_>) -> Option<Decision> {
         match decided(late, self.own.is_some()) {
             Ok(decision) => {
@@ -112,7 +113,7 @@ impl Mounts {
                 }
                 Some(decision)
             }
-            // A pool that is not there is an empty list, no error.
+            // A pool that is not there gives an empty list, not an error.
             Err(e) => {
                 guard::keep(late, None, &[]);
                 keep_off_all(late);
@@ -123,15 +124,15 @@ impl Mounts {
         }
     }
 
-    /// The units that load keys of what the boot wanted to mount, and what an operator has put before
-    /// zfs-mount.service for that.
+    /// The units that load keys of what the boot wanted to mount, and the units that an operator
+    /// has put before zfs-mount.service for that.
     fn key_units(&self, late: &mut Late<'_>, decision: &Decision) -> Vec<String> {
         let locked = decision.locked.iter().chain(&decision.mount);
         let refused = decision.refused.iter().map(|r| &r.dataset);
         let units = locked.chain(refused).filter(|d| d.is_wanted()).filter_map(|d| d.unit.as_ref());
         let keys: BTreeSet<String> = units.flat_map(|unit| unit.keys.clone()).collect();
         let own = self.own.as_ref().map(before).unwrap_or_default();
-        // What is not installed, or is there, is not worth a line.
+        // A unit that is not installed, or is active, is not worth a line.
         let there = |name: &String| {
             late.ask(name).is_ok_and(|unit| unit.load != "not-found" && unit.active != "active")
         };
@@ -159,7 +160,7 @@ impl Mounts {
         let (later, now): (Vec<&Dataset>, Vec<&Dataset>) = left.into_iter().partition(waits);
         self.to_share |= now.iter().any(|dataset| dataset.shared);
         let Some(own) = &self.own else { return };
-        // Active, it does nothing more for what was imported since.
+        // If it is active, it does nothing more for what was imported since.
         let whole = own.active != "active" || now.is_empty();
         if decision.refused.is_empty() && later.is_empty() && whole {
             if late.bring_up_always(MOUNT, false, LIMIT) == Step::Done {
@@ -171,13 +172,15 @@ impl Mounts {
     }
 }
 
-/// Mounted before what it lies in, it would be covered.
+/// Whether `dataset` lies in one that is still locked. If it were mounted first, the other would
+/// cover it.
 fn is_below_locked(decision: &Decision, dataset: &Dataset) -> bool {
     decision.locked.iter().any(|locked| dataset.mountpoint.starts_with(&locked.mountpoint))
 }
 
-/// What is still not mounted and should be: nobody starts what needs it. The first one that failed or
-/// was refused is returned, in words; what waits for a key has done neither.
+/// Looks for datasets that should be mounted and are not, and keeps units off that need one.
+/// Returns the first dataset that failed or was refused, in words. One that waits for a key has
+/// done neither.
 pub(super) fn missing(late: &mut Late<'_>, mounts: &Mounts) -> Option<String> {
     let decision = match decided(late, mounts.own.is_some()) {
         Ok(decision) => decision,
@@ -240,7 +243,7 @@ fn listed(late: &Late<'_>) -> Result<datasets::Listed> {
         describe(ended.status),
         Vec::from(ended.tail).join(" / ")
     );
-    // Its complaints and its answer come together.
+    // Its complaints and its answer come in one stream.
     if text.trim_end() == "no datasets available" {
         return Ok(datasets::Listed::default());
     }
@@ -251,7 +254,7 @@ fn listed(late: &Late<'_>) -> Result<datasets::Listed> {
     Ok(listed)
 }
 
-/// Nothing is known of them: nobody who needs one of them is started.
+/// Nothing is known of the datasets: keeps every unit off that needs one of them.
 fn keep_off_all(late: &mut Late<'_>) {
     let Ok(units) = units::idle(late) else { return };
     late.off.extend(units.into_iter().map(|unit| Off {

@@ -1,11 +1,11 @@
-//! What must not be started, for it would mount over something, or needs what is not mounted.
+//! Units that must not be started: they would mount over something, or need what is not mounted.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::systemd::manager::{Error, Unit};
 
-/// As many requirements of a unit as are followed; an operator's have a handful.
+/// At most this many requirements of a unit are followed. An operator's unit has a handful.
 const MOST: usize = 500;
 
 /// A unit that is kept off.
@@ -15,9 +15,9 @@ pub(super) struct Off {
     pub(super) unit: String,
     /// Where it would mount.
     pub(super) place: Option<PathBuf>,
-    /// Why what needs it is not started.
+    /// Why a unit that needs it is not started.
     pub(super) why: String,
-    /// systemd refuses to start it: what only wants it may be started.
+    /// systemd refuses to start it: a unit that only wants it may be started.
     pub(super) guarded: bool,
     /// It may be there later: somebody may still type a passphrase.
     pub(super) later: bool,
@@ -34,8 +34,8 @@ impl Off {
     }
 }
 
-/// The first of `off` that `unit` needs, directly or over what it requires. What is active already is
-/// not started with it, and not looked into.
+/// The first of `off` that `unit` needs, directly or through what it requires. A requirement that
+/// is active is not started again, and is not followed.
 pub(super) fn needed<'o>(
     unit: &Unit,
     off: &'o [Off],
@@ -52,7 +52,8 @@ pub(super) fn needed<'o>(
         }
         for name in &unit.requires {
             if seen.len() < MOST && seen.insert(name.clone()) {
-                // Who cannot be asked for cannot be started either, and that is said then.
+                // A unit that systemd cannot be asked about cannot be started either. The start
+                // reports it.
                 next.extend(ask(name).ok().filter(|unit| unit.active != "active"));
             }
         }

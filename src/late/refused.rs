@@ -1,4 +1,4 @@
-//! What is said of a dataset that is not mounted.
+//! What this program reports of a dataset that is not mounted.
 
 use tracing::error;
 
@@ -20,7 +20,7 @@ pub(super) fn why(refused: &Refused) -> String {
 /// What an operator reads at three in the morning.
 fn message(refused: &Refused) -> String {
     let (name, at) = (&refused.dataset.name, refused.dataset.mountpoint.display());
-    // A dataset of fstab's has no mount point of its own.
+    // A dataset in fstab has no mount point of its own.
     let unit = refused.dataset.unit.as_ref().filter(|_| !refused.dataset.due);
     let mount = match unit {
         Some(unit) => format!("rm {}; systemctl start '{}'", Layout::MOUNTS_REFUSED, unit.name),
@@ -28,8 +28,9 @@ fn message(refused: &Refused) -> String {
     };
     match &refused.why {
         Why::NotEmpty(content) => format!(
-            "{name} is not mounted: {at} has {content} in it, written while the pool was not there, \
-             and would be hidden. Look (ls -lA '{at}'), move away what is to be kept; then: {mount}"
+            "{name} is not mounted: {at} has {content} in it, written while the pool was not there. \
+             A mount would hide what is in it. Look (ls -lA '{at}'), move away what is to be kept; \
+             then: {mount}"
         ),
         Why::Unreadable(e) => {
             format!("{name} is not mounted: {at} cannot be looked into ({e}). Look; then: {mount}")
@@ -47,7 +48,7 @@ fn message(refused: &Refused) -> String {
     }
 }
 
-/// Says it, in the journal and in the last line.
+/// Reports it, in the journal and in the last line.
 pub(super) fn refuse(late: &mut Late<'_>, refused: &Refused) {
     error!(
         message_id = id::MOUNT_REFUSED,

@@ -13,11 +13,11 @@ use crate::host::Host;
 use crate::log::id;
 use crate::systemd::manager::{Error, Job, JobResult, Manager, Unit};
 
-/// How long a bus, or a manager, that is not there is waited for.
+/// How long to wait for a bus or a manager that is not there.
 const RETURN: Duration = Duration::from_secs(60);
-/// How often it is looked for what nobody tells.
+/// How often to look for a change that no signal reports.
 const LOOK: Duration = Duration::from_millis(500);
-/// What is executed and has not ended after this long runs.
+/// A program that was executed and has not ended after this time counts as running.
 const BREATH: Duration = Duration::from_secs(1);
 
 /// How a step ended.
@@ -33,12 +33,12 @@ pub(super) enum Step {
     Failed,
 }
 
-/// The late way as far as it has come.
+/// The progress of the late import.
 pub(super) struct Late<'a> {
     pub(super) host: &'a Host,
     manager: Manager,
     deadline: Instant,
-    /// The part of the way that is gone now, for the journal.
+    /// The current stage, for the journal.
     pub(super) stage: &'static str,
     /// Units that have had their turn.
     tried: BTreeSet<String>,
@@ -48,9 +48,9 @@ pub(super) struct Late<'a> {
     pub(super) failures: Vec<Failed>,
     /// Why nothing more is tried.
     pub(super) stopped: Option<String>,
-    /// What must not be started, nor what needs it.
+    /// Units that must not be started. Units that need them must not be started either.
     pub(super) off: Vec<Off>,
-    /// How often another connection was made: jobs of an earlier one are told of by nobody.
+    /// How often another connection was made. No signal reports the jobs of an earlier one.
     connections: u32,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Failed {
     }
 }
 
-/// A job that is begun and not waited for yet.
+/// A job that has begun, and that nobody has waited for yet.
 pub(super) struct Pending {
     unit: String,
     job: Result<Job, Error>,
@@ -98,7 +98,7 @@ impl<'a> Late<'a> {
         })
     }
 
-    /// What is left of `limit`, or of all the time there is.
+    /// What is left of `limit`, or of the whole time if that is less.
     pub(super) fn left(&self, limit: Duration) -> Duration {
         limit.min(self.deadline.saturating_duration_since(Instant::now()))
     }
@@ -108,8 +108,9 @@ impl<'a> Late<'a> {
         self.call(|manager| manager.unit(unit))
     }
 
-    /// Calls the manager: once more where it, or the bus, had gone away since the last call, or it did
-    /// not answer. To start what is being started changes nothing.
+    /// Calls the manager. Calls once more if the manager or the bus has gone away since the last
+    /// call, or if the manager did not answer. A second start of a unit that is already starting
+    /// changes nothing.
     pub(super) fn call<R>(
         &mut self,
         mut call: impl FnMut(&mut Manager) -> Result<R, Error>,
@@ -158,7 +159,7 @@ impl<'a> Late<'a> {
         );
     }
 
-    /// Whether a step may still be tried; if not, it is named.
+    /// Whether a step may still be tried. If not, reports it.
     pub(super) fn may_go_on(&mut self, what: &str) -> bool {
         let over = self.left(Duration::MAX).is_zero();
         let why = match (&self.stopped, over) {
@@ -170,7 +171,7 @@ impl<'a> Late<'a> {
         false
     }
 
-    /// Starts `unit` if the boot would have started it and it does not run; once.
+    /// Starts `unit` once, if the boot would have started it and it does not run.
     pub(super) fn bring_up(&mut self, unit: &str, limit: Duration) -> Step {
         if !self.tried.insert(unit.to_owned()) {
             return Step::Already;
@@ -186,7 +187,7 @@ impl<'a> Late<'a> {
         }
     }
 
-    /// Starts `unit` whether the boot would have or not; `anew`: one that is active is restarted.
+    /// Starts `unit`, whether the boot would have or not. `anew`: restarts it if it is active.
     pub(super) fn bring_up_always(&mut self, unit: &str, anew: bool, limit: Duration) -> Step {
         self.tried.insert(unit.to_owned());
         match self.ask(unit) {
@@ -199,7 +200,7 @@ impl<'a> Late<'a> {
         }
     }
 
-    /// `unit`, if it is for us to start; said otherwise.
+    /// `unit`, if this program is to start it; otherwise reports why not.
     pub(super) fn look_at(&mut self, unit: &str) -> Result<Option<Unit>, Step> {
         let looked = self.ask(unit).and_then(|state| {
             let wanted = state.is_up() || is_wanted(&state, |name| self.ask(name))?;
@@ -237,7 +238,7 @@ impl<'a> Late<'a> {
         }
     }
 
-    /// Begins to start or restart it, if that may be.
+    /// Begins to start or restart it, if nothing forbids that.
     fn begin(&mut self, state: &Unit, restart: bool) -> Result<Pending, Step> {
         let unit = state.name.clone();
         if !self.may_go_on(&unit) {
@@ -252,7 +253,8 @@ impl<'a> Late<'a> {
         Ok(Pending { unit, job, connection, begun: Instant::now(), restart })
     }
 
-    /// Begins all of `units` that the boot would have started and that do not run, at once.
+    /// Begins to start all of `units` together that the boot would have started and that do not
+    /// run.
     pub(super) fn begin_all(&mut self, units: &[String]) -> Vec<Pending> {
         let mut pending = Vec::new();
         for unit in units {
@@ -268,7 +270,7 @@ impl<'a> Late<'a> {
         pending
     }
 
-    /// Waits for `jobs`, all together for as long as `limit`; those that are not done then are returned.
+    /// Waits for `jobs`, for `limit` in all. Returns those that are not done then.
     pub(super) fn wait(&mut self, jobs: Vec<Pending>, limit: Duration) -> Vec<Pending> {
         let deadline = Instant::now() + self.left(limit);
         let mut left = Vec::new();
@@ -281,8 +283,9 @@ impl<'a> Late<'a> {
         left
     }
 
-    /// What became of a job. Where nobody tells it any more (systemd was executed anew, the bus
-    /// restarted, a reload took long), the job is not lost: its unit is looked at until it has none.
+    /// What became of a job. Perhaps no signal reports it any more: systemd was executed anew, the
+    /// bus restarted, or a reload took long. The job is not lost then: this looks at its unit until
+    /// that has no job.
     fn ended(&mut self, pending: &Pending, deadline: Instant) -> Result<Verdict, Error> {
         let left = || deadline.saturating_duration_since(Instant::now());
         let told: Result<JobResult, Error> = match &pending.job {
@@ -331,7 +334,8 @@ impl<'a> Late<'a> {
         }
     }
 
-    /// Why a service does not run of which only is known that it was executed, if so.
+    /// Why a service does not run, if it is only known that it was executed. `None`: it runs, or
+    /// more is known.
     fn still_there(&mut self, unit: &str) -> Result<Option<String>, Error> {
         if !unit.ends_with(".service") || !is_only_executed(&self.ask(unit)?) {
             return Ok(None);
@@ -340,7 +344,7 @@ impl<'a> Late<'a> {
         Ok(gone_again(&self.ask(unit)?))
     }
 
-    /// It goes on. Nothing may run ahead of an import.
+    /// Reports a job that goes on after its limit. If it is an import, nothing more may be tried.
     pub(super) fn not_in_time(&mut self, pending: &Pending) -> Step {
         let unit = pending.unit.as_str();
         if self.stage == "import" {
@@ -349,8 +353,9 @@ impl<'a> Late<'a> {
         self.failed(unit, &Error::NotInTime(pending.begun.elapsed()).to_string())
     }
 
-    /// What the target `target` wants and has not had its turn; then the target itself, if it is not
-    /// active. An active one is not started again: that would start what has just failed once more.
+    /// Starts what the target `target` wants and has not had its turn, then the target itself if it
+    /// is not active. An active target is not started again: that would start once more what has
+    /// just failed.
     pub(super) fn complete(&mut self, target: &str, limit: Duration) {
         if !self.tried.insert(target.to_owned()) {
             return;
@@ -365,8 +370,8 @@ impl<'a> Late<'a> {
         }
     }
 
-    /// Starts those of `units` that do not run and have not had their turn, in their order. What is
-    /// not installed, or is there, is not worth a line.
+    /// Starts those of `units` that do not run and have not had their turn, in their order. A unit
+    /// that is not installed, or is active, is not worth a line.
     pub(super) fn bring_up_all(&mut self, units: &[String], limit: Duration) {
         let mut idle = Vec::new();
         for name in units {
@@ -386,12 +391,12 @@ impl<'a> Late<'a> {
         }
     }
 
-    /// `unit` failed, and has been tried again since.
+    /// Forgets that `unit` failed: it is tried again.
     pub(super) fn forget(&mut self, unit: &str) {
         self.failures.retain(|failed| failed.what != unit);
     }
 
-    /// `unit` is not to be started by [`Late::complete`].
+    /// Keeps [`Late::complete`] from starting `unit`.
     pub(super) fn taken(&mut self, unit: &str) {
         self.tried.insert(unit.to_owned());
     }

@@ -1,4 +1,5 @@
-//! Rules that came with the modules, and links of disks that nobody asked for before.
+//! Has udev apply the rules that came with the modules, and make links of disks that nobody asked
+//! for before.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Mount units of datasets, whoever wrote them: fstab(5), zfs-mount-generator(8), the generator here.
+//! Mount units of datasets, whoever wrote them: fstab(5), zfs-mount-generator(8), or the generator
+//! here.
 
 use std::path::PathBuf;
 
@@ -6,7 +7,7 @@ use super::choice::is_wanted;
 use super::run::Late;
 use crate::systemd::manager::{Error, Manager, Unit};
 
-/// How the units that load keys begin, as zfs-mount-generator(8) names them.
+/// How the names of units that load keys begin, as zfs-mount-generator(8) names them.
 const KEY: &str = "zfs-load-key@";
 
 /// A mount unit of a dataset that is not mounted.
@@ -16,15 +17,15 @@ pub(super) struct MountUnit {
     /// The dataset.
     pub(super) what: String,
     pub(super) place: PathBuf,
-    /// Something that runs wants it, over however many steps: it is part of the boot.
+    /// A running unit wants it, directly or through others: it is part of the boot.
     pub(super) wanted: bool,
-    /// The units that load its key, of those that are not active.
+    /// The units that load its key and are not active.
     pub(super) keys: Vec<String>,
     /// The paths that have to be absent for it to start.
     pub(super) absent_paths: Vec<String>,
 }
 
-/// All that are not active.
+/// All mount units of datasets that are not active.
 ///
 /// # Errors
 /// systemd cannot be asked.
@@ -32,7 +33,7 @@ pub(super) fn idle(late: &mut Late<'_>) -> Result<Vec<MountUnit>, Error> {
     let mut units = Vec::new();
     for name in late.call(Manager::idle_mounts)? {
         let unit = match late.ask(&name) {
-            // A file with a name that is none.
+            // A file whose name is no unit name.
             Err(Error::Refused { .. }) => continue,
             other => other?,
         };

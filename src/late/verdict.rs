@@ -41,8 +41,8 @@ pub(super) fn verdict(result: &JobResult, after: &Unit) -> Verdict {
     }
 }
 
-/// Where the job's result is not known, for systemd was lost meanwhile: by what the unit is now that it
-/// has no job any more.
+/// The verdict if the job's result is not known because systemd was lost meanwhile. The state of
+/// the unit decides, now that it has no job any more.
 pub(super) fn without_result(after: &Unit) -> Verdict {
     match after.active.as_str() {
         "active" => Verdict::Started,

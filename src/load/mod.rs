@@ -30,7 +30,7 @@ use tree::Tree;
 pub struct Loader<'a> {
     /// The machine.
     pub host: &'a Host,
-    /// The module everything is about: `zfs`.
+    /// The module to load: `zfs`.
     pub module: &'a str,
     /// Who has to own the store: 0.
     pub owner: u32,
@@ -46,11 +46,11 @@ pub enum Outcome {
         /// `/sys/module/NAME/version`
         version: Option<String>,
     },
-    /// The operating system ships it: modprobe's business.
+    /// The operating system ships it: zfs-load leaves it to modprobe.
     StandAside {
         /// The operating system's file.
         path: PathBuf,
-        /// Whether modprobe will find it (it stands in modules.dep).
+        /// Whether modprobe will find it (it is in modules.dep).
         indexed: bool,
     },
     /// Inserted.
@@ -130,7 +130,7 @@ impl<'a> Loader<'a> {
         if let Some(live) = version.as_deref().filter(|live| *live != tree.version()) {
             fail!(
                 Exit::Other,
-                "module {} of version {live} was inserted by somebody else meanwhile; published is {}: reboot, or export all pools, then: modprobe -r zfs; systemctl restart zfs-load",
+                "module {} of version {live} was inserted by somebody else meanwhile; the published version is {}: reboot, or export all pools, then: modprobe -r zfs; systemctl restart zfs-load",
                 self.module,
                 tree.version()
             );
@@ -150,7 +150,8 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// [`Exit::NothingPublished`] only.
     pub fn check(&self) -> Result<()> {
-        // First what is so in most boots: the system's modules are then looked through once, by the run.
+        // Looks for the tree first, which most boots have. Then only the run looks through the
+        // system's modules.
         match Tree::open(self.host, self.owner) {
             Err(error) if crate::exit::of(&error) == Exit::NothingPublished => {
                 let done = System::open(self.host).and_then(|system| self.nothing_to_do(&system));
@@ -188,11 +189,11 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// modprobe.d, then the kernel command line, which is to win.
+    /// The options of modprobe.d, then those of the kernel command line, which win.
     fn options(&self) -> Result<Options> {
         let mut options = Options::default();
         for path in system::modprobe_files(self.host)? {
-            // As modprobe does: pools are worth more than one file of options.
+            // As modprobe does: one unreadable file of options must not cost the pools.
             match fs::read(&path) {
                 Ok(bytes) => options.add_file(&String::from_utf8_lossy(&bytes)),
                 Err(e) => tracing::warn!("module options in {} are not read: {e}", path.display()),
@@ -214,8 +215,9 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    /// A module that somebody inserted by hand from what is published (`modprobe -d`), or whose loader
-    /// did not come to its end, gets its programs too.
+    /// Points `active` to the tree of the live module, if nothing does. Somebody may have inserted
+    /// the published module by hand (`modprobe -d`), or its loader did not come to its end. It gets
+    /// its programs, too.
     fn point_to_what_is_live(&self) {
         let active = Layout::new(&self.host.root).active();
         if fs::symlink_metadata(active).is_ok() {
@@ -230,7 +232,7 @@ impl<'a> Loader<'a> {
             let live = live.as_deref().unwrap_or("of unknown version");
             let published = tree.version();
             tracing::warn!(
-                "ZFS {live} was not loaded by zfs-load, and published is {published}: the programs published with that are not used"
+                "ZFS {live} was not loaded by zfs-load, and the published version is {published}: the programs of the published version are not used"
             );
             return;
         }

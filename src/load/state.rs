@@ -32,8 +32,8 @@ pub(super) fn version(host: &Host, name: &str) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-/// Waits, at most `patience`; false when it did not become live. There is nothing to be notified
-/// by: sysfs has no poll(2) here.
+/// Waits for at most `patience`; false if the module did not become live. No notification is
+/// possible: sysfs has no poll(2) here.
 pub(super) fn wait_until_live(host: &Host, name: &str, patience: Duration) -> bool {
     let begin = Instant::now();
     while of(host, name) != State::Live {

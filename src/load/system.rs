@@ -11,7 +11,7 @@ use super::Ready;
 use crate::host::{Host, Release};
 use crate::module::{Found, decompress, name_of_path, options, read_info};
 
-/// Where out-of-tree modules stand (depmod.d(5)'s usual search order; DKMS, akmods, weak-modules).
+/// Where out-of-tree modules are (depmod.d(5)'s usual search order; DKMS, akmods, weak-modules).
 const OUT_OF_TREE: [&str; 3] = ["updates", "extra", "weak-updates"];
 
 /// The module directories of the running kernel, with their modules.dep.

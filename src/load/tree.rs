@@ -35,8 +35,8 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Opens the tree published for the running kernel. Which programs are used with its modules is not
-    /// looked at.
+    /// Opens the tree published for the running kernel. It does not check which programs are used
+    /// with its modules.
     pub(super) fn open(host: &Host, owner: u32) -> Result<Tree> {
         let layout = Layout::new(&host.root);
         let release = host.kernel_release.clone();
@@ -79,8 +79,8 @@ impl Tree {
     }
 
     /// Refuses programs of one version with modules of another: what they tell each other may mean
-    /// something else. Those that were published with the modules are used, otherwise the system's, and
-    /// these in any case with `zfs.userland = "host"`.
+    /// something else. The programs published with the modules are used; if there are none, the
+    /// system's. With `zfs.userland = "host"`, the system's are used in any case.
     pub(super) fn check_version(&self, host: &Host) -> Result<()> {
         let modules = &self.manifest.zfs_version;
         let Some((whose, programs)) = self.programs(host) else { return Ok(()) };
@@ -94,8 +94,8 @@ impl Tree {
         Ok(())
     }
 
-    /// The programs that are to be used with the modules, and what they say of their version. The
-    /// system's libzfs is read only where they are the system's: every boot would pay for it.
+    /// The programs that are to be used with the modules, and their version. The system's libzfs is
+    /// read only if the system's programs are used: otherwise every boot would pay for it.
     fn programs(&self, host: &Host) -> Option<(String, String)> {
         let published = self.manifest.userland_version.as_ref();
         if published.is_none() || config::load(host).settings.zfs.userland == Userland::Host {
@@ -109,8 +109,8 @@ impl Tree {
         Some(("the programs published with them".to_owned(), published?.clone()))
     }
 
-    /// Checks that root's programs are there as they were published, and that only root can write to
-    /// them. Their contents are not read: that is for `zfs-build` and `zfs-prefix list`.
+    /// Checks that root's programs are there as they were published, and that only root can write
+    /// to them. Their contents are not read: that is for `zfs-build` and `zfs-prefix list`.
     pub(super) fn check_programs(&self) -> Result<()> {
         let prefix = format!("{}/", userland::DIR);
         for entry in self.manifest.files.iter().filter(|f| f.path.starts_with(&prefix)) {
@@ -120,7 +120,7 @@ impl Tree {
             if size != entry.size || (entry.executable && mode & 0o111 == 0) {
                 fail!(
                     Exit::Refused,
-                    "{} is damaged: {size} bytes, mode {:04o}, published were {} bytes, mode {}; nothing was loaded; build anew: systemctl start zfs-build",
+                    "{} is damaged: {size} bytes, mode {:04o}, instead of the published {} bytes, mode {}; nothing was loaded; build anew: systemctl start zfs-build",
                     path.display(),
                     mode & 0o7777,
                     entry.size,
@@ -164,7 +164,7 @@ impl Tree {
         if size != entry.size || read != entry.size || found != entry.blake2b {
             fail!(
                 Exit::Refused,
-                "{} is damaged: {size} bytes with BLAKE2b digest {}, published were {} bytes with {}; nothing was loaded; build anew: systemctl start zfs-build",
+                "{} is damaged: {size} bytes with BLAKE2b digest {}, instead of the published {} bytes with {}; nothing was loaded; build anew: systemctl start zfs-build",
                 path.display(),
                 found.as_str(),
                 entry.size,

@@ -1,5 +1,5 @@
-//! The questions to zpool(8) and zfs(8). Each is bounded in time: on a pool whose disks do not
-//! answer these programs may hang in the kernel, where nothing can end them.
+//! The questions to zpool(8) and zfs(8). Each has a time limit: if the disks of a pool do not
+//! answer, these programs may hang in the kernel, where nothing can end them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,13 +9,14 @@ use crate::host::Host;
 use crate::process::{Beyond, Cancel, Run, describe};
 use crate::userland::programs::{directories, program};
 
-/// More than any machine's answer; the programs are root's, but memory is finite.
+/// The longest answer, in bytes. No machine's answer is so long. The programs are root's, but
+/// memory is finite.
 const MOST: usize = 8 << 20;
 const LIST_TIME: Duration = Duration::from_secs(15);
 const STATUS_TIME: Duration = Duration::from_secs(15);
-/// Reads the labels of all block devices.
+/// The scan reads the labels of all block devices.
 const SCAN_TIME: Duration = Duration::from_secs(60);
-/// Looks at all datasets; what is not known by then fails the check.
+/// `zfs list` looks at all datasets. If it has not finished by then, the check fails.
 const KEYS_TIME: Duration = Duration::from_secs(60);
 
 /// What a program answered.
@@ -38,7 +39,7 @@ pub struct Listed {
     pub readonly: bool,
 }
 
-/// OpenZFS's programs on one machine. After one that hung nothing more is asked.
+/// OpenZFS's programs on one machine. After one of them has hung, none is run again.
 #[derive(Debug)]
 pub struct Programs {
     host: Host,
@@ -51,7 +52,7 @@ impl Programs {
     /// Those of `host`.
     ///
     /// # Errors
-    /// There is no zpool; where it was looked for.
+    /// There is no zpool. The text names the directories that were searched.
     pub fn of(host: &Host) -> Result<Programs, String> {
         let zpool = program(host, "zpool").ok_or_else(|| {
             format!("there is no zpool in {}", directories().collect::<Vec<_>>().join(", "))
@@ -62,7 +63,7 @@ impl Programs {
     /// The imported pools.
     ///
     /// # Errors
-    /// Why it is not known which they are.
+    /// Why they are not known.
     pub fn list(&mut self) -> Result<Vec<Listed>, String> {
         let args = ["list", "-H", "-p", "-o", "name,health,readonly"];
         Ok(listed(&self.good(run(&self.zpool, &args), LIST_TIME)?))
@@ -82,12 +83,12 @@ impl Programs {
     /// Why there is none.
     pub fn importable(&mut self) -> Result<String, String> {
         let answer = self.ask(run(&self.zpool, &["import"]), SCAN_TIME)?;
-        // Of OpenZFS before 2.3 the status is 1 where it found none.
+        // Before OpenZFS 2.3, `zpool import` exits with 1 if it finds no pool.
         let found = answer.ended.is_ok() || answer.text.contains("no pools available to import");
         if found { Ok(answer.text) } else { Err(answer.failure("zpool import")) }
     }
 
-    /// Each dataset of these pools to `sink`: name, encryptionroot, keystatus, keylocation,
+    /// Passes each dataset of these pools to `sink`: name, encryptionroot, keystatus, keylocation,
     /// canmount, mountpoint, zoned. There may be very many.
     ///
     /// # Errors
@@ -130,7 +131,7 @@ impl Programs {
         Ok(answer)
     }
 
-    /// Runs it; the answer's text is the last lines.
+    /// Runs a program, and passes its lines to `sink`. The answer's text is the last lines.
     fn stream(
         &mut self,
         run: Run,
@@ -157,7 +158,8 @@ impl Programs {
         Ok(Answer { text, ended: if status.success() { Ok(()) } else { Err(describe(status)) } })
     }
 
-    /// `what`, and what is behind it as far as it can be seen; said once.
+    /// Fails with `what`, and with what [`hang::findings`] sees behind it. Later questions repeat
+    /// only `what`.
     fn hangs<T>(&mut self, what: String) -> Result<T, String> {
         let found = hang::findings(&self.host, hang::PAUSE);
         self.gives_up(what, found)
@@ -180,12 +182,12 @@ impl Answer {
 }
 
 fn run(program: &Path, args: &[&str]) -> Run {
-    // Words are looked for in what they print: LC_ALL.
+    // LC_ALL: this program searches the output for English words.
     let run = Run::new(program).env("LC_ALL", "C").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     run.args(args)
 }
 
-/// The lines with three columns; warnings stand between them.
+/// Reads the lines that have three columns. Warnings may stand between them.
 fn listed(text: &str) -> Vec<Listed> {
     let line = |line: &str| {
         let mut columns = line.split('\t');

@@ -10,7 +10,8 @@ use super::nvlist;
 
 /// What OpenZFS remembers of the pools it imported.
 pub const CACHE: &str = "/etc/zfs/zpool.cache";
-/// Far above any real one: a pool of a thousand disks has less than 1 MiB.
+/// The largest file that is read, far above any real one: a pool of a thousand disks has less than
+/// 1 MiB.
 pub(super) const LARGEST: u64 = 16 << 20;
 
 /// What there is at [`CACHE`].
@@ -21,7 +22,7 @@ pub enum CacheFile {
     Missing,
     /// A file of no bytes.
     Empty,
-    /// One that cannot be read, or is none; why.
+    /// A file that cannot be read, or is no cache file. The text says why.
     Unusable(String),
     /// The pools in it.
     Pools(Vec<String>),
@@ -31,7 +32,7 @@ impl CacheFile {
     /// Reads the file at `path`.
     pub fn read(path: &Path) -> CacheFile {
         let mut bytes = Vec::new();
-        // Not what a device or a FIFO at its place would say.
+        // A device or a FIFO in its place is not read.
         let file = match std::fs::symlink_metadata(path).map(|_| std::fs::metadata(path)) {
             Err(e) if e.kind() == ErrorKind::NotFound => return CacheFile::Missing,
             Ok(Ok(meta)) if meta.is_file() => File::open(path),

@@ -1,5 +1,5 @@
-//! Which pools this machine has to have: those that the configuration names, or else those that it
-//! is known to have had.
+//! Which pools this machine has to have: those that the configuration names; if it names none,
+//! those that the machine is known to have had.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,9 +32,9 @@ pub enum By {
 /// The pools that are expected.
 #[derive(Clone, Debug)]
 pub struct Expected {
-    /// Name, and who says so; the configuration in its order, everything else in that of the names.
+    /// Name, and who expects it. Configured pools keep their order; others are sorted by name.
     pub pools: Vec<(String, By)>,
-    /// The cache file, whoever says what is expected.
+    /// The cache file. It is read even if the configuration names the pools.
     pub cache: CacheFile,
 }
 
@@ -57,19 +57,20 @@ impl Expected {
         Expected { pools: pools.into_iter().collect(), cache }
     }
 
-    /// Why it is not known which pools are expected, and what to do: where nothing but an unusable
-    /// cache file could say, or units wait for pools (`boot.require-pools-for`) and nothing says which.
+    /// Why the expected pools are not known, and what to do. There are two cases: the cache file is
+    /// unusable and the configuration names no pool, or units wait for pools
+    /// (`boot.require-pools-for`) and nothing names any.
     pub fn unknown(&self, settings: &Settings) -> Option<String> {
         let configured = self.pools.iter().any(|(_, by)| *by == By::Configuration);
         let waiting = &settings.boot.require_pools_for;
         let what = self.cache.describe();
         match &self.cache {
             CacheFile::Unusable(_) if !configured => Some(format!(
-                "which pools are expected is not known: {what}. Import them by name (zpool import): \
+                "the expected pools are not known: {what}. Import them by name (zpool import): \
                  that writes the file anew; or name them in pools.expected"
             )),
             _ if self.pools.is_empty() && !waiting.is_empty() => Some(format!(
-                "which pools are expected is not known, and boot.require-pools-for has units wait for \
+                "the expected pools are not known, and boot.require-pools-for makes units wait for \
                  them ({}): {what}. Name the pools that these need in pools.expected",
                 waiting.join(", ")
             )),
@@ -78,11 +79,12 @@ impl Expected {
     }
 }
 
-/// The pools of the datasets in the files of `directory`; lines of `zfs list -H`, as zed keeps them.
+/// The pools of the datasets in the files of `directory`. The files have lines of `zfs list -H`, as
+/// zed keeps them.
 fn lists(directory: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        // zed's own temporary files, and what is no file.
+        // Skips zed's own temporary files, and what is no file.
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         if hidden || !std::fs::metadata(entry.path()).is_ok_and(|m| m.is_file()) {
             continue;

@@ -1,6 +1,8 @@
-//! What is behind a program that does not end: disks that do not answer, imports that go on in the
-//! kernel, and what waits there. Only files of procfs and sysfs are read that take no lock of ZFS's and
-//! none of the process that is looked at, as /proc/PID/cmdline would (its memory's).
+//! Finds out why a program does not end: disks that do not answer, imports that go on in the
+//! kernel, and processes that wait there.
+//!
+//! It reads only those files of procfs and sysfs that take no lock of ZFS, and no lock of the
+//! process that it looks at. /proc/PID/cmdline would take one: that of the process's memory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,18 +13,18 @@ use crate::host::Host;
 use crate::log::unit_of;
 use crate::text::printable;
 
-/// As they are named in /proc/PID/stat.
+/// The programs to look for, by their names in /proc/PID/stat.
 const PROGRAMS: [&str; 4] = ["zpool", "zfs", "mount.zfs", "zed"];
 const BLOCK: &str = "/sys/block";
-/// As many are named, of disks, of imports, and of processes.
+/// At most this many disks, imports, and processes are named.
 const MOST: usize = 4;
-/// As much is repeated of what the kernel says of an import, in characters.
+/// At most this many characters of the kernel's notes on an import are repeated.
 const REPEATED: usize = 200;
-/// Long enough that a disk which still works answers something.
+/// How long disks are watched. A disk that still works answers something in this time.
 pub(super) const PAUSE: Duration = Duration::from_secs(2);
 
-/// Each finding in words; none: nothing of that was seen. Takes as long as `pause`, and less where
-/// nothing is waited for.
+/// Each finding in words; the list is empty if there is none. Takes as long as `pause`, and less if
+/// nothing waits.
 pub(super) fn findings(host: &Host, pause: Duration) -> Vec<String> {
     let (mut disks, mut processes) = (requests(host), tasks(host));
     disks.retain(|_, disk| disk.waiting > 0);
@@ -39,7 +41,7 @@ pub(super) fn findings(host: &Host, pause: Duration) -> Vec<String> {
     let disks =
         causes(host, &disks).into_iter().map(|disk| answers_nothing(&disk, pause)).collect();
     let mut tasks: Vec<Task> = processes.into_keys().collect();
-    // Several threads of one wait.
+    // Several threads of one process may wait.
     tasks.dedup_by_key(|task| task.pid);
     let waiting = tasks.iter().map(|task| waits(host, task)).collect();
     [few(disks, "disks"), few(imports(host), "imports"), few(waiting, "processes")].concat()
@@ -55,7 +57,7 @@ fn few(mut found: Vec<String>, what: &str) -> Vec<String> {
     found
 }
 
-/// What a block device was asked (Documentation/block/stat.rst of the kernel).
+/// The requests to a block device (Documentation/block/stat.rst of the kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Requests {
     answered: u64,
@@ -63,7 +65,7 @@ struct Requests {
 }
 
 fn requests(host: &Host) -> BTreeMap<String, Requests> {
-    // Volumes of a pool only wait with it.
+    // The volumes of a pool (zd*) only wait with it.
     let disks = entries(&host.path(BLOCK)).filter(|name| !name.starts_with("zd"));
     let of = |name: String| {
         let stat = host.path(BLOCK).join(&name).join("stat");
@@ -72,15 +74,16 @@ fn requests(host: &Host) -> BTreeMap<String, Requests> {
     disks.filter_map(of).collect()
 }
 
-/// Reads, writes, discards and flushes that are done, and all that are not; discards came with Linux
-/// 4.18, flushes with 5.5.
+/// Counts the reads, writes, discards and flushes that are done, and all requests that are not.
+/// Linux counts discards since 4.18, and flushes since 5.5.
 fn parse(stat: &str) -> Option<Requests> {
     let columns: Vec<u64> = stat.split_whitespace().map_while(|c| c.parse().ok()).collect();
     let answered = [0, 4, 11, 15].iter().filter_map(|n| columns.get(*n)).sum();
     Some(Requests { answered, waiting: *columns.get(8)? })
 }
 
-/// Without those that wait for another one of them: device mapper and RAID, on disks or partitions.
+/// Leaves out the devices that only wait for another silent one: device mapper and RAID, on disks
+/// or partitions.
 fn causes(host: &Host, silent: &BTreeMap<String, Requests>) -> Vec<String> {
     let block = host.path(BLOCK);
     let is_of = |disk: &String, part: &String| disk == part || block.join(disk).join(part).is_dir();
@@ -96,15 +99,15 @@ fn answers_nothing(disk: &str, pause: Duration) -> String {
     format!("{disk} has requests, and answered none while it was watched for {seconds} s")
 }
 
-/// The pools that the kernel is at importing, and how far it is: import_progress of OpenZFS since 0.8
+/// The pools that the kernel is importing, and the progress: import_progress of OpenZFS since 0.8
 /// (spa_import_progress_show_header and spa_import_progress_show in spa_misc.c).
 fn imports(host: &Host) -> Vec<String> {
     let text = fs::read(host.path("/proc/spl/kstat/zfs/import_progress")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let mut lines = text.lines();
     let header = lines.next().unwrap_or_default();
-    // What is done is the last column where there is one; names, which may have blanks in them, are
-    // filled up to it.
+    // The notes are the last column, if there is one. Names may contain blanks, and are padded up
+    // to that column.
     let width = match (header.find("pool_name"), header.find("notes")) {
         (Some(name), Some(notes)) if name < notes => notes - name - 1,
         _ => usize::MAX,
@@ -112,7 +115,8 @@ fn imports(host: &Host) -> Vec<String> {
     lines.filter_map(|line| import(line, width)).collect()
 }
 
-/// A line: guid, state, seconds of multihost and txg as numbers, the name and the notes; `-` is none.
+/// A line: guid, state, seconds of multihost and txg as numbers, then the name and the notes. `-`
+/// is none.
 fn import(line: &str, width: usize) -> Option<String> {
     let (mut rest, mut numbers) = (line, [0; 4]);
     for number in &mut numbers {
@@ -146,7 +150,7 @@ fn import(line: &str, width: usize) -> Option<String> {
     }
 }
 
-/// A thread of one of [`PROGRAMS`], the longest-running first.
+/// A thread of one of [`PROGRAMS`]. They sort with the longest-running process first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Task {
     /// When its process was started, in clock ticks since the boot.
@@ -156,9 +160,9 @@ struct Task {
     tid: u32,
 }
 
-/// Root's threads in uninterruptible sleep, and how often each has gone to sleep and been interrupted:
-/// one that works wakes up now and then. The main thread of a process may be gone where others are
-/// still there, but names them.
+/// Root's threads in uninterruptible sleep, and how often each has gone to sleep or been
+/// interrupted: a thread that works wakes up now and then. The main thread may be gone while others
+/// are still there, but it still has the name of the program.
 fn tasks(host: &Host) -> BTreeMap<Task, u64> {
     let proc = host.path("/proc");
     let mut found = BTreeMap::new();

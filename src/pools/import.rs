@@ -1,5 +1,5 @@
-//! Importing the expected pools by their names, for machines where no cache file says which there
-//! are: one that was set up anew, or whose file was lost.
+//! Imports the expected pools by their names. A machine needs this if no cache file names its
+//! pools: it was set up anew, or the file was lost.
 
 use std::time::{Duration, Instant};
 
@@ -8,24 +8,25 @@ use super::{loaded, reason};
 use crate::config::Settings;
 use crate::host::Host;
 
-/// How it went with one pool.
+/// The result for one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Imported {
-    /// It was there already.
+    /// It was imported before.
     Before,
-    /// It is now.
+    /// It was imported now.
     Now,
-    /// It is not; why.
+    /// It was not imported. The text says why.
     Not(String),
 }
 
-/// Imports each pool of `pools.expected` that is not imported yet, one after the other, within
-/// `pools.import-timeout` together; without mounting, and never by force. Which devices are looked
-/// at is zpool's own choice, as for zfs-import-scan.service: `-d` would take every file in a
-/// directory for a device, and leave out what is not in it.
+/// Imports each pool of `pools.expected` that is not imported yet, one after the other, without
+/// mounting, and never by force. All imports together may take `pools.import-timeout`.
+///
+/// zpool itself chooses the devices to look at, as for zfs-import-scan.service: `-d` would take
+/// every file in a directory for a device, and leave out what is not in it.
 ///
 /// # Errors
-/// Nothing could be imported at all; why.
+/// No pool could be imported at all. The text says why.
 pub fn by_name(host: &Host, settings: &Settings) -> Result<Vec<(String, Imported)>, String> {
     let names = &settings.pools.expected;
     if names.is_empty() {

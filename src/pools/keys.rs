@@ -20,14 +20,14 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// Whether the boot should have unlocked it. A key that a person types is not missing before
-    /// somebody was asked.
+    /// Whether the boot should have loaded the key. A key that a person types is not missing until
+    /// somebody has been asked for it.
     pub fn matters(&self) -> bool {
         self.wanted && self.key_location != "prompt"
     }
 }
 
-/// Puts what is locked into each of `pools` that can be asked.
+/// Fills in `locked` for each of `pools` that can be asked.
 pub(super) fn look(pools: &mut [Pool], programs: &mut Programs) {
     // A suspended pool does not answer.
     let answers = [State::Online, State::Degraded, State::ReadOnly];
@@ -39,7 +39,7 @@ pub(super) fn look(pools: &mut [Pool], programs: &mut Programs) {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut roots = Roots::default();
     if let Err(why) = programs.keys(&names, |line| roots.line(line)) {
-        // For one that is not well the worse reason stays.
+        // A pool that is not healthy keeps its worse reason.
         for pool in pools.iter_mut().filter(asked).filter(|pool| pool.reason.is_none()) {
             *pool = pool.clone().because(reason::keys_unknown(&pool.name, &why));
         }
@@ -52,7 +52,7 @@ pub(super) fn look(pools: &mut [Pool], programs: &mut Programs) {
     }
 }
 
-/// The reason, for a pool that has none worse.
+/// Sets the reason, unless the pool has a worse one.
 fn say(pool: &mut Pool, locked: &[Locked]) {
     let missing: Vec<&Locked> = locked.iter().filter(|l| l.wanted).collect();
     if missing.is_empty() || pool.reason.is_some() {
@@ -82,8 +82,9 @@ impl Roots {
         if name == root {
             location.clone_into(&mut entry.0);
         }
-        // A dataset that is only there for those below it, or for a container, nobody mounts here
-        // (zfs_is_mountable of libzfs). `legacy` is mounted by whoever asks for it, and needs its key.
+        // Nobody mounts a dataset here that exists only for those below it, or for a container
+        // (zfs_is_mountable of libzfs). Whoever asks for a `legacy` one mounts it, and needs its
+        // key.
         entry.1 |= !matches!(canmount, "off" | "noauto") && point != "none" && zoned != "on";
     }
 

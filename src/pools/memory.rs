@@ -1,9 +1,9 @@
-//! What zpool.cache forgets: importing one pool rewrites the file with the pools that are imported
-//! then (spa_write_cachefile, module/zfs/spa_config.c). One whose disk is missing in this boot would
-//! not even be missed in the next.
+//! Remembers what zpool.cache forgets. An import rewrites the file with only the pools that are
+//! imported then (spa_write_cachefile, module/zfs/spa_config.c). Without this memory, a pool whose
+//! disk is missing in this boot would not even be missed in the next.
 //!
-//! So zfs-load notes the names before anything is imported, and the check keeps those that are
-//! absent, until they are imported or forgotten by hand. Both are lists of names, a line each.
+//! So zfs-load notes the names before anything is imported. The check keeps those that are absent,
+//! until they are imported or forgotten by hand. Both files are lists of names, a line each.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,25 +15,25 @@ use crate::config::is_pool_name;
 use crate::host::Host;
 use crate::store::{Layout, make_dirs, write_atomic};
 
-/// Of this boot: what the cache file named before the import.
+/// The list of this boot: what the cache file named before the import.
 fn noted(host: &Host) -> PathBuf {
     Layout::new(&host.root).run().join("pools-before-import")
 }
 
-/// What was absent when it was last looked for.
+/// The list that survives a boot: what was absent at the last check.
 fn kept(host: &Host) -> PathBuf {
     Layout::new(&host.root).state().join("missing-pools")
 }
 
-/// Notes what the cache file names; called before the module is loaded, and so before any import. A
-/// note that is there already is older, and stays.
+/// Notes what the cache file names. zfs-load calls this before the module is loaded, and so before
+/// any import. A note that exists already is older, and stays.
 ///
 /// # Errors
 /// It cannot be written: the boot goes on all the same.
 pub fn note(host: &Host) -> Result<()> {
     let path = noted(host);
     if super::loaded(host) {
-        // Too late: what is exported from now on is gone because somebody wanted it so.
+        // Too late: a pool that is exported from now on is gone because somebody wanted that.
         return Ok(());
     }
     let CacheFile::Pools(names) = CacheFile::read(&host.path(CACHE)) else { return Ok(()) };
@@ -61,7 +61,7 @@ pub fn keep(host: &Host, imported: impl Fn(&str) -> bool) -> Result<()> {
     remove(&noted(host))
 }
 
-/// Forgets one. Whether there was something to forget.
+/// Forgets one pool. Returns whether there was something to forget.
 ///
 /// # Errors
 /// /var cannot be written to.
@@ -82,7 +82,7 @@ fn read(path: &Path) -> Vec<String> {
     text.lines().filter(|name| is_pool_name(name)).map(str::to_owned).collect()
 }
 
-/// An empty list is no file.
+/// Writes a list. An empty list removes the file.
 fn write<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<()> {
     let text: String = names.map(|name| format!("{name}\n")).collect();
     if text.is_empty() {

@@ -1,5 +1,6 @@
-//! The pools that this machine has to have: which they are, how they are, and why one is not.
-//! Nothing here forces anything: what an operator would have to decide is said as a command.
+//! The pools that this machine has to have: their names, their states, and the reason where one is
+//! not sound. Nothing here uses force. Where an operator has to decide, the report names the
+//! command.
 
 mod ask;
 mod cache_file;
@@ -26,7 +27,7 @@ pub use keys::Locked;
 pub use nvlist::{Malformed, pool_names};
 use reason::Reason;
 
-/// How a pool is.
+/// The state of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -42,7 +43,7 @@ pub enum State {
     ReadOnly,
     /// Not imported.
     Absent,
-    /// It could not be found out.
+    /// The check could not find it out.
     Unknown,
 }
 
@@ -52,11 +53,11 @@ pub enum State {
 pub struct Pool {
     /// Its name.
     pub name: String,
-    /// Who says that it has to be there; null: nobody, it is only imported.
+    /// Who expects it; null: nobody, it is only imported.
     pub expected: Option<By>,
-    /// How it is.
+    /// Its state.
     pub state: State,
-    /// The same in zpool(8)'s word; null: not imported, or not known.
+    /// The health that zpool(8) prints; null: not imported, or not known.
     pub health: Option<String>,
     /// Why it is not online and writable.
     pub reason: Option<String>,
@@ -72,11 +73,11 @@ pub struct Pool {
 pub struct Report {
     /// First those that are expected.
     pub pools: Vec<Pool>,
-    /// What there is at /etc/zfs/zpool.cache.
+    /// The state of /etc/zfs/zpool.cache.
     pub cache_file: CacheFile,
-    /// Why it is not known which pools are expected, and what to do; null: it is.
+    /// Why the expected pools are not known, and what to do; null: they are known.
     pub expected_unknown: Option<String>,
-    /// Why it is not known which pools are imported, and what to do; null: it is.
+    /// Why the imported pools are not known, and what to do; null: they are known.
     pub imported_unknown: Option<String>,
 }
 
@@ -98,13 +99,13 @@ impl Pool {
         self
     }
 
-    /// Online, writable, and all that the boot would have mounted known to be unlocked.
+    /// Whether it is online and writable, and all keys that the boot needs are known to be loaded.
     pub fn sound(&self) -> bool {
         let unlocked = |locked: &Vec<Locked>| !locked.iter().any(Locked::matters);
         self.state == State::Online && self.locked.as_ref().is_some_and(unlocked)
     }
 
-    /// In one word, that of zpool(8) where it has one.
+    /// The state in one word: that of zpool(8) where it has one.
     pub fn word(&self) -> &str {
         match self.state {
             State::Absent => "ABSENT",
@@ -115,7 +116,7 @@ impl Pool {
     }
 }
 
-/// On one line, and further ones for the reason and what to do.
+/// The name and the state on one line; the reason and what to do on further lines.
 impl fmt::Display for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.name, self.word())?;
@@ -133,8 +134,9 @@ impl fmt::Display for Pool {
 }
 
 impl Report {
-    /// Whether each expected pool is as it has to be, and it is known which they are. Where nobody
-    /// expects any, a zpool that does not answer is a pool that hangs, or a broken installation.
+    /// Whether the expected pools are known, and each of them is sound. A zpool that does not
+    /// answer is not sound, even if nobody expects a pool: a pool hangs, or the installation is
+    /// broken.
     pub fn sound(&self) -> bool {
         let known = self.expected_unknown.is_none() && self.imported_unknown.is_none();
         known && self.pools.iter().filter(|pool| pool.expected.is_some()).all(Pool::sound)
@@ -204,7 +206,7 @@ fn of_listed(listed: &Listed, by: Option<By>) -> Pool {
     if listed.readonly { pool.because(reason::read_only(&listed.name)) } else { pool }
 }
 
-/// Asks for the reasons of those that are imported and not well.
+/// Asks zpool(8) why imported pools are not healthy.
 fn explain(pools: &mut [Pool], programs: &mut Programs) {
     let ill = |pool: &Pool| pool.health.as_deref().is_some_and(|health| health != "ONLINE");
     let names: Vec<&str> = pools.iter().filter(|p| ill(p)).map(|p| p.name.as_str()).collect();

@@ -14,7 +14,7 @@ fn reason(why: impl Into<String>, what_to_do: impl Into<String>) -> Reason {
     Reason { why: why.into(), what_to_do: what_to_do.into() }
 }
 
-/// Before a program is run again that did not answer: it may hang, too.
+/// The advice before a program that did not answer is run again: it may hang, too.
 const KERNEL_LOG: &str = "see the kernel log for a disk or a pool that hangs: journalctl -k";
 
 pub(super) fn no_module() -> Reason {
@@ -30,14 +30,14 @@ pub(super) fn no_answer(why: String) -> Reason {
 }
 
 impl Reason {
-    /// Of [`no_answer`], where there is no pool to say it of.
+    /// The text of [`no_answer`], if there is no pool to report it for.
     pub(super) fn imported_unknown(self) -> String {
         let Reason { why, what_to_do } = self;
-        format!("which pools are imported is not known: {why}. To do: {what_to_do}")
+        format!("the imported pools are not known: {why}. To do: {what_to_do}")
     }
 }
 
-/// Of a pool that is well, as far as it is known.
+/// For a pool that is healthy as far as it is known.
 pub(super) fn keys_unknown(name: &str, why: &str) -> Reason {
     let name = quoted(name);
     reason(
@@ -52,11 +52,11 @@ pub(super) fn read_only(name: &str) -> Reason {
     let name = quoted(name);
     reason(
         "it is imported read-only",
-        format!("if nothing speaks against writing: zpool export {name} && zpool import {name}"),
+        format!("if it may be written to: zpool export {name} && zpool import {name}"),
     )
 }
 
-/// Of a pool that is imported, from `zpool status`.
+/// For a pool that is imported, from `zpool status`.
 pub(super) fn impaired(name: &str, state: State, blocks: &Result<Vec<Block>, String>) -> Reason {
     let command = format!("zpool status {}", quoted(name));
     let block = match blocks {
@@ -85,7 +85,7 @@ pub(super) fn impaired(name: &str, state: State, blocks: &Result<Vec<Block>, Str
     }
 }
 
-/// Of a pool that is not imported, from `zpool import`.
+/// For a pool that is not imported, from `zpool import`.
 pub(super) fn absent(
     name: &str,
     by: By,
@@ -120,7 +120,7 @@ fn nowhere(name: &str, by: By) -> Reason {
         By::Configuration => "take it out of pools.expected".to_owned(),
         By::MountList => format!("remove its file in {}", super::expected::LISTS),
         By::Missing => format!("zfs-prefix pools --forget {}", quoted(name)),
-        // Where another pool was imported since, it would not be in that file any more.
+        // An import of another pool since then would have removed it from that file.
         By::CacheFile => {
             format!("rm {}; zfs-prefix pools --forget {}", super::cache_file::CACHE, quoted(name))
         }
@@ -191,7 +191,7 @@ fn devices(block: &Block) -> String {
     block.bad_devices().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// A name as a shell takes it.
+/// A name, quoted for a shell.
 pub(super) fn quoted(name: &str) -> String {
     if name.contains(' ') { format!("'{name}'") } else { name.to_owned() }
 }

@@ -18,7 +18,7 @@ pub struct Block {
     pub action: String,
     /// The leaves below `config:`, in their order.
     pub devices: Vec<Device>,
-    /// What stands behind the pool's own state there, as `corrupted data`.
+    /// What follows the pool's own state there, such as `corrupted data`.
     pub note: String,
 }
 
@@ -29,7 +29,7 @@ pub struct Device {
     pub name: String,
     /// `ONLINE`, `UNAVAIL`, …
     pub state: String,
-    /// What stands behind the state and the counters, as `was /dev/sdb1`.
+    /// What follows the state and the counters, such as `was /dev/sdb1`.
     pub note: String,
 }
 
@@ -46,7 +46,7 @@ const STATES: [&str; 10] = [
     "AVAIL",
     "INUSE",
 ];
-/// What begins a new value.
+/// The keys. Each begins a new value.
 const KEYS: [&str; 15] = [
     "pool",
     "id",
@@ -65,7 +65,7 @@ const KEYS: [&str; 15] = [
     "dedup",
 ];
 
-/// The pools in `text`, in their order; what is none of zpool's is passed over.
+/// The pools in `text`, in their order. Lines that zpool does not print are skipped.
 pub fn parse(text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut key = "";
@@ -150,8 +150,8 @@ impl Row {
     }
 }
 
-/// Gives the rows to the last block: the first one is the pool's own, and those with nothing below
-/// them are devices.
+/// Gives the rows to the last block. The first row is the pool's own. Rows with nothing below them
+/// are devices.
 fn finish(blocks: &mut [Block], rows: &mut Vec<Row>) {
     let rows = std::mem::take(rows);
     let Some(block) = blocks.last_mut() else { return };

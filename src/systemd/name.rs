@@ -20,8 +20,8 @@ const TYPES: [&str; 11] = [
     "scope",
 ];
 
-/// `path` as part of a name (systemd.unit(5), "String Escaping for Inclusion in Unit Names"; the same
-/// as `systemd-escape --path`): there is no `/` in it, and no leading dot.
+/// `path` as part of a name (systemd.unit(5), "String Escaping for Inclusion in Unit Names"; the
+/// same as `systemd-escape --path`): there is no `/` in it, and no leading dot.
 pub(crate) fn escape_path(path: &str) -> String {
     let components: Vec<&str> = path.split('/').filter(|c| !c.is_empty()).collect();
     let path = components.join("/");
@@ -41,7 +41,7 @@ pub(crate) fn escape_path(path: &str) -> String {
     name
 }
 
-/// Whether `name` is that of a unit, in full. Its directory of links has one, too.
+/// Whether `name` is the full name of a unit. The name of its directory of links has to fit, too.
 pub(crate) fn is_unit(name: &str) -> bool {
     let Some((stem, kind)) = name.rsplit_once('.') else { return false };
     let plain = |b: u8| b.is_ascii_alphanumeric() || b":_.\\@-".contains(&b);
@@ -66,8 +66,8 @@ pub(crate) fn quoted(word: &str) -> String {
     format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Whether a line can end in `text`: white space there is dropped, and a backslash takes the next
-/// line with it (systemd.syntax(7)).
+/// Whether a line can end in `text`: systemd drops white space there, and a backslash joins the
+/// next line (systemd.syntax(7)).
 pub(crate) fn can_end_a_line(text: &str) -> bool {
     !text.ends_with(|c: char| c == '\\' || c.is_whitespace())
 }

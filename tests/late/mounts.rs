@@ -179,7 +179,7 @@ fn a_passphrase_that_nobody_types_keeps_nothing_else_waiting() {
     let said = check("cat /run/late-way");
     for words in [
         &format!("{reads}: started in "),
-        &format!("{asks}: is not done yet; what can be mounted without is mounted\n"),
+        &format!("{asks}: is not done yet; what can be mounted without it is mounted\n"),
         &format!("{asks}: started in "),
         "needs.service: started in ",
         "is done: started ",

@@ -63,7 +63,11 @@ fn programs_that_are_not_as_they_were_published_are_refused_before_a_module_goes
     let damages: [(&str, Damage, &str); 5] = [
         ("gone", |p| fs::remove_file(p).unwrap(), "damaged"),
         ("truncated", |p| fs::write(p, "a").unwrap(), "is damaged: 1 bytes"),
-        ("not executable", |p| chmod(p, 0o644), "mode 0644, published were 9 bytes, mode 0755"),
+        (
+            "not executable",
+            |p| chmod(p, 0o644),
+            "mode 0644, instead of the published 9 bytes, mode 0755",
+        ),
         ("others write to it", |p| chmod(p, 0o757), "mode 0757"),
         ("and to its directory", |p| chmod(p.parent().unwrap(), 0o775), "mode 0775"),
     ];
@@ -105,7 +109,7 @@ fn another_version_that_goes_in_meanwhile_is_an_error_and_gets_no_programs() {
         if let Err(error) = result {
             let message = format!("{error:#}");
             assert!(
-                message.contains("version 2") && message.contains("published is 1"),
+                message.contains("version 2") && message.contains("the published version is 1"),
                 "{message}"
             );
         }

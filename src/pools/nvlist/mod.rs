@@ -1,8 +1,9 @@
 //! zpool.cache: a packed nvlist with one nvlist for each pool, under the pool's name.
 //!
-//! The format is that of OpenZFS's module/nvpair/nvpair.c. The file is in the encoding of the machine
-//! (fnvlist_pack in module/zfs/spa_config.c); zpool(8) takes XDR as well, as it is on disks, and so
-//! does this. There is no checksum: what is looked at is the whole structure, not the values.
+//! The format is that of OpenZFS's module/nvpair/nvpair.c. The file is in the encoding of the
+//! machine (fnvlist_pack in module/zfs/spa_config.c); zpool(8) also takes XDR, the encoding on
+//! disks, and so does this module. There is no checksum: this module checks the whole structure,
+//! but not the values.
 
 mod native;
 mod xdr;
@@ -11,7 +12,8 @@ use std::fmt;
 
 use crate::config::is_pool_name;
 
-/// Lists within lists, as deep as OpenZFS decodes them in user land (nvpair_max_recursion).
+/// How deep lists may be nested: as deep as OpenZFS decodes them in user land
+/// (nvpair_max_recursion).
 const DEEPEST: usize = 20;
 /// NV_ENCODE_NATIVE and NV_ENCODE_XDR, the first byte; the second is the byte order of the former.
 const NATIVE: u8 = 0;
@@ -45,7 +47,7 @@ type Visit<'v> = dyn FnMut(usize, &[u8], u32) -> Result<(), Malformed> + 'v;
 /// The names of the pools in the bytes of a zpool.cache, in their order.
 ///
 /// # Errors
-/// It is none: where its structure ends or makes no sense.
+/// It is no zpool.cache. The error says where its structure ends or makes no sense.
 pub fn pool_names(bytes: &[u8]) -> Result<Vec<String>, Malformed> {
     let mut names = Vec::new();
     pairs(bytes, &mut |at, name, kind| {
@@ -59,7 +61,7 @@ pub fn pool_names(bytes: &[u8]) -> Result<Vec<String>, Malformed> {
     Ok(names)
 }
 
-/// Goes through a packed nvlist; the pairs of the outermost list are shown to `visit`.
+/// Goes through a packed nvlist, and passes the pairs of the outermost list to `visit`.
 pub(crate) fn pairs(bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), Malformed> {
     let mut reader = Reader { bytes, at: 0 };
     let header = reader.take(4)?;

@@ -1,6 +1,6 @@
-//! The encoding of the machine: structures as they are in memory, each pair aligned to eight bytes;
-//! "Native encoding functions" of nvpair.c. The pairs of a list within follow behind the pair that
-//! holds it.
+//! The encoding of the machine: structures as they are in memory, each pair aligned to eight bytes
+//! ("Native encoding functions" of nvpair.c). The pairs of a nested list follow the pair that holds
+//! it.
 
 use super::{DEEPEST, Malformed, NVLIST, NVLIST_ARRAY, Reader, STRING, STRING_ARRAY, Visit};
 
@@ -16,7 +16,7 @@ pub(super) fn list(reader: &mut Reader<'_>, visit: &mut Visit<'_>) -> Result<(),
     pairs(reader, 0, visit)
 }
 
-/// Pairs, until one has no size.
+/// Reads pairs until one has the size 0.
 fn pairs(reader: &mut Reader<'_>, depth: usize, visit: &mut Visit<'_>) -> Result<(), Malformed> {
     if depth > DEEPEST {
         return reader.bad("lists within lists without end");
@@ -78,7 +78,7 @@ fn fits(kind: u32, count: usize, values: &[u8]) -> bool {
     enough && (!scalar || count == 1)
 }
 
-/// What is before the first NUL.
+/// The bytes before the first NUL.
 fn terminated(bytes: &[u8]) -> Option<&[u8]> {
     bytes.iter().position(|b| *b == 0).map(|end| &bytes[..end])
 }

@@ -1,5 +1,5 @@
-//! The encoding XDR (RFC 4506): big-endian, everything padded to four bytes; "XDR encoding
-//! functions" of nvpair.c.
+//! The encoding XDR (RFC 4506): big-endian, everything padded to four bytes ("XDR encoding
+//! functions" of nvpair.c).
 
 use super::{
     BYTE_ARRAY, DEEPEST, Malformed, NVLIST, NVLIST_ARRAY, Reader, STRING, STRING_ARRAY, Visit,

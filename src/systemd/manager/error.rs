@@ -11,7 +11,7 @@ pub enum Error {
     NoBus(String),
     /// The bus closed the connection.
     Closed,
-    /// The manager was replaced (`systemctl daemon-reexec`): nobody tells of its jobs any more.
+    /// The manager was replaced (`systemctl daemon-reexec`): no signal reports its jobs any more.
     Reexecuted,
     /// The job did not end in this time; it goes on.
     NotInTime(Duration),
@@ -19,23 +19,23 @@ pub enum Error {
     NoAnswer(String),
     /// The manager refused: name and text of the D-Bus error.
     Refused {
-        /// As `org.freedesktop.systemd1.NoSuchUnit`.
+        /// Such as `org.freedesktop.systemd1.NoSuchUnit`.
         name: String,
         /// The manager's words.
         message: String,
     },
-    /// An answer that is not what the manual says.
+    /// An answer that is not as the manual says.
     Protocol(String),
 }
 
 impl Error {
-    /// What an error of zbus in the call of `method` is.
+    /// Translates an error of zbus in the call of `method`.
     pub(super) fn of(error: &zbus::Error, method: &str) -> Error {
         match error {
             zbus::Error::MethodError(name, message, _) => {
                 let message = message.clone().unwrap_or_default();
                 match name.as_str() {
-                    // Of the bus itself: the one that was asked is gone.
+                    // These come from the bus itself: the peer that was asked is gone.
                     "org.freedesktop.DBus.Error.NoReply"
                     | "org.freedesktop.DBus.Error.Disconnected" => Error::Reexecuted,
                     "org.freedesktop.DBus.Error.ServiceUnknown"
@@ -57,9 +57,9 @@ impl fmt::Display for Error {
         match self {
             Error::NoBus(why) => write!(f, "systemd cannot be asked over D-Bus: {why}"),
             Error::Closed => f.write_str("the connection to D-Bus was closed"),
-            Error::Reexecuted => {
-                f.write_str("systemd was executed anew meanwhile (daemon-reexec): result not known")
-            }
+            Error::Reexecuted => f.write_str(
+                "systemd was executed anew meanwhile (daemon-reexec): the result is not known",
+            ),
             Error::NotInTime(limit) => write!(
                 f,
                 "not done after {} s; it goes on (systemctl list-jobs). When it has ended: \

@@ -20,7 +20,7 @@ pub(super) enum Event {
     Over(Error),
 }
 
-/// Listens, until the connection is closed, in threads: zbus has no wait with a limit.
+/// Listens in threads until the connection is closed: zbus has no wait with a limit.
 pub(super) fn listen(connection: &Connection) -> Result<Receiver<Event>, Error> {
     let (sender, events) = channel();
     let no_bus = |e: zbus::Error| Error::of(&e, "AddMatch");
@@ -40,12 +40,12 @@ pub(super) fn listen(connection: &Connection) -> Result<Receiver<Event>, Error> 
         .and_then(|rule| rule.member("JobRemoved"))
         .map_err(no_bus)?
         .build();
-    // In this order: the owner that is asked for cannot change unnoticed.
+    // In this order, the owner cannot change unnoticed.
     let replaced = MessageIterator::for_match_rule(replaced, connection, None).map_err(no_bus)?;
     let owner = owner(connection)?;
     let removed = MessageIterator::for_match_rule(removed, connection, None).map_err(no_bus)?;
     follow(replaced, sender.clone(), |message| {
-        // A name like any other to the rule: anybody may send us a signal of that name.
+        // To the rule, BUS is a name like any other: anybody may send us a signal of that name.
         let from_bus = message.header().sender().is_some_and(|sender| sender.as_str() == BUS);
         from_bus.then_some(Event::Over(Error::Reexecuted))
     });

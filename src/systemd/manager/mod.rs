@@ -1,9 +1,9 @@
-//! systemd's manager, over D-Bus: units are started one by one, each job waited for.
+//! systemd's manager, over D-Bus: starts units one by one, and waits for each job.
 //!
-//! Source: org.freedesktop.systemd1(5), D-Bus specification ("Message Bus Messages"). The job of a
-//! StartUnit() is told by JobRemoved(), which is asked for before anything is started; so none is
-//! missed. A bus that closes, or a manager that is another one suddenly (daemon-reexec), is an error
-//! with a name, and no wait is without an end.
+//! Source: org.freedesktop.systemd1(5), D-Bus specification ("Message Bus Messages"). The signal
+//! JobRemoved() reports the result of a StartUnit() job. This module asks for the signal before it
+//! starts anything, so it misses none. A bus that closes, or a manager that is replaced
+//! (daemon-reexec), is an error with a name. No wait is without an end.
 
 mod error;
 mod listen;
@@ -76,7 +76,7 @@ pub struct Manager {
     events: Receiver<Event>,
     /// Jobs that somebody may still wait for; with their result once they have one.
     jobs: HashMap<OwnedObjectPath, Option<JobResult>>,
-    /// What ended it: whatever is asked of it later gets the same answer.
+    /// What ended the connection. Every later call gets the same error.
     over: Option<Error>,
 }
 
@@ -88,7 +88,7 @@ impl Manager {
     pub fn connect(address: Option<&str>) -> Result<Manager, Error> {
         let address = address.map(str::to_owned);
         let (sender, made) = std::sync::mpsc::channel();
-        // The handshake knows no timeout.
+        // The handshake has no timeout.
         std::thread::spawn(move || sender.send(connection(address.as_deref())));
         let connection = match made.recv_timeout(CONNECT) {
             Ok(connection) => connection.map_err(|e| Error::NoBus(e.to_string()))?,
@@ -118,7 +118,8 @@ impl Manager {
         self.ended(&job, limit)
     }
 
-    /// Has `unit` started, or restarted, without waiting. Each job that is begun is to be waited for.
+    /// Begins to start or restart `unit`, without waiting. The caller has to wait for each job that
+    /// it begins.
     ///
     /// # Errors
     /// The manager refused the job, or was lost.
@@ -157,7 +158,7 @@ impl Manager {
         match event {
             Event::Over(error) => Err(self.lost(error)),
             Event::Removed { job, result } => {
-                // Those of others are nobody's here.
+                // Nobody waits here for the jobs of others.
                 if let Some(noted) = self.jobs.get_mut(&job) {
                     *noted = Some(JobResult::read(&result));
                 }
@@ -199,7 +200,7 @@ impl Manager {
         Ok(idle)
     }
 
-    /// What the manager knows of `unit`, which is loaded for that.
+    /// What the manager knows of `unit`. The manager loads it for that.
     ///
     /// # Errors
     /// It is no name of a unit, or the manager was lost.
@@ -208,12 +209,12 @@ impl Manager {
         unit::read(self, unit, &path)
     }
 
-    /// Has the manager keep `unit`, as long as this connection is there: it forgets what became of one
-    /// that nothing names once it is inactive again.
+    /// Has the manager keep `unit` as long as this connection exists. Otherwise it forgets what
+    /// became of a unit that nothing names, once that is inactive again.
     fn hold(&mut self, unit: &str) -> Result<(), Error> {
         let path: OwnedObjectPath = self.call("LoadUnit", &(unit,))?;
         match self.call_on::<(), ()>(&path, unit::INTERFACE, "Ref", &()) {
-            // Of one that cannot be loaded; starting it says why.
+            // The unit cannot be loaded. Its start says why.
             Err(Error::Refused { .. }) => Ok(()),
             other => other,
         }
@@ -255,7 +256,7 @@ impl Manager {
         self.over.get_or_insert(error).clone()
     }
 
-    /// Whether it was lost: another connection may find a manager again.
+    /// Whether the manager was lost. Another connection may find one again.
     pub fn is_over(&self) -> bool {
         self.over.is_some()
     }
@@ -268,8 +269,8 @@ impl Drop for Manager {
     }
 }
 
-/// Name, description, LoadState, ActiveState, SubState, what it follows, its object; id, type and object
-/// of its job.
+/// Name, description, LoadState, ActiveState, SubState, what it follows, its object; id, type and
+/// object of its job.
 type ListedUnit =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 

@@ -28,7 +28,7 @@ pub struct Unit {
     pub what: String,
     /// Where, of mounts.
     pub place: String,
-    /// NRestarts, of services: how often it was restarted by itself since somebody started it.
+    /// NRestarts, of services: how often systemd restarted it by itself since somebody started it.
     pub restarts: u32,
     /// Result, of those types of units that have one: `success`, `exit-code`, `exec-condition`, ….
     pub result: String,
@@ -44,7 +44,7 @@ pub struct Unit {
     pub job: bool,
     /// Wants=, Requires= and the like.
     pub wants: Vec<String>,
-    /// Of these, those that it does not start without.
+    /// Those of `wants` that it does not start without.
     pub requires: Vec<String>,
     /// RequiresMountsFor=
     pub mounts_for: Vec<String>,
@@ -112,7 +112,7 @@ pub(super) fn read(
     })
 }
 
-/// Of the types that have a result.
+/// The D-Bus interface of a unit's type, for the types that have a result.
 fn type_interface(name: &str) -> Option<&'static str> {
     match name.rsplit_once('.')?.1 {
         "service" => Some("org.freedesktop.systemd1.Service"),
