@@ -1,5 +1,5 @@
-//! What is kept of what was fetched and unpacked, and for how long: a record beside each says when it
-//! was used.
+//! What is kept of what was fetched and unpacked, and for how long: a record beside each says when
+//! it was used.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ pub(super) fn used(record: &Path) {
     }
 }
 
-/// Removes all but the `most` records in `dir` that were used last, and what they are of; never what
-/// was used within `recent`, for this build may have been what used it, and never `spared`.
+/// Removes all but the `most` records in `dir` that were used last, and what they are of; never
+/// what was used within `recent`, for this build may have been what used it, and never `spared`.
 ///
 /// # Errors
 /// Something cannot be removed.

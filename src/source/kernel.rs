@@ -179,8 +179,8 @@ impl KernelSource {
         self.checked(&top, tree::CONTENT)
     }
 
-    /// The tree called `name` in `top`; a source only when it is this kernel's. A build tree says of
-    /// which release it is itself.
+    /// The tree called `name` in `top`; a source only when it is this kernel's. A build tree says
+    /// of which release it is itself.
     fn checked(&self, top: &Path, name: &str) -> Result<Obtained> {
         let obtained = obtained(top.join(name));
         if matches!(obtained, Obtained::Source(_)) {

@@ -1,9 +1,10 @@
-//! What is compiled: the kernel's source ([`KernelSource`]) and the OpenZFS tarball ([`ZfsSource`]),
-//! fetched by root, proved to be the right ones, and unpacked by the prefix's owner.
+//! What is compiled: the kernel's source ([`KernelSource`]) and the OpenZFS tarball
+//! ([`ZfsSource`]), fetched by root, proved to be the right ones, and unpacked by the prefix's
+//! owner.
 //!
-//! Everything is kept in `/var/cache/zfs-prefix/sources`, by content: nothing is fetched or unpacked
-//! twice. What has its final name there is whole; what a crash leaves has another one. The programs
-//! that unpack and verify are the prefix's own: its owner decides what is compiled anyway.
+//! Everything is kept in `/var/cache/zfs-prefix/sources`, by content: nothing is fetched or
+//! unpacked twice. What has its final name there is whole; what a crash leaves has another one. The
+//! programs that unpack and verify are the prefix's own: its owner decides what is compiled anyway.
 
 mod cached;
 mod keep;

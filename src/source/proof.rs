@@ -115,7 +115,8 @@ pub(super) fn check_keys(path: &Path) -> Result<()> {
         );
     }
     let bytes = fs::read(path).with_context(shown).exit(Exit::Refused)?;
-    // Binary, the first packet is a secret key: tag 5, in the old format or the new (RFC 9580, 4.2).
+    // Binary, the first packet is a secret key: tag 5, in the old format or the new (RFC 9580,
+    // 4.2).
     let binary = matches!(bytes.first(), Some(0x94..=0x97 | 0xc5));
     if binary || bytes.windows(17).any(|w| w == b"PRIVATE KEY BLOCK") {
         fail!(

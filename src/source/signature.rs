@@ -73,7 +73,8 @@ pub(super) fn detached(
 }
 
 /// gpg(1) of what a program ($5 …) makes of a file. What it says on its status file descriptor
-/// (GnuPG's doc/DETAILS) is the verdict. gpgv does not look whether a key was revoked or has expired.
+/// (GnuPG's doc/DETAILS) is the verdict. gpgv does not look whether a key was revoked or has
+/// expired.
 const VERIFY: &str = "\
 file=$1 ring=$2 signature=$3 home=$4; shift 4
 \"$@\" < \"$file\" |

@@ -1,5 +1,6 @@
-//! From an archive, a repository or a directory to a tree of the owner's, in the prefix's namespace.
-//! `dir` is always the owner's empty directory, and the result is in [`CONTENT`] below it.
+//! From an archive, a repository or a directory to a tree of the owner's, in the prefix's
+//! namespace. `dir` is always the owner's empty directory, and the result is in [`CONTENT`] below
+//! it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -126,7 +127,8 @@ pub(super) fn git(
     let init = program(with, &place)?.args(["init", "--quiet", "--template="]).arg(&content);
     let exit = if local.is_some() { Exit::NoKernelSource } else { Exit::Network };
     run(with, &init, || format!("{shown}: cannot be cloned"), exit)?;
-    // By its full name: a server may have a branch called like the tag, and more than was asked for.
+    // By its full name: a server may have a branch called like the tag, and more than was asked
+    // for.
     let fetch = program(with, &place)?
         .arg("-C")
         .arg(&content)
@@ -149,7 +151,8 @@ pub(super) fn git(
     remove.output(with.cancel).map(drop)
 }
 
-/// `git fetch` of one tag. A tag that the repository does not have will not be there at the next try.
+/// `git fetch` of one tag. A tag that the repository does not have will not be there at the next
+/// try.
 fn fetch_tag(with: &Obtain<'_>, fetch: &Run, shown: &str, exit: Exit) -> Result<()> {
     let error = match fetch.output(with.cancel) {
         Ok(_) => return Ok(()),

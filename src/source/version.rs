@@ -1,5 +1,6 @@
-//! Which kernel a source is of: the numbers that its top Makefile begins with. Nothing else compares
-//! them with the kernel's: the release is given to a build from outside, and so always agrees.
+//! Which kernel a source is of: the numbers that its top Makefile begins with. Nothing else
+//! compares them with the kernel's: the release is given to a build from outside, and so always
+//! agrees.
 
 use std::fs::File;
 use std::io::Read;
@@ -24,9 +25,9 @@ struct Version {
     extra: String,
 }
 
-/// Refuses the source in `top` (`makefile` is its top Makefile's name below that) when it is not the
-/// one of kernel `release`. Distributions hide the third number (6.1.0-56 is any 6.1.x): there the
-/// first two count, and all three of `configured`, the version that the head of the kernel's
+/// Refuses the source in `top` (`makefile` is its top Makefile's name below that) when it is not
+/// the one of kernel `release`. Distributions hide the third number (6.1.0-56 is any 6.1.x): there
+/// the first two count, and all three of `configured`, the version that the head of the kernel's
 /// configuration names ([`crate::kernel::Kconfig::kernel_version`]), where that is known. What is
 /// without numbers says nothing.
 ///
