@@ -205,7 +205,7 @@ impl Build<'_> {
         let record = match FailureRecord::read(&self.layout, &self.release) {
             Ok(record) => record,
             Err(error) => {
-                warn!("the failure record cannot be read and is not heeded: {error:#}");
+                warn!("the failure record cannot be read and is ignored: {error:#}");
                 None
             }
         };

@@ -81,7 +81,7 @@ impl Shipped {
                 Ok(module) => shipped.add(&module),
                 Err(error) => {
                     // One damaged file says nothing about the others.
-                    tracing::warn!("{error:#}; not compared with it");
+                    tracing::warn!("{error:#}; the built modules are not compared with this one");
                     unreadable = unreadable.or(Some(error));
                     continue;
                 }

@@ -4,8 +4,8 @@
 //!
 //! `/var/cache/zfs-prefix/sources` keeps everything by content, so nothing is fetched or unpacked
 //! twice. A file or tree with its final name is complete: what a crash leaves has another name. The
-//! programs that unpack and verify are the prefix's own. That is safe: its owner decides what is
-//! compiled anyway.
+//! programs that unpack and verify are the prefix's own, because its owner decides anyway what is
+//! compiled.
 
 mod cached;
 mod keep;

@@ -19,9 +19,9 @@ pub(super) enum Proof {
     Sha256(String),
     /// It is signed with one of the OpenPGP keys in this file.
     Keys(PathBuf),
-    /// None: the configuration allows that.
+    /// No proof: the configuration allows that.
     Unsigned,
-    /// None: the source is on this machine's disks.
+    /// No proof: the source is on this machine's disks.
     Local,
 }
 

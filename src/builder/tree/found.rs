@@ -74,7 +74,9 @@ impl Found {
                 path.display()
             ),
             Some(_) => {}
-            None => warn!("{}: no build-id in it; taken for the kernel's image", path.display()),
+            None => {
+                warn!("{}: has no build-id; taken for the kernel's image", path.display())
+            }
         }
         Ok(Some(image))
     }
