@@ -74,9 +74,7 @@ impl Found {
                 path.display()
             ),
             Some(_) => {}
-            None => {
-                warn!("{}: has no build-id; taken for the kernel's image", path.display())
-            }
+            None => warn!("{}: no build-id in it; taken for the kernel's image", path.display()),
         }
         Ok(Some(image))
     }

@@ -37,7 +37,7 @@ impl Preparing<'_> {
         if let Some(missing) = FOR_PREPARE.iter().find(|name| !tree.source.join(name).exists()) {
             fail!(
                 Exit::PrefixIncomplete,
-                "{}: its programs cannot run in the prefix ({named}), and cannot be compiled again because {missing} is not in it; a prefix with a newer C library could run them",
+                "{}: its programs cannot run in the prefix ({named}), and cannot be compiled anew because it has no {missing}; a prefix with a newer C library could run them",
                 tree.output.display()
             );
         }
