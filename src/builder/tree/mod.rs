@@ -259,7 +259,7 @@ impl Preparing<'_> {
     }
 
     /// Prepares the first candidate that can be prepared, and returns it with its tree. The journal
-    /// says why the ones before it were refused.
+    /// says why others were refused.
     ///
     /// # Errors
     /// No candidate can be prepared: the error has every reason. Or a signal stopped it.
