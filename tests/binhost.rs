@@ -299,7 +299,11 @@ fn without_the_public_key_nothing_is_fetched_and_the_message_names_the_file() {
     let fleet = Fleet::boot("binhost-key");
     fleet.configure("/srv/none");
     for (case, prepare, words) in [
-        ("not there", "mv FILE FILE.away", "but not the public key its packages are signed with"),
+        (
+            "not there",
+            "mv FILE FILE.away",
+            "the public key that its packages are signed with cannot be read",
+        ),
         ("others can write", "mv FILE.away FILE; chmod g+w FILE", "regular file of root's"),
         ("the owner's", "chmod 644 FILE; chown core FILE", "regular file of root's"),
         ("no key", "chown root FILE; echo nothing > FILE", "no usable OpenPGP public key"),

@@ -1,4 +1,5 @@
-//! A build as far as it has come: [`Fetched`], [`WithTree`], [`Made`]. Each has the one before it.
+//! The state of a build after each stage: [`Fetched`], [`WithTree`], [`Made`]. Each contains the
+//! one before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use super::tree::{Candidate, Prepared};
 use super::workdir::WorkDir;
 use crate::store::Digest;
 
-/// In a manifest: the key of the plan that the tree was built for.
+/// The name of an input in a manifest: the key of the plan that the tree was built for.
 pub(super) const PLAN: &str = "plan";
 
 /// What the modules are made of.
@@ -19,9 +20,9 @@ pub(super) const PLAN: &str = "plan";
 pub(super) enum Material {
     /// A binary package, merged.
     Package(Package),
-    /// Sources that emerge has.
+    /// Sources that emerge compiles.
     Ebuild,
-    /// A tarball, by configure and make.
+    /// A tarball, compiled by configure and make.
     Tarball(PathBuf),
 }
 
@@ -50,22 +51,22 @@ pub(super) struct Fetched<'p> {
 /// After the stage `kernel`.
 pub(super) struct WithTree<'p> {
     pub(super) fetched: Fetched<'p>,
-    /// The way that led to the tree.
+    /// How the tree was made.
     pub(super) candidate: &'p Candidate,
     pub(super) prepared: Prepared,
 }
 
-/// After the stage `build`: what a recipe left, still its owner's files.
+/// After the stage `build`: what a recipe made. The files still belong to the prefix's owner.
 pub(super) struct Made<'p> {
     pub(super) from: WithTree<'p>,
     /// The modules.
     pub(super) modules: Vec<PathBuf>,
-    /// The directory with OpenZFS's programs, bound.
+    /// The directory with OpenZFS's programs, already bound to the place where root publishes them.
     pub(super) programs: Option<PathBuf>,
 }
 
 impl Fetched<'_> {
-    /// What programs of the prefix have to see, beside the work directory.
+    /// The files that programs of the prefix have to see, beside the work directory.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         files(self.plan, self.tarball.as_ref())
     }
@@ -93,8 +94,8 @@ impl WithTree<'_> {
         inputs
     }
 
-    /// What a binary package has to be made from: the inputs, with the tree as it is, by whatever
-    /// way it came here.
+    /// What a binary package has to be made from: the inputs, and the configuration and symvers of
+    /// the tree, however the tree was made.
     pub(super) fn made_from(&self) -> BTreeMap<String, String> {
         let tree = &self.prepared.tree;
         let mut inputs = self.candidate.inputs.map().clone();

@@ -1,4 +1,4 @@
-//! Where binary packages are, and whose they have to be.
+//! Where binary packages are, and which keys have to have signed them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,23 +16,24 @@ use crate::store::Digest;
 pub struct Binhost {
     /// Its URL: http, https or file.
     pub url: String,
-    /// The file with the trusted public keys; root's.
+    /// The file with the trusted public keys. It belongs to root.
     pub(super) key: PathBuf,
     /// Digest of that file.
     pub key_digest: Digest,
 }
 
 impl Binhost {
-    /// The binhost of the configuration, where there is one.
+    /// The binhost of the configuration, if one is set.
     ///
     /// # Errors
-    /// The file with the public keys is not there, is not root's alone, or has a secret key in it.
+    /// The file with the public keys does not exist, somebody but root can write to it, or it
+    /// contains a secret key.
     pub fn of(host: &Host, settings: &Settings, release: &Release) -> Result<Option<Binhost>> {
         let Some(template) = &settings.portage.binhost else { return Ok(None) };
         let key = host.path(&settings.portage.binhost_key);
         let shown = || {
             format!(
-                "portage.binhost is set, but not the public key its packages are signed with: {} (portage.binhost-key)",
+                "portage.binhost is set, but the public key that its packages are signed with cannot be read: {} (portage.binhost-key)",
                 key.display()
             )
         };
@@ -57,15 +58,15 @@ impl Binhost {
         Ok(Some(Binhost { url: fill_release(template, release), key, key_digest }))
     }
 
-    /// What of it is on this machine, wherever that is mounted: the keys, and the directory of
-    /// packages if it is one that is there.
+    /// Its files on this machine, wherever they are mounted: the keys, and the directory of
+    /// packages if the binhost is a directory that exists.
     pub fn files(&self) -> Vec<PathBuf> {
         let dir = self.url.strip_prefix("file://").map(PathBuf::from);
         std::iter::once(self.key.clone()).chain(dir.filter(|dir| dir.is_dir())).collect()
     }
 }
 
-/// Others may read it, and only `owner` may write to it.
+/// Whether others may read it and only `owner` may write to it.
 fn only_writer(meta: &fs::Metadata, owner: u32) -> bool {
     use std::os::unix::fs::MetadataExt;
     meta.uid() == owner && meta.mode() & 0o022 == 0 && meta.mode() & 0o004 != 0

@@ -1,6 +1,6 @@
-//! Binary packages: what another machine of the fleet compiled and signed is merged instead of
-//! compiled again. Portage checks the signature, as the prefix's owner; the modules then go
-//! through the same verification as those that were compiled here.
+//! Binary packages: another machine of the fleet has compiled and signed the modules, and this one
+//! merges them instead of compiling. Portage checks the signature, as the prefix's owner. Then the
+//! modules pass the same verification as those that were compiled here.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -19,48 +19,48 @@ use crate::prefix::portage::package_of;
 use crate::process::Run;
 use crate::userland::choice::Choice;
 
-/// Marks of Portage (gpkg.py, BinpkgVerifier.py) for a package that is not what was signed.
+/// What Portage says (gpkg.py, BinpkgVerifier.py) when a package is not what was signed.
 const REFUSED: [&str; 4] = [
     "Binary package is not usable",
     "Invalid binary package",
     "GnuPG verification failed",
     "Digest verification failed",
 ];
-/// Portage (Binpkg.py) when it rewrites paths in the files of a package from another EPREFIX.
+/// What Portage says (Binpkg.py) when it rewrites paths in a package from another EPREFIX.
 const OTHER_PREFIX: &str = ">>> Adjusting Prefix to";
-/// Portage (depgraph.py), when a binary package was wanted and there is none that may be taken.
+/// What Portage says (depgraph.py) when it has no binary package that it may take.
 const NONE_THERE: [&str; 3] = [
     "there are no binary packages to satisfy",
     "there are no ebuilds built with USE flags to satisfy",
     "All binary packages that could satisfy",
 ];
-/// Portage (BinpkgFetcher.py), when the index names a file that is not there.
+/// What Portage says (BinpkgFetcher.py) when the index names a file that does not exist.
 const NO_FILE: &str = "!!! File not found: ";
-/// wget(1), Portage's FETCHCOMMAND, and curl(1), its usual replacement: no such file, no
-/// connection, or one that broke. In the order in which they tell the most.
+/// What wget(1), Portage's FETCHCOMMAND, and curl(1), its usual replacement, say when a file does
+/// not exist or the connection fails or breaks. The words that tell the most come first.
 const NOT_FETCHED: [&str; 6] =
     ["ERROR 4", "ERROR 5", "unable to resolve host", "failed: Connection", "Giving up.", "curl: ("];
-/// Portage, when the binhost's index cannot be had; the reason is in the line after.
+/// What Portage says when it cannot read the binhost's index. The next line has the reason.
 const UNREACHABLE: &str = "Error fetching binhost package info";
 
-/// A package that lies in the work directory; the signature of its metadata is right.
+/// A package in the work directory. The signature of its metadata is right.
 #[derive(Debug)]
 pub struct Package {
     url: String,
     /// The atoms, with the versions that would be compiled.
     atoms: Vec<String>,
     verify: &'static str,
-    /// The one of OpenZFS's programs, if they are wanted.
+    /// The package of OpenZFS's programs, if they are wanted.
     pub programs: Option<String>,
 }
 
 impl Job<'_> {
-    /// Fetches the configured atoms' binary packages; none where the binhost has none that fits or
-    /// cannot be reached, with the reason in the journal.
+    /// Fetches the binary packages of the configured atoms. None if the binhost has none that fits,
+    /// or cannot be reached: then the journal has the reason.
     ///
     /// # Errors
-    /// [`Exit::Refused`]: a package is there, and its signature or its digest is not right, or
-    /// Portage cannot take it for another reason than those known to be harmless.
+    /// [`Exit::Refused`]: a package exists, but its signature or digest is not right, or Portage
+    /// cannot take it for a reason that is not known to be harmless.
     /// [`Exit::PrefixIncomplete`]: no gpg.
     pub fn fetch_package(
         &mut self,
@@ -99,8 +99,8 @@ impl Job<'_> {
         }
     }
 
-    /// Merges the fetched packages into the work directory's ROOT; Portage checks the signature of
-    /// their contents now. Returns the directory below which the modules are.
+    /// Merges the fetched packages into the work directory's ROOT. Only now Portage checks the
+    /// signature of their contents. Returns the directory below which the modules are.
     ///
     /// # Errors
     /// [`Exit::Refused`]: the signature is not right, or the package is from another EPREFIX.
@@ -116,8 +116,8 @@ impl Job<'_> {
         Ok(self.installed())
     }
 
-    /// The configured atoms, each with the version that Portage would compile here: otherwise it
-    /// takes the highest one that the binhost has.
+    /// The configured atoms, each with the version that Portage would compile here. Without a
+    /// version Portage would take the highest one that the binhost has.
     pub(super) fn exact_atoms(&self) -> Result<Vec<String>> {
         let exact = |atom: String| {
             if atom.starts_with('=') && !atom.ends_with('*') {
@@ -141,7 +141,7 @@ impl Job<'_> {
         self.recipe.atoms().iter().cloned().map(exact).collect()
     }
 
-    /// emerge for binary packages and nothing else; none whose signature is not right.
+    /// The emerge command for binary packages only. It takes none whose signature is not right.
     fn emerge_package(&self, package: &Package) -> Run {
         self.emerge()
             .args(["--usepkgonly", "--binpkg-respect-use=y"])
@@ -149,7 +149,7 @@ impl Job<'_> {
             .env("FEATURES", "binpkg-request-signature -binpkg-ignore-signature")
             .env("BINPKG_GPG_VERIFY_BASE_COMMAND", package.verify)
             .env("BINPKG_GPG_VERIFY_GPG_HOME", self.gpg_home())
-            // Fetches keys of Gentoo's, which have no say here.
+            // The helper would fetch Gentoo's keys, which are not trusted here.
             .env("PORTAGE_TRUST_HELPER", "")
     }
 
@@ -157,9 +157,9 @@ impl Job<'_> {
         self.work.top.join("gnupg")
     }
 
-    /// Portage's command to check a signature (make.globals): with a keyring of this build alone,
-    /// in which exactly the keys of the file are trusted. The prefix's keyring and its owner's have
-    /// no say.
+    /// Portage's command to check a signature (make.globals). It uses a keyring of this build
+    /// alone, which trusts exactly the keys of the file. The keyrings of the prefix and of its
+    /// owner are not used.
     fn verify_command(&self, key: &Path) -> Result<&'static str> {
         let run = |program| self.prefix.run(program, &self.place);
         run("mkdir").args(["-m", "0700"]).arg(self.gpg_home()).output(self.steps.cancel)?;
@@ -182,7 +182,7 @@ impl Job<'_> {
             .arg(self.gpg_home())
             .args(trusted)
             .output(self.steps.cancel)?;
-        // direct: nobody's certificates make another key trusted.
+        // direct: no certificate of somebody else makes another key trusted.
         Ok("gpg --verify --batch --no-tty --no-autostart --no-secmem-warning \
             --no-auto-check-trustdb --trust-model direct --status-fd 2 [PORTAGE_CONFIG] [SIGNATURE]")
     }
@@ -214,12 +214,12 @@ impl Package {
         names.join(" ")
     }
 
-    /// The binhost it is from.
+    /// The URL of the binhost it is from.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// An error if Portage refused the package, or changed it.
+    /// Fails if Portage refused the package or changed it.
     fn refused(&self, tail: &VecDeque<String>) -> Result<()> {
         let url = &self.url;
         if let Some(line) = tail.iter().find(|line| line.contains(OTHER_PREFIX)) {
@@ -230,7 +230,7 @@ impl Package {
         }
         let marked = |line: &String| REFUSED.iter().any(|mark| line.contains(mark));
         let Some(first) = tail.iter().position(marked) else { return Ok(()) };
-        // Portage's own words and what gpg said, without gpg's status lines for programs.
+        // What Portage and gpg said, without the status lines that gpg prints for programs.
         let for_people = |line: &&str| {
             !line.is_empty()
                 && !["[GNUPG:]", "Raw GnuPG output", ">>>", "TRUST_HELPER", "Possible fix"]
@@ -251,7 +251,7 @@ impl Package {
         )
     }
 
-    /// Why there is no package, in a few words; none if that is not the reason of the failure.
+    /// Why there is no package, in a few words. None if the step failed for another reason.
     fn missing(&self, tail: &VecDeque<String>) -> Option<String> {
         let url = &self.url;
         let find = |mark: &str| tail.iter().position(|line| line.contains(mark));
@@ -267,7 +267,7 @@ impl Package {
         if NONE_THERE.iter().any(|mark| find(mark).is_some()) {
             return Some(format!("{url} has none that fits"));
         }
-        // Python's way to say that something was not foreseen, whatever else was said before.
+        // A Python traceback: something unexpected happened, whatever else was said before.
         if find("Traceback (most recent call last)").is_some() {
             return None;
         }
@@ -276,7 +276,7 @@ impl Package {
     }
 }
 
-/// As [`reason_of`]; but a package that Portage cannot take for a reason nobody knows is refused.
+/// As [`reason_of`], but refuses a package that Portage cannot take for an unknown reason.
 fn unknown_reason(tail: &VecDeque<String>) -> (Exit, &'static str) {
     match reason_of(tail) {
         (Exit::BuildFailed, hint) => (Exit::Refused, hint),

@@ -16,20 +16,21 @@ use crate::kernel::{Kconfig, Tree};
 use crate::prefix::portage::package_of;
 use crate::process::Run;
 
-/// Makes the modules smaller and the build faster without changing their code (facts: zfs.ko
-/// 9.1 MB instead of 93.6 MB).
+/// Turns off debug information. That makes the modules smaller and the build faster, and does not
+/// change their code (facts: zfs.ko 9.1 MB instead of 93.6 MB).
 pub(super) const NO_DEBUG_INFO: [&str; 3] =
     ["CONFIG_DEBUG_INFO_BTF=", "CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT="];
 
-/// [`NO_DEBUG_INFO`], as far as the kernel's configuration allows it: gendwarfksyms (Linux 6.14,
-/// Documentation/kbuild/gendwarfksyms.rst) reads the CRCs of exports out of debug information. That
-/// is stripped from the modules anyway. The ebuild does the same (`kernel_make`).
+/// [`NO_DEBUG_INFO`], as far as the kernel's configuration allows it. gendwarfksyms (Linux 6.14,
+/// Documentation/kbuild/gendwarfksyms.rst) computes the CRCs of exports from debug information:
+/// then the build needs it, and the modules are stripped afterwards anyway. The ebuild does the
+/// same (`kernel_make`).
 pub(super) fn without_debug_info(config: &Kconfig) -> &'static [&'static str] {
     if config.is_on("GENDWARFKSYMS") { &NO_DEBUG_INFO[..1] } else { &NO_DEBUG_INFO }
 }
 
-/// modules_install compresses and signs as the kernel's configuration says; both belong to whoever
-/// publishes the tree.
+/// Keeps modules_install from compressing and signing as the kernel's configuration says. Both are
+/// up to whoever publishes the tree.
 const PLAIN_MODULES: [&str; 5] = [
     "CONFIG_MODULE_COMPRESS=",
     "CONFIG_MODULE_COMPRESS_GZIP=",
@@ -39,17 +40,18 @@ const PLAIN_MODULES: [&str; 5] = [
 ];
 
 impl Job<'_> {
-    /// Fetches what the configured atoms need, in a step of its own: it alone has a network.
+    /// Fetches what the configured atoms need. It is a step of its own, because only this step has
+    /// a network.
     ///
     /// # Errors
     /// [`Exit::Network`]: something could not be fetched. [`Exit::PrefixIncomplete`]: it cannot be
-    /// fetched at all, the prefix has to bring it. [`Interrupted`].
+    /// fetched at all, and the prefix has to contain it. [`Interrupted`].
     pub fn fetch(&mut self) -> Result<()> {
         let run = self.emerge().arg("--fetchonly").args(self.atoms());
         self.step(&run, fetch_reason_of)
     }
 
-    /// The OpenZFS tarball that Portage fetched, as far as it says which one that is.
+    /// The OpenZFS tarball that Portage fetched. None if Portage does not say which file that is.
     ///
     /// # Errors
     /// Portage cannot be asked.
@@ -85,7 +87,7 @@ impl Job<'_> {
         Ok(self.installed())
     }
 
-    /// What is emerged.
+    /// The atoms that emerge builds.
     fn atoms(&self) -> Vec<String> {
         packages::among(self.recipe.atoms().to_vec(), self.programs)
     }
@@ -96,7 +98,7 @@ impl Job<'_> {
         self.work.root.join(prefix)
     }
 
-    /// emerge as every step of a build calls it, without the atoms.
+    /// The emerge command that all steps of a build share, without the atoms.
     pub(super) fn emerge(&self) -> Run {
         let mut econf: Vec<String> = self.tree.map(with_linux).into_iter().flatten().collect();
         econf.extend_from_slice(self.recipe.configure());
@@ -120,8 +122,8 @@ impl Job<'_> {
         }
     }
 
-    /// A program of Portage's, without arguments. The names of user and group are those that they
-    /// have here, whatever they were where it was made.
+    /// A program of Portage, without arguments. User and group get the names that they have on this
+    /// machine: where the prefix was made they may have had others.
     pub(super) fn portage_program(&self, program: &str) -> Run {
         let account = &self.prefix.account;
         let run = self
@@ -133,8 +135,8 @@ impl Job<'_> {
         more.flat_map(|r| &r.env).fold(run, |run, (name, value)| run.env(name, value))
     }
 
-    /// configure, make and modules_install of `source` for the kernel of `tree`. Returns the directory below which
-    /// the modules are.
+    /// Runs configure, make and modules_install of `source` for the kernel of `tree`. Returns the
+    /// directory below which the modules are.
     ///
     /// # Errors
     /// As [`Job::portage`].
@@ -155,7 +157,7 @@ impl Job<'_> {
                 .args(["./configure", "--with-config=kernel"])
                 .args(with_linux(tree))
                 .args(self.recipe.configure())
-                // configure compiles its kernel checks with as many jobs as this says.
+                // How many jobs configure compiles its kernel checks with.
                 .env("TEST_JOBS", self.jobs.to_string()),
             run("make").arg(format!("-j{}", self.jobs)).args(no_debug_info),
             run("make")
@@ -176,7 +178,7 @@ impl Job<'_> {
         Ok(self.work.root.clone())
     }
 
-    /// Runs one step, which has to succeed.
+    /// Runs one step. It has to succeed.
     fn step(&mut self, run: &Run, reason: Reason) -> Result<()> {
         self.steps.must(run, reason)
     }
@@ -190,11 +192,11 @@ fn with_linux(tree: &Tree) -> [String; 2] {
     ]
 }
 
-/// Strips debug information from the modules a recipe left, as the prefix's owner: they are its
-/// files until root copies them. Modules of our own ebuild are stripped already.
+/// Strips debug information from the modules that a recipe made. Runs as the prefix's owner: the
+/// modules are its files until root copies them. Our own ebuild has stripped its modules already.
 ///
 /// # Errors
-/// `strip` is not there or failed.
+/// `strip` does not exist or failed.
 pub fn strip(job: &Job, modules: &[PathBuf]) -> Result<()> {
     if modules.is_empty() {
         fail!(Exit::Refused, "nothing to strip");
@@ -231,7 +233,7 @@ mod tests {
         }
     }
 
-    /// What the ebuild's kernel_make gives to make for this configuration, of CONFIG_….
+    /// The CONFIG_… arguments that the ebuild's kernel_make passes to make for this configuration.
     fn of_the_ebuild(config: &str) -> Vec<String> {
         let tree = tempfile::tempdir().unwrap();
         std::fs::write(tree.path().join(".config"), config).unwrap();
@@ -241,7 +243,7 @@ mod tests {
         let ebuild = ebuilds.find(|path| path.extension().is_some_and(|end| end == "ebuild"));
         let script = r#"emake() { printf '%s\n' "$@"; }; die() { exit 1; }
             . "$1" && KV_OUT_DIR=$2 kernel_make"#;
-        // Not as a child that Run does not know: where that ends what is left over, it ends all children.
+        // Run starts bash: when Run ends leftovers, it ends all other children too.
         let bash = Run::new("/bin/bash").args(["-c", script, "bash"]);
         let bash = bash.arg(ebuild.unwrap()).arg(tree.path()).env("PATH", "/usr/bin:/bin");
         let said = bash.output(&Cancel::default()).unwrap();

@@ -16,11 +16,11 @@ use crate::store::Staging;
 const LISTS: [&str; 3] = ["modules.order", "modules.builtin", "modules.builtin.modinfo"];
 
 /// Copies the kernel's lists from /usr/lib/modules/RELEASE or its build tree into the
-/// staging tree and runs the host's `depmod -b` there. depmod is the host's, not the prefix's:
-/// root runs nothing that others can write to.
+/// staging tree. Then runs `depmod -b` there, the host's and not the prefix's: root runs no program
+/// that others can write to.
 ///
 /// # Errors
-/// A list cannot be copied; depmod is not there, failed or complained.
+/// A list cannot be copied. depmod does not exist, or failed.
 pub fn run(
     root: &Path,
     staging: &Staging,
@@ -37,7 +37,7 @@ pub fn run(
         } else {
             tree.list(list)?
         };
-        // A kernel built without modules.builtin.modinfo (before 5.2) has only the others.
+        // Kernels before 5.2 have no modules.builtin.modinfo.
         let Some(bytes) = bytes else { continue };
         let to = base.join(list);
         std::io::Write::write_all(&mut staging.create(&to)?, &bytes)

@@ -18,8 +18,8 @@ use crate::prefix::enter::Place;
 use crate::source::{Obtain, ZfsSource};
 
 impl Build<'_> {
-    /// Fetches a binary package, or sources where there is none. A build that holds up the boot has
-    /// no network, but may have the sources, or a binhost on its disks.
+    /// Fetches a binary package. If there is none, fetches sources. A build that the boot waits for
+    /// has no network, but the sources or a binhost may be on its disks.
     pub(super) fn fetch<'p>(&mut self, plan: &'p Plan, work: WorkDir) -> Result<Fetched<'p>> {
         match &plan.recipe {
             Recipe::Make { source, .. } => {
@@ -54,7 +54,7 @@ impl Build<'_> {
         Place { work: Some(fetched.work.top.clone()), readable, network, ..Place::default() }
     }
 
-    /// The package that a binhost has for this.
+    /// Asks a binhost for a package that fits.
     fn ask(
         &mut self,
         binhost: &Binhost,
@@ -73,7 +73,7 @@ impl Build<'_> {
         self.job(fetched, None, place.clone()).fetch_package(binhost, userland)
     }
 
-    /// What emerge needs to compile, of the modules and of the programs that fit them.
+    /// Fetches what emerge needs to compile the modules, and the programs that fit them.
     fn fetch_sources(&mut self, fetched: &mut Fetched, place: &Place) -> Result<()> {
         self.job(fetched, None, place.clone()).fetch()?;
         let userland = &fetched.plan.userland;
@@ -94,9 +94,9 @@ impl Build<'_> {
         self.job(fetched, None, place.clone()).fetch()
     }
 
-    /// The version of the sources, as far as they say it.
+    /// The version of the sources, if they say it.
     fn version_of_sources(&mut self, fetched: &Fetched, place: &Place) -> Result<Option<String>> {
-        // That of zfs.source was looked at already.
+        // The tarball of zfs.source was read already.
         if let Some(tarball) = &fetched.tarball {
             return Ok(tarball.version.clone());
         }
@@ -108,7 +108,7 @@ impl Build<'_> {
                 self.check_supported(fetched.plan, &meta)?;
                 Ok(packages::version_of(&meta))
             }
-            // Another ebuild than ours, perhaps; configure looks at it too.
+            // Perhaps this is not our ebuild. configure checks the same.
             Err(error) => {
                 info!("whether this kernel is supported is not known yet: {error:#}");
                 Ok(None)
@@ -116,8 +116,8 @@ impl Build<'_> {
         }
     }
 
-    /// The OpenZFS tarball of `zfs.source`; refused before anything is compiled when it does not
-    /// support this kernel.
+    /// Fetches the OpenZFS tarball of `zfs.source`. If it does not support this kernel, it is
+    /// refused before anything is compiled.
     fn tarball(&mut self, plan: &Plan, source: &ZfsSource) -> Result<Tarball> {
         let progress = &mut self.progress;
         let mut with = Obtain {

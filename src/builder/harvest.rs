@@ -1,5 +1,5 @@
-//! From the owner's files to root's: modules are found in what the recipe installed, and copied
-//! into the staging tree through descriptors that follow no link.
+//! Makes root's files from the owner's: finds the modules that the recipe installed, and copies
+//! them into the staging tree through descriptors that follow no link.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ use crate::host::Release;
 use crate::prefix::owned::read_plain;
 use crate::store::Staging;
 
-/// Deeper than any module directory.
+/// The most levels of directories. No module directory is deeper.
 const MAX_DEPTH: usize = 12;
 
 /// A harvested module: its path in the tree and its bytes, as copied.
@@ -25,7 +25,7 @@ pub struct Harvested {
     pub bytes: Vec<u8>,
 }
 
-/// All `*.ko` files below `installed`/lib/modules/`release`, or usr/lib/modules; sorted.
+/// All `*.ko` files below `installed`/lib/modules/`release` and usr/lib/modules/`release`, sorted.
 ///
 /// # Errors
 /// [`Exit::Refused`]: there are none.
@@ -81,11 +81,12 @@ fn walk(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Copies `modules`, all below `top`, into `staging` as `lib/modules/<release>/extra/NAME.ko`, each read once: what
-/// is verified afterwards is what was copied, whatever its former owner does meanwhile.
+/// Copies `modules`, all below `top`, into `staging` as `lib/modules/<release>/extra/NAME.ko`.
+/// Reads each file once and returns its bytes. So verification sees what was copied, whatever the
+/// owner does to the files meanwhile.
 ///
 /// # Errors
-/// A file is not a plain file, too large, cannot be read or written; two have the same name.
+/// A file is not a plain file, is too large, or cannot be read or written. Two have the same name.
 pub fn copy(
     top: &Path,
     modules: &[PathBuf],
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(fs::read(staging.dir().join(&got[0].path)).unwrap(), b"bytes");
         drop(staging);
 
-        // The owner swaps a directory for a link to somewhere else after it was looked through.
+        // After the search, the owner replaces a directory by a link to somewhere else.
         fs::rename(top.join("root"), root.path().join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("../elsewhere", top.join("root")).unwrap();
         let staging = Staging::new(&layout, &release).unwrap();

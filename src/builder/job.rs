@@ -12,7 +12,7 @@ use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
 use crate::source::Repository;
 
-/// How long Portage may take for an answer.
+/// How long Portage may take to answer.
 pub(super) const ANSWER: Duration = Duration::from_secs(120);
 
 /// The OpenZFS tarball of `zfs.source`, fetched.
@@ -27,7 +27,7 @@ pub struct Tarball {
 }
 
 impl Tarball {
-    /// What of it programs of the prefix have to see.
+    /// Its files that programs of the prefix have to see.
     pub fn files(&self) -> Vec<PathBuf> {
         let repository = self.repository.as_ref().map(|repository| repository.dir.clone());
         std::iter::once(self.path.clone()).chain(repository).collect()
@@ -48,11 +48,11 @@ pub struct Job<'a> {
     pub programs: Option<&'a str>,
     /// Where it works.
     pub work: &'a WorkDir,
-    /// What its programs have of the machine.
+    /// What of the machine its programs can see.
     pub place: Place,
     /// Compiler jobs at once.
     pub jobs: u32,
-    /// Counts of an earlier build of the same.
+    /// The counts of an earlier build.
     pub expected: Option<Counts>,
     /// Runs it, step by step.
     pub steps: Steps<'a>,

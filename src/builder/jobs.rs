@@ -1,4 +1,4 @@
-//! How many compiler jobs at once.
+//! How many compiler jobs run at once.
 
 use std::fs;
 use std::path::Path;
@@ -6,18 +6,18 @@ use std::path::Path;
 use crate::config::Settings;
 use crate::host::Host;
 
-/// Memory that one job of an OpenZFS build may need, in KiB: its largest files take some 300 MiB
-/// in cc1, and the rest of the machine goes on working.
+/// Memory that one job of an OpenZFS build may need, in KiB. cc1 takes some 300 MiB for its largest
+/// files, and the rest of the machine needs memory too.
 const PER_JOB_KIB: u64 = 768 * 1024;
 
-/// The jobs that were asked for, or that the configuration names, or as many as [`choose`] says.
+/// The number that was `asked` for, otherwise that of the configuration, otherwise [`choose`]'s.
 pub fn wanted(host: &Host, settings: &Settings, asked: Option<u32>) -> u32 {
     let wanted = asked.or(settings.build.jobs);
     wanted.unwrap_or_else(|| choose(&host.path("/proc/meminfo")))
 }
 
-/// As many jobs as this process may use cores, but no more than available memory allows; at
-/// least 1. `meminfo` is /proc/meminfo (proc(5)).
+/// One job for each core that this process may use, but no more than available memory allows, and
+/// at least 1. `meminfo` is /proc/meminfo (proc(5)).
 pub fn choose(meminfo: &Path) -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let text = fs::read_to_string(meminfo).unwrap_or_default();

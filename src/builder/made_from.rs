@@ -1,6 +1,6 @@
-//! What a binary package was made from. vermagic names the kernel's release only, and there may be
-//! several builds of one release: so the ebuild puts digests of what it compiled against beside the
-//! modules, under the same signature, and they have to be those of this machine.
+//! What a binary package was made from. vermagic names only the kernel's release, and one release
+//! can have several builds. So the ebuild puts digests of what it compiled against beside the
+//! modules, under the same signature. These digests have to be those of this machine.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,23 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::prefix::owned::read_plain;
 
-/// Written by the ebuild sys-fs/zfs-kmod: lines `NAME VALUE`.
+/// The file that the ebuild sys-fs/zfs-kmod writes: lines `NAME VALUE`.
 const FILE: &str = "zfs-kmod.inputs";
-/// The inputs in it, named as those of a build are, and in words.
+/// The inputs in it: the name, which is the same as in a build, and words for messages.
 const INPUTS: [(&str, &str); 3] = [
     ("kernel-config", "the kernel's .config"),
     ("module-symvers", "the kernel's Module.symvers"),
     ("configure", "portage.extra-econf"),
 ];
-/// Where the maker's kernel tree was: no input, it differs from machine to machine.
+/// Options that say where the maker's kernel tree was. They are no input: they differ from machine
+/// to machine.
 const PLACES: [&str; 2] = ["--with-linux=", "--with-linux-obj="];
 
-/// Compares what the merged package with these modules, all below `top`, was made from with
-/// `inputs`, those of the build that it stands for.
+/// Checks what the merged package with these `modules`, all below `top`, was made from. It has to
+/// be `inputs`: the inputs of the build that the package replaces.
 ///
 /// # Errors
-/// [`Exit::Refused`]: it differs, or the package does not say.
+/// [`Exit::Refused`]: an input differs, or the package does not record it.
 pub fn check(
     top: &Path,
     modules: &[PathBuf],
@@ -74,7 +75,7 @@ fn differing(text: &str, inputs: &BTreeMap<String, String>) -> Vec<String> {
     found
 }
 
-/// A value with the maker's places taken out.
+/// A value without the options in [`PLACES`].
 fn plain(value: &str) -> String {
     let place = |word: &&str| PLACES.iter().any(|option| word.starts_with(option));
     value.split_whitespace().filter(|word| !place(word)).collect::<Vec<_>>().join(" ")

@@ -23,7 +23,7 @@ use crate::store::{self, MANIFEST_VERSION, Manifest, Staging};
 use crate::userland::harvest::Origin;
 use crate::{fail, userland};
 
-/// The modules that a recipe left, and the directory with OpenZFS's programs.
+/// The modules that a recipe made, and the directory with OpenZFS's programs.
 type Left = (Vec<PathBuf>, Option<PathBuf>);
 
 impl Build<'_> {
@@ -31,7 +31,7 @@ impl Build<'_> {
     pub(super) fn build(&mut self, plan: &Plan) -> Result<PathBuf> {
         let work = WorkDir::make(&self.layout, &self.release, plan.prefix.user)?;
         let with_tree = self.keyed(&plan.key(), |b| {
-            // First what is small, and may say that this kernel is not supported at all.
+            // Fetch first: it is quick, and may show that OpenZFS does not support this kernel.
             let fetched = b.staged(Stage::Fetch, |b| b.fetch(plan, work))?;
             b.staged(Stage::Kernel, |b| b.tree(fetched))
         })?;
@@ -40,13 +40,13 @@ impl Build<'_> {
             let made = b.staged(Stage::Build, |b| b.make(with_tree))?;
             let tree = b.publish(&made)?;
             b.settle(plan, &tree)?;
-            // Only disk space is at stake: the next build removes it too.
+            // If this fails, only disk space is lost. The next build removes it too.
             made.from.fetched.work.remove().unwrap_or_else(|e| warn!("{e:#}"));
             Ok(tree)
         })
     }
 
-    /// With this key in every journal entry.
+    /// Does `work` with this key in every journal entry.
     fn keyed<T>(&mut self, key: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let span = tracing::info_span!("key", zfs_prefix_key = %key);
         let _entered = span.enter();
@@ -75,11 +75,11 @@ impl Build<'_> {
                 harvested.iter().map(|h| (h.path.as_path(), h.bytes.as_slice())).collect();
             let verified = verify(&files, &expected)?;
             let modules = &verified.zfs_version;
-            // What decided before anything was compiled may have been a guess.
+            // Before the compilation the version was perhaps a guess. So ask once more.
             if programs.is_none() && plan.userland.wanted(Some(modules))? {
                 fail!(
                     Exit::Refused,
-                    "the modules are of OpenZFS {modules}, which the system's own programs are not, and none were built with them: set zfs.version to theirs, or zfs.userland = \"prefix\""
+                    "the modules are of OpenZFS {modules}, the system's own programs are of another version, and this build made no programs: set zfs.version to the version of the programs, or zfs.userland = \"prefix\""
                 );
             }
             let programs =
@@ -105,7 +105,7 @@ impl Build<'_> {
         })
     }
 
-    /// The kernel's build tree, by the first way that leads to one.
+    /// Prepares the kernel's build tree, in the first way that succeeds.
     fn tree<'p>(&mut self, fetched: Fetched<'p>) -> Result<WithTree<'p>> {
         let plan = fetched.plan;
         let mut preparing = Preparing {
@@ -141,8 +141,8 @@ impl Build<'_> {
         Ok(Made { from, modules, programs })
     }
 
-    /// Merges a binary package; returns the modules it left, and the directory of the programs. They
-    /// are not stripped: that would cut off their signatures.
+    /// Merges a binary package. Returns its modules and the directory of its programs. Does not
+    /// strip the modules: that would cut off their signatures.
     fn merge(&mut self, from: &WithTree, package: &Package) -> Result<Left> {
         let (fetched, tree) = (&from.fetched, &from.prepared.tree);
         let top = &fetched.work.top;
@@ -155,7 +155,7 @@ impl Build<'_> {
         Ok((modules, programs))
     }
 
-    /// Runs the recipe; returns the modules it left, stripped, and the directory of the programs.
+    /// Runs the recipe. Returns its modules, stripped, and the directory of its programs.
     fn compile(
         &mut self,
         from: &WithTree,
@@ -179,7 +179,7 @@ impl Build<'_> {
         let modules = harvest::find(&installed, &release)?;
         compile::strip(&job, &modules)?;
         let programs = job.bind(&installed)?;
-        // An estimate for the next build's STATUS; it may be lost.
+        // The next build's STATUS uses this as an estimate. It does no harm if it is lost.
         if let Ok(json) = serde_json::to_vec(&job.steps.progress.counts()) {
             store::write_atomic(&counts, &json).unwrap_or_else(|e| warn!("{e:#}"));
         }
@@ -211,7 +211,7 @@ impl Build<'_> {
     }
 }
 
-/// Says of a compilation that lacked exports why the kernel may have none.
+/// Explains an error about missing exports, if the kernel's configuration trims them.
 fn trimmed(error: anyhow::Error, tree: &Tree) -> anyhow::Error {
     let config = Kconfig::parse(&tree.config);
     let trims = config.is_ok_and(|config| config.is_on("TRIM_UNUSED_KSYMS"));

@@ -50,16 +50,16 @@ pub struct Options {
     pub release: Option<Release>,
     /// Build although the same inputs are published, or failed a while ago.
     pub force: bool,
-    /// Compiler jobs at once, instead of the configuration's or our own choice.
+    /// How many compiler jobs run at once; overrides the configuration and our own choice.
     pub jobs: Option<u32>,
-    /// This build holds up the boot: never ask the service manager for more time.
+    /// The boot waits for this build: never ask the service manager for more time.
     pub early: bool,
-    /// This program, to read the recipe with the owner's rights.
+    /// This program. It runs itself to read the recipe with the owner's rights.
     pub exe: PathBuf,
 }
 
-/// Builds and publishes the modules of one kernel, or finds them published. On every path that
-/// returns `Ok` the service manager has been told READY=1.
+/// Builds and publishes the modules of one kernel, or finds them published. Sends READY=1 to the
+/// service manager before it returns `Ok`.
 ///
 /// # Errors
 /// With its exit status. A failure record is left, unless the inputs are not to blame.
@@ -78,7 +78,7 @@ pub fn run(host: &Host, settings: &Settings, options: &Options, cancel: &Cancel)
         stage: Stage::Plan,
         progress: Progress::new(!options.early),
     };
-    // Whatever a command said when it was ended by our signal, the signal is the reason.
+    // Our signal ended the command. So the signal is the reason, whatever the command said.
     let result = build.run().map_err(|error| {
         if cancel.is_set() && !error.chain().any(|cause| cause.is::<Interrupted>()) {
             error.context("the build was stopped by a signal")
@@ -104,7 +104,7 @@ struct Build<'a> {
 impl Build<'_> {
     fn run(&mut self) -> Result<()> {
         let _lock = Lock::take(&self.layout, &Holder::Build(self.release.to_string()))?;
-        // `zfs-prefix build --force` leaves it for the build that it starts.
+        // `zfs-prefix build --force` leaves this file for the build that it starts.
         self.options.force |= taken(&self.layout.force(&self.release))?;
         if self.release == self.host.kernel_release {
             taken(&self.layout.published())?;
@@ -148,16 +148,18 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Whether what was found published is to be loaded once more: something went wrong with the load in
-    /// this boot. Before the import (`early`) it is the boot that loads it.
+    /// Whether modules that were published before have to be loaded once more: they are not loaded,
+    /// so something went wrong with the load in this boot. Before the import (`early`) the boot
+    /// itself loads them.
     fn has_to_be_loaded(&self) -> bool {
         let running = self.release == self.host.kernel_release;
         let loaded = self.host.path("/sys/module/zfs").exists();
         running && !loaded && !self.options.early && !self.cancel.is_set()
     }
 
-    /// Whether a sound tree of this key is there; makes sure that `current` points to it. One that is
-    /// not the `first` choice counts only where the better ones were tried for the same plan.
+    /// Whether a sound tree with this key exists. If so, `current` points to it afterwards. A tree
+    /// that is not the `first` choice counts only if it was built for the same plan: then the
+    /// better choices were tried.
     fn published(&self, plan: &Plan, key: &str, first: bool) -> Result<bool> {
         let tree = self.layout.tree(&self.release, key);
         let owner = nix::unistd::geteuid().as_raw();
@@ -185,7 +187,7 @@ impl Build<'_> {
         Ok(true)
     }
 
-    /// What follows a publication, and is finished by the next run if power failed before.
+    /// Does what follows a publication. If power fails before, the next run does it.
     fn settle(&self, plan: &Plan, tree: &Path) -> Result<()> {
         FailureRecord::clear(&self.layout, &self.release)?;
         let link = plan.prefix.path.join("lib/modules").join(self.release.as_str());
@@ -193,22 +195,22 @@ impl Build<'_> {
         if std::fs::read_link(&link).is_ok_and(|target| target == wanted) {
             return Ok(());
         }
-        // A convenience for `modprobe -d`: the modules are published all the same.
+        // The link is a convenience for `modprobe -d`. Without it the modules are published too.
         plan.prefix.link_modules(&self.release, tree).unwrap_or_else(|e| warn!("{e:#}"));
         Ok(())
     }
 
-    /// Refuses to try inputs again that failed a short while ago.
+    /// Refuses to build if the same inputs failed a short while ago.
     fn hold_back(&self) -> Result<()> {
         let record = match FailureRecord::read(&self.layout, &self.release) {
             Ok(record) => record,
             Err(error) => {
-                warn!("the failure record cannot be read and is not heeded: {error:#}");
+                warn!("the failure record cannot be read and is ignored: {error:#}");
                 None
             }
         };
         match record {
-            // A late build is a second chance after one that held up the boot.
+            // A late build is a second try after a build that the boot waited for.
             Some(r) if r.early && !self.options.early => Ok(()),
             Some(r) if !self.options.force && r.holds(&self.key, store::unix_now()) => fail!(
                 Exit::BackingOff,
@@ -222,7 +224,7 @@ impl Build<'_> {
         }
     }
 
-    /// Runs one stage: its name and duration go to the journal, and into the error.
+    /// Runs one stage. The journal gets its name and duration; an error gets its name.
     fn staged<T>(&mut self, stage: Stage, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.cancel.is_set() {
             return Err(Interrupted.into());
@@ -252,7 +254,7 @@ impl Build<'_> {
         if self.cancel.is_set() || matches!(exit, Exit::Locked | Exit::BackingOff) {
             return;
         }
-        // First room, then the record: they may share the full disk.
+        // Make room first: the record may go to the same full disk.
         if exit == Exit::NoSpace {
             self.make_room();
         }
@@ -268,10 +270,10 @@ impl Build<'_> {
         }
     }
 
-    /// After a full disk nothing of ours stays on it.
+    /// Frees space on a full disk: removes the work directory and unpacked sources.
     fn make_room(&self) {
         let cache = self.layout.cache();
-        // Unpacked sources are large and made again from what was fetched.
+        // Unpacked sources are large. The next build unpacks them again from the fetched files.
         for dir in [cache.join("build").join(self.release.as_str()), cache.join("sources/trees")] {
             match std::fs::remove_dir_all(&dir) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -283,7 +285,7 @@ impl Build<'_> {
     }
 }
 
-/// Whether the file was there; it is not any more.
+/// Removes a file. Returns whether it existed.
 fn taken(path: &Path) -> Result<bool> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(true),

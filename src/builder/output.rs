@@ -8,7 +8,7 @@ use crate::process::no_space;
 /// How many lines are repeated in the error message.
 const REPEATED: usize = 8;
 
-/// What marks a line that says why a build failed (gcc, make, ld, configure, Portage).
+/// A line with one of these says why a build failed (gcc, make, ld, configure, Portage).
 const MARKS: [&str; 9] = [
     "error:",
     "*** ",
@@ -21,7 +21,7 @@ const MARKS: [&str; 9] = [
     "ERROR: ",
 ];
 
-/// The last lines that look like the reason; the very last lines where none does.
+/// The last lines that look like the reason. If none does, the last lines of the output.
 pub fn failing_lines(tail: &VecDeque<String>) -> Vec<&str> {
     let marked = |line: &&str| MARKS.iter().any(|m| line.contains(m));
     let lines = || tail.iter().map(|l| l.trim()).filter(|l| !l.is_empty());
@@ -50,22 +50,22 @@ pub fn reason_of(tail: &VecDeque<String>) -> (Exit, &'static str) {
                     tree's Module.symvers lacks it)";
         return (Exit::NoSymvers, hint);
     }
-    // Only near the end: configure scripts try such calls, and do without.
+    // Look near the end only: configure scripts try such calls too and go on without them.
     if tail.iter().rev().take(50).any(|line| refused_outside(line)) {
-        let hint = " (a program of the host's was called, which cannot run in the prefix: what \
-                    is missing in the prefix itself? zfs-prefix prefix audit)";
+        let hint = " (the build called a program of the host, which cannot run in the prefix; \
+                    zfs-prefix prefix audit names what the prefix lacks)";
         return (Exit::BuildFailed, hint);
     }
     (Exit::BuildFailed, "")
 }
 
-/// modpost's complaint about an import that is in no Module.symvers (scripts/mod/modpost.c; before
-/// Linux 5.6 without its name). With KBUILD_MODPOST_WARN it only warns.
+/// Whether modpost complains about an import that is in no Module.symvers (scripts/mod/modpost.c).
+/// Before Linux 5.6 the line does not name modpost. With KBUILD_MODPOST_WARN modpost only warns.
 fn not_exported(line: &str) -> bool {
     line.starts_with("ERROR: ") && line.ends_with(" undefined!") && line.contains(".ko]")
 }
 
-/// A shell's complaint about a program of the host's: everything outside the prefix is noexec.
+/// Whether a shell or make could not run a program of the host: outside the prefix all is noexec.
 fn refused_outside(line: &str) -> bool {
     let host = ["/usr/", "/bin/", "/sbin/"];
     line.ends_with(": Permission denied")
@@ -83,7 +83,7 @@ pub fn fetch_reason_of(tail: &VecDeque<String>) -> (Exit, &'static str) {
     }
     // Portage's messages (portage.package.ebuild.fetch).
     if has("has fetch restriction turned on") {
-        let hint = " (not to be had from the network: put the file into the prefix's \
+        let hint = " (Portage cannot fetch this file: put it into the prefix's \
                     var/cache/distfiles, or provision the prefix again)";
         return (Exit::PrefixIncomplete, hint);
     }

@@ -1,4 +1,4 @@
-//! Which packages are built, in which version, and what configure is told.
+//! Which packages are built, in which version, and an option for configure.
 
 use anyhow::Result;
 
@@ -6,25 +6,25 @@ use crate::prefix::portage::package_of;
 use crate::userland::choice::Choice;
 use crate::userland::version::Version;
 
-/// The package of the programs; also what stands for them with the recipe `make`.
+/// The package of the programs. The recipe `make` uses this name for them too.
 pub(super) const PROGRAMS: &str = "sys-fs/zfs";
 const MODULES: &str = "sys-fs/zfs-kmod";
 
 /// The option of OpenZFS's configure for a kernel that is newer than the release supports.
 pub(super) const EXPERIMENTAL: &str = "--enable-linux-experimental";
 
-/// The atom of the programs that belong to the modules among `atoms`, which name their versions;
-/// none where the system's are used.
+/// The atom of the programs that belong to the modules in `atoms`, which have versions. None if the
+/// system's programs are used.
 ///
 /// # Errors
-/// The system's are wanted, and do not agree.
+/// The system's programs are wanted, but they are missing or of another version.
 pub(super) fn wanted(userland: &Choice, atoms: &[String]) -> Result<Option<String>> {
     let version = version_of_modules(atoms);
     if !userland.wanted(version)? {
         return Ok(None);
     }
     Ok(Some(match version {
-        // Any revision of the ebuild: the modules' ebuild has others.
+        // Take any revision: the ebuild of the modules has other ones.
         Some(version) => {
             format!("~{PROGRAMS}-{}", version.rsplit_once("-r").map_or(version, |(v, _)| v))
         }
@@ -32,7 +32,7 @@ pub(super) fn wanted(userland: &Choice, atoms: &[String]) -> Result<Option<Strin
     }))
 }
 
-/// `atoms` with the one of the `programs`, if there is one, in place of what portage.atoms says of them.
+/// `atoms` with that of the `programs`, if there is one. It replaces the one in portage.atoms.
 pub(super) fn among(mut atoms: Vec<String>, programs: Option<&str>) -> Vec<String> {
     if let Some(programs) = programs {
         atoms.retain(|atom| package_of(atom) != PROGRAMS);
@@ -41,7 +41,7 @@ pub(super) fn among(mut atoms: Vec<String>, programs: Option<&str>) -> Vec<Strin
     atoms
 }
 
-/// The version of the modules that `atoms` name, which have versions.
+/// The version of the modules in `atoms`, which have versions.
 pub(super) fn version_of_modules(atoms: &[String]) -> Option<&str> {
     atoms.iter().find_map(|atom| version_in(atom))
 }
@@ -52,7 +52,7 @@ fn version_in(atom: &str) -> Option<&str> {
     plain.strip_prefix(MODULES)?.strip_prefix('-')
 }
 
-/// The version that the text of a META file says.
+/// The version in the text of a META file.
 pub(super) fn version_of(meta: &str) -> Option<String> {
     let value = |key: &str| {
         let line = meta.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
@@ -82,7 +82,7 @@ mod tests {
             let all = among(atoms.clone(), programs.as_deref());
             assert_eq!(all, ["=sys-fs/zfs-kmod-2.3.2", "~sys-fs/zfs-2.3.2"]);
         }
-        // Not passed over, though portage.atoms names them: the system has none.
+        // An error, although portage.atoms names the programs: the system has none.
         assert!(wanted(&Choice::of(&host, Userland::Host), &atoms).is_err());
         assert_eq!(among(atoms.clone(), None), atoms);
     }

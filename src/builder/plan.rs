@@ -1,5 +1,5 @@
-//! What is to be built, from which inputs: everything that decides the result, before anything is
-//! compiled.
+//! What will be built, and from which inputs. Everything that decides the result is known before
+//! anything is compiled.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +21,7 @@ use crate::process::{Cancel, Run};
 use crate::store::{Digest, Inputs};
 use crate::userland::choice::Choice;
 
-/// Raised when what a recipe does changes in a way its other inputs do not show.
+/// Raise this when a recipe does something else and its other inputs do not show it.
 const RECIPE_VERSION: &str = "6";
 
 /// A build, planned.
@@ -29,23 +29,24 @@ const RECIPE_VERSION: &str = "6";
 pub struct Plan {
     /// GNU build-id of that kernel.
     pub build_id: String,
-    /// The ways to its build tree; the inputs of a build, and its key, depend on which is taken.
+    /// The ways to get its build tree. The inputs of a build, and its key, depend on the way.
     pub trees: Candidates,
     /// The prefix it is built in.
     pub prefix: Prefix,
-    /// The prefix's compiler, as it says itself.
+    /// The prefix's compiler, as it names itself.
     pub compiler: String,
     /// How the modules are made.
     pub recipe: Recipe,
-    /// Whose programs are to be used with the modules.
+    /// Whose programs will be used with the modules.
     pub userland: Choice,
 }
 
 impl Plan {
-    /// Looks at the machine and puts the plan together. Nothing is changed by that.
+    /// Looks at the machine and makes the plan. Changes nothing.
     ///
     /// # Errors
-    /// With the exit status of what is missing: the kernel's tree, image or symvers, the prefix.
+    /// Something is missing: the kernel's tree, image or symvers, or the prefix. Each has its
+    /// status.
     pub fn make(
         host: &Host,
         settings: &Settings,
@@ -63,7 +64,7 @@ impl Plan {
         inputs.add("recipe-version", RECIPE_VERSION);
         let userland = Choice::of(host, settings.zfs.userland);
         inputs.add("userland", userland.identity());
-        // Libraries of the prefix are published with programs: another prefix may have mended ones.
+        // Programs are published with libraries of the prefix. Another prefix may have fixed ones.
         if settings.zfs.userland != Userland::Host
             && let Some(archive) = archive_of(&prefix.path)
         {
@@ -79,8 +80,8 @@ impl Plan {
         Ok(Plan { build_id, trees, prefix, compiler, recipe, userland })
     }
 
-    /// Stands for this plan in a failure record: other inputs are tried at once, also when only a
-    /// strategy more is configured.
+    /// Stands for this plan in a failure record. Other inputs get another key and are tried at
+    /// once; one more strategy in the configuration is enough.
     pub fn key(&self) -> String {
         match &self.trees.possible[..] {
             [only] => only.key.clone(),
@@ -92,7 +93,8 @@ impl Plan {
     }
 }
 
-/// The build-id of kernel `release`. Of one that has neither image nor tree both are said.
+/// The build-id of kernel `release`. If the kernel has neither image nor tree, the error names
+/// both.
 ///
 /// # Errors
 /// As [`build_id`].
@@ -142,8 +144,8 @@ fn recipe_inputs(
     Ok(())
 }
 
-/// The digest of files that belong to the prefix's owner, read with the owner's rights: this
-/// program runs itself as that user (`zfs-build --digest PATH…`, `zfs-build --packages …`).
+/// The digest of files that belong to the prefix's owner. They are read with the owner's rights:
+/// this program runs itself as that user (`zfs-build --digest PATH…`, `zfs-build --packages …`).
 fn digest_as_owner(prefix: &Prefix, exe: &Path, args: &[&str], cancel: &Cancel) -> Result<String> {
     let out = Run::new(exe)
         .args(args)
@@ -154,7 +156,7 @@ fn digest_as_owner(prefix: &Prefix, exe: &Path, args: &[&str], cancel: &Cancel) 
     Ok(out.trim().to_owned())
 }
 
-/// The digest of files and directories: names below each path, and contents, links followed.
+/// The digest of files and directories: names below each path, and contents. Follows links.
 ///
 /// # Errors
 /// Something cannot be read.
@@ -172,7 +174,7 @@ pub fn digest_paths(paths: &[PathBuf]) -> Result<Digest> {
             }
             return Ok(());
         }
-        // A FIFO is not waited for, and a device may have no end.
+        // Do not wait for a FIFO. Do not read a device: it may have no end.
         let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
         let file = open.with_context(shown)?;
         let regular = file.metadata().with_context(shown)?.is_file();

@@ -10,7 +10,7 @@ use super::job::Job;
 use crate::process::Run;
 use crate::userland::{DIR, PLACE, bind};
 
-/// What configure is told, as the ebuild does; `@` is [`PLACE`].
+/// Arguments of configure, the same as in the ebuild. `@` stands for [`PLACE`].
 const CONFIGURE: [&str; 18] = [
     "--with-config=user",
     "--prefix=@",
@@ -31,16 +31,17 @@ const CONFIGURE: [&str; 18] = [
     "--disable-sysvinit",
     "--disable-pam",
 ];
-/// Bindings for other languages, and a library for messages of crashes.
+/// Turns off bindings for other languages, and a library for messages of crashes.
 const WITHOUT: [&str; 3] = ["--disable-pyzfs", "--without-python", "--without-libunwind"];
-/// make, without the programs of OpenZFS's own test suite: a quarter of the work.
+/// make without the programs of OpenZFS's own test suite, which are a quarter of the work.
 const MAKE: &str = r#"none=$(sed -n 's/^\(scripts_zfs_tests[a-z_]*_PROGRAMS\) *=.*/\1=/p' Makefile) || exit
 exec make V=0 "$@" $none"#;
-/// To where the ebuild has it; the defaults for /etc are in its share/etc.
+/// Moves the programs to where the ebuild has them. The defaults for /etc go to their share/etc.
 const MOVE: &str = r#"mv "$1$2" "$3" && mv "$1/etc" "$3/share/etc""#;
 
 impl Job<'_> {
-    /// configure, make and install of the programs in the tarball `source`, which has the modules too.
+    /// The steps to configure, make and install the programs in the tarball `source`, which has the
+    /// modules too.
     pub(super) fn make_programs(&self, source: &Path) -> Vec<Run> {
         let dir = self.work.tmp.join("programs");
         let image = self.work.tmp.join("programs-image");
@@ -70,7 +71,8 @@ impl Job<'_> {
         ]
     }
 
-    /// Binds the programs below what was `installed`, if there were to be any; their directory.
+    /// Binds the programs below `installed`, and returns their directory. None if the build makes
+    /// no programs.
     ///
     /// # Errors
     /// See [`bind::bind`].

@@ -1,4 +1,4 @@
-//! What the service manager and the journal are told while a build runs.
+//! Tells the service manager how far a build is.
 
 use std::time::{Duration, Instant};
 
@@ -6,13 +6,13 @@ use sd_notify::NotifyState;
 
 /// How much longer the service manager shall wait each time there was progress.
 const EXTEND: Duration = Duration::from_secs(10 * 60);
-/// At most so often is STATUS= sent.
+/// STATUS= is sent at most this often.
 const STATUS_EVERY: Duration = Duration::from_millis(1000);
-/// At most so often is EXTEND_TIMEOUT_USEC= sent.
+/// EXTEND_TIMEOUT_USEC= is sent at most this often.
 const EXTEND_EVERY: Duration = Duration::from_secs(30);
 
-/// Lines that OpenZFS 2.3.2 prints (facts: 372 `checking`, 305 `CC|AS|LD [M]`); a first estimate
-/// that the counts of the last build replace.
+/// How many lines OpenZFS 2.3.2 prints (facts: 372 `checking`, 305 `CC|AS|LD [M]`). This is a first
+/// estimate: later builds use the counts of the last build.
 pub const ESTIMATE: Counts = Counts { checks: 372, objects: 305 };
 
 /// How many configure checks were made and how many objects compiled.
@@ -24,7 +24,7 @@ pub struct Counts {
     pub objects: u32,
 }
 
-/// Reports to the service manager (sd_notify(3)). Without one everything here does nothing.
+/// Reports to the service manager (sd_notify(3)). Does nothing if there is no service manager.
 #[derive(Debug)]
 pub struct Progress {
     extend: bool,
@@ -37,8 +37,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `extend`: ask for more time while there is progress; not for a build that holds up the
-    /// boot, whose time is bounded by the unit.
+    /// `extend`: ask for more time while there is progress. It is false for a build that the boot
+    /// waits for: the unit limits its time.
     pub fn new(extend: bool) -> Progress {
         Progress {
             extend,
@@ -58,7 +58,7 @@ impl Progress {
         self.extend_timeout();
     }
 
-    /// The compiling of `what` begins; `expected` is what an earlier build of it counted.
+    /// The compilation of `what` begins. An earlier build of it has counted `expected`.
     pub fn compiling(&mut self, what: &str, expected: Option<Counts>) {
         self.what = what.to_owned();
         self.counts = Counts::default();
@@ -66,7 +66,7 @@ impl Progress {
         self.stage(&format!("building {what}"));
     }
 
-    /// A line of build output was read: that is progress.
+    /// A line of build output was read. That counts as progress.
     pub fn line(&mut self, line: &str) {
         if counts_as_check(line) {
             self.counts.checks += 1;

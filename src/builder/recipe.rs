@@ -1,4 +1,4 @@
-//! How the modules are made: the key `build.recipe` with all that goes with it.
+//! How the modules are made: the key `build.recipe` and all keys that belong to it.
 
 use anyhow::Result;
 
@@ -16,11 +16,11 @@ use crate::source::ZfsSource;
 pub enum Recipe {
     /// emerge in the prefix.
     Portage {
-        /// What is emerged.
+        /// The atoms that emerge builds.
         atoms: Vec<String>,
-        /// The tarball that the ebuild is for, where one is configured.
+        /// The tarball that the ebuild is for, if one is configured.
         source: Option<ZfsSource>,
-        /// Where a binary package may be had.
+        /// Where a binary package may be.
         binhost: Option<Binhost>,
         /// More arguments for configure.
         configure: Vec<String>,
@@ -59,7 +59,7 @@ impl Recipe {
         }
     }
 
-    /// The tarball, where one is configured.
+    /// The tarball, if one is configured.
     pub fn source(&self) -> Option<&ZfsSource> {
         match self {
             Recipe::Portage { source, .. } => source.as_ref(),
@@ -67,7 +67,7 @@ impl Recipe {
         }
     }
 
-    /// Where a binary package may be had.
+    /// Where a binary package may be.
     pub fn binhost(&self) -> Option<&Binhost> {
         match self {
             Recipe::Portage { binhost, .. } => binhost.as_ref(),
@@ -82,7 +82,7 @@ impl Recipe {
         }
     }
 
-    /// What is emerged.
+    /// The atoms that emerge builds.
     pub fn atoms(&self) -> &[String] {
         match self {
             Recipe::Portage { atoms, .. } => atoms,

@@ -1,4 +1,4 @@
-//! The stages of a build, by their names in the journal and in failure records.
+//! The stages of a build. The journal and failure records have their names.
 
 /// One stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The steps of a build: commands whose output goes to the journal as it comes.
+//! The steps of a build: commands. Each line of their output goes to the journal at once.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use crate::exit::{Exit, Failure};
 use crate::log::id;
 use crate::process::{Cancel, Ended, Interrupted, Run, describe};
 
-/// A step that says nothing for so long hangs: less than TimeoutStartSec= of the unit, so that it
-/// is recorded as a failure of its inputs.
+/// A step that prints nothing for this long counts as hanging. This is less than the unit's
+/// TimeoutStartSec=, so that the hang is recorded as a failure of the inputs.
 const STALLED: Duration = Duration::from_secs(9 * 60);
 
-/// The exit status that the last lines ask for, and a hint.
+/// Finds the exit status that the last lines of output ask for, and a hint.
 pub type Reason = fn(&VecDeque<String>) -> (Exit, &'static str);
 
 /// Runs steps.
@@ -28,7 +28,7 @@ pub struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Runs one step, which has to succeed. `reason` finds in the last lines what a failure means.
+    /// Runs one step. It has to succeed. `reason` finds in the last lines what a failure means.
     ///
     /// # Errors
     /// It failed, said nothing for too long, or was stopped ([`Interrupted`]).
@@ -41,8 +41,8 @@ impl Steps<'_> {
         }
     }
 
-    /// Runs a command; its output goes to the journal line by line. How it ended is no error here,
-    /// unless it was cancelled or never came into the prefix.
+    /// Runs a command. Its output goes to the journal line by line. Returns how it ended, also if
+    /// it failed. It is an error only if it was cancelled or never entered the prefix.
     ///
     /// # Errors
     /// It could not be run, or was stopped ([`Interrupted`]).
@@ -64,7 +64,7 @@ impl Steps<'_> {
     }
 }
 
-/// The error of a step that did not succeed: why, and the lines of its output that say so.
+/// The error of a step that failed: the reason, and the lines of its output that show it.
 pub fn failed(run: &Run, ended: &Ended, reason: Reason) -> anyhow::Error {
     if ended.stalled {
         let last = ended.tail.back().map_or("", String::as_str);

@@ -1,5 +1,5 @@
-//! Is what was built right for this kernel? Asked before anything is published: the loader's
-//! kernel would refuse it too, but at the next boot.
+//! Checks that the built modules fit this kernel, before anything is published. The kernel would
+//! refuse them too, but only at the next boot.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,12 +20,12 @@ use crate::module::{
 const GPL_COMPATIBLE: [&str; 6] =
     ["GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"];
 
-/// What the kernel wants of a module.
+/// What the kernel expects from a module.
 #[derive(Debug)]
 pub struct Expected<'a> {
     /// The kernel's release.
     pub release: Release,
-    /// The whole vermagic of a module that came with the kernel; none where it has no modules.
+    /// The whole vermagic of a module that came with the kernel. None if no module came with it.
     pub vermagic: Option<String>,
     /// The layout of `struct module` in modules that came with the kernel.
     pub this_module: Option<ThisModule>,
@@ -33,7 +33,7 @@ pub struct Expected<'a> {
     pub symvers: &'a Symvers,
 }
 
-/// What was learnt of verified modules.
+/// What verification learnt about the modules.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Verified {
     /// vermagic of all of them.
@@ -43,11 +43,11 @@ pub struct Verified {
 }
 
 impl Expected<'_> {
-    /// What kernel `release` of this host expects; vermagic and the layout of `struct module` are
-    /// those of the modules below /usr/lib/modules/RELEASE/kernel.
+    /// What kernel `release` of this host expects. vermagic and the layout of `struct module` come
+    /// from the modules below /usr/lib/modules/RELEASE/kernel.
     ///
     /// # Errors
-    /// None of the first of those modules can be read; where some can, a warning names the others.
+    /// None of the first of those modules can be read. If only some cannot, a warning names them.
     pub fn of<'a>(host: &Host, release: &Release, symvers: &'a Symvers) -> Result<Expected<'a>> {
         let dir = host.path(format!("/usr/lib/modules/{release}/kernel"));
         let shipped = Shipped::below(&dir)?;
@@ -60,7 +60,7 @@ impl Expected<'_> {
     }
 }
 
-/// What a kernel's own modules say of it.
+/// What a kernel's own modules say about it.
 #[derive(Debug, Default)]
 struct Shipped {
     vermagic: Option<String>,
@@ -68,8 +68,8 @@ struct Shipped {
 }
 
 impl Shipped {
-    /// A library of functions has no init, and what cannot be unloaded no exit: so many modules are
-    /// looked at, at most, to see the place of both.
+    /// At most this many modules are read to find the places of init and exit. One is not enough: a
+    /// library of functions has no init, and a module that cannot be unloaded has no exit.
     const LOOKED_AT: usize = 64;
 
     fn below(dir: &Path) -> Result<Shipped> {
@@ -80,8 +80,8 @@ impl Shipped {
             match read(&path) {
                 Ok(module) => shipped.add(&module),
                 Err(error) => {
-                    // One damaged file says nothing of the others.
-                    tracing::warn!("{error:#}; not compared with it");
+                    // One damaged file says nothing about the others.
+                    tracing::warn!("{error:#}; the built modules are not compared with this one");
                     unreadable = unreadable.or(Some(error));
                     continue;
                 }
@@ -113,12 +113,14 @@ fn read(path: &Path) -> Result<Module> {
     Module::parse(&decompress(path, bytes).with_context(shown)?).with_context(shown)
 }
 
-/// Checks modules (path for messages, bytes) against the kernel and against each other: vermagic,
-/// the layout of `struct module`, each import exported with the same CRC, GPL-only symbols only for
-/// GPL-compatible modules, symbols of a namespace only for modules that import it.
+/// Checks modules (path for messages, bytes) against the kernel and against each other:
+/// - vermagic and the layout of `struct module` are the kernel's;
+/// - each import is exported, with the same CRC;
+/// - only GPL-compatible modules import GPL-only symbols;
+/// - only modules that import a namespace use its symbols.
 ///
 /// # Errors
-/// [`Exit::Refused`], naming the module and everything that is wrong with it (the first twenty).
+/// [`Exit::Refused`]. It names the modules and the first twenty problems.
 pub fn verify(files: &[(&Path, &[u8])], expected: &Expected) -> Result<Verified> {
     let mut modules = Vec::new();
     for (path, bytes) in files {
@@ -195,7 +197,7 @@ fn check(
     problems
 }
 
-/// `struct module` is where the kernel's own modules have it.
+/// Checks that `struct module` has the layout that it has in the kernel's own modules.
 fn check_layout(module: &Module, expected: &Expected) -> Vec<String> {
     match (module.this_module(), expected.this_module) {
         (Some(built), Some(shipped)) => guard::differences(built, shipped),
@@ -204,7 +206,7 @@ fn check_layout(module: &Module, expected: &Expected) -> Vec<String> {
     }
 }
 
-/// May this module use the symbol at all?
+/// Whether this module may use the symbol at all: licence and namespace.
 fn check_right(file: &str, module: &Module, exported: &Exported) -> Vec<String> {
     let Exported { owner, export } = exported;
     let name = &export.name;
@@ -229,7 +231,8 @@ fn check_right(file: &str, module: &Module, exported: &Exported) -> Vec<String> 
     problems
 }
 
-/// A kernel without CONFIG_MODVERSIONS has no CRCs, and vermagic alone protects it.
+/// Compares the CRC of an import. A kernel without CONFIG_MODVERSIONS has no CRCs: there only
+/// vermagic protects it.
 fn check_crc(import: &Import, exported: &Exported, expected: &Expected) -> Option<String> {
     let (name, theirs) = (&import.name, exported.export.crc.unwrap_or(0));
     match import.crc {
@@ -243,9 +246,9 @@ fn check_crc(import: &Import, exported: &Exported, expected: &Expected) -> Optio
     }
 }
 
-/// Namespaces that nobody imports: `module:a,b-*` is for modules of these names, and among them for
-/// those that came with the kernel (`verify_module_namespace`, kernel/module/main.c of Linux 6.16
-/// and newer; Documentation/core-api/symbol-namespaces.rst).
+/// How a namespace begins that no module may import by name. `module:a,b-*` is for modules with
+/// these names, and only for those that came with the kernel (`verify_module_namespace`,
+/// kernel/module/main.c of Linux 6.16 and newer; Documentation/core-api/symbol-namespaces.rst).
 const MODULE_NAMESPACE: &str = "module:";
 
 /// Whether a module in a file of this name may use symbols of this namespace
@@ -262,7 +265,7 @@ fn may_use(namespace: &str, file: &str, module: &Module) -> bool {
     }
 }
 
-/// Whether `list` (names and beginnings of names with `*`, separated by commas) has a module.
+/// Whether a module is in `list`: names, and beginnings of names with `*`, separated by commas.
 fn is_listed(name: &str, list: &str) -> bool {
     list.split(',').map(canonical_name).any(|entry| match entry.strip_suffix('*') {
         Some(begin) => name.starts_with(begin),

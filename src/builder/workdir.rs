@@ -1,5 +1,5 @@
-//! Where a build works: `/var/cache/zfs-prefix/build/<release>/`, made by root, given to the
-//! prefix's owner, removed by the next build.
+//! Where a build works: `/var/cache/zfs-prefix/build/<release>/`. Root makes the directory and
+//! gives it to the prefix's owner. The next build removes it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use crate::store::{Layout, make_dirs};
 /// The directories of one build. All but [`WorkDir::top`]'s parents belong to the prefix's owner.
 #[derive(Clone, Debug)]
 pub struct WorkDir {
-    /// The whole; HOME and TMPDIR of the build.
+    /// The work directory itself; HOME and TMPDIR of the build.
     pub top: PathBuf,
     /// Portage's PORTAGE_TMPDIR, or where the `make` recipe unpacks and compiles.
     pub tmp: PathBuf,
@@ -24,31 +24,31 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
-    /// Empty directories for a build of `release`; what an earlier build left is removed. The
+    /// Makes empty directories for a build of `release`, and removes those of an earlier build. The
     /// caller holds the build lock.
     ///
     /// # Errors
-    /// They cannot be made, or old ones not removed.
+    /// They cannot be made, or old ones cannot be removed.
     pub fn make(layout: &Layout, release: &Release, owner: User) -> Result<WorkDir> {
         let parent = layout.cache().join("build");
         make_dirs(&parent)?;
         for dir in [layout.cache(), parent.clone()] {
-            // Made by an older version or by hand: the owner has to get through.
+            // An older version or a person may have made it. The owner has to get through.
             fs::set_permissions(&dir, PermissionsExt::from_mode(0o755))
                 .with_context(|| format!("{}", dir.display()))?;
         }
         WorkDir::at(&parent.join(release.as_str()), owner)
     }
 
-    /// The same in another place, below directories of root's that the owner gets through.
+    /// Does the same in another place, below root's directories that the owner can pass through.
     ///
     /// # Errors
-    /// They cannot be made, or old ones not removed.
+    /// They cannot be made, or old ones cannot be removed.
     pub fn at(top: &Path, owner: User) -> Result<WorkDir> {
         owned::remove(top)?;
         let top = top.to_owned();
         let work = WorkDir { tmp: top.join("tmp"), root: top.join("root"), top };
-        // Complete before it is given away: what the owner can rename, root changes no more.
+        // Make all of them before giving any away: root changes nothing that the owner can rename.
         let dirs = [
             owned::make_dir(&work.top)?,
             owned::make_dir(&work.tmp)?,

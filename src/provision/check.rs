@@ -1,4 +1,5 @@
-//! Size, SHA-256 and signature of an archive, all three over the bytes as they were fetched.
+//! Checks size, SHA-256 and signature of an archive. All three are over the bytes as they were
+//! fetched.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -14,7 +15,7 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::fetch::Wanted;
 
-/// More than any prefix has: where no size is configured, an archive is no larger.
+/// The largest archive if no size is configured. No prefix has as many bytes.
 const LARGEST: u64 = 16 << 30;
 
 /// What is known of the archive before it is fetched.
@@ -26,17 +27,17 @@ pub(super) struct Expected {
     key: Option<minisign::PublicKey>,
 }
 
-/// What was found out.
+/// The result of the checks.
 #[derive(Debug)]
 pub(super) struct Checked {
     /// The archive's digest.
     pub(super) sha256: String,
-    /// The trusted comment of its signature; none: not signed.
+    /// The trusted comment of its signature. None if it is not signed.
     pub(super) by: Option<String>,
 }
 
 impl Expected {
-    /// What is wanted, for [`crate::fetch::file`].
+    /// Describes the archive for [`crate::fetch::file`].
     pub(super) fn wanted<'a>(&self, source: &'a Source) -> Wanted<'a> {
         Wanted {
             source,
@@ -49,10 +50,11 @@ impl Expected {
         }
     }
 
-    /// From the configuration and the command line.
+    /// Reads the configuration and the command line.
     ///
     /// # Errors
-    /// [`Exit::Refused`]: no key, and unsigned archives are not allowed; or the key is none.
+    /// [`Exit::Refused`]: no key is set and unsigned archives are not allowed, or the key is not
+    /// valid.
     pub(super) fn of(prefix: &config::Prefix, options: &Options) -> Result<Expected> {
         let key = prefix.public_key.as_ref().map(read_key).transpose()?;
         if key.is_none() && !prefix.allow_unsigned {
@@ -61,14 +63,14 @@ impl Expected {
                 "prefix.public-key is not set, so nobody could say whose the archive is: set it to the key that signed it, or prefix.allow-unsigned = true to take it from anybody; see zfs-prefix.toml(5)"
             );
         }
-        // The digest and the size in the configuration are those of the archive named there.
+        // The digest and the size in the configuration belong to the archive that is named there.
         Ok(match options.source {
             None => Expected { size: prefix.size, sha256: prefix.sha256.clone(), key },
             Some(_) => Expected { size: None, sha256: options.sha256.clone(), key },
         })
     }
 
-    /// Whether there has to be a signature.
+    /// Whether a signature is required.
     pub(super) fn signed(&self) -> bool {
         self.key.is_some()
     }
@@ -90,7 +92,7 @@ fn read_key(key: &PublicKey) -> Result<minisign::PublicKey> {
 /// Reads the archive once and compares it with all that is known of it.
 ///
 /// # Errors
-/// [`Exit::Refused`], saying which of the three is wrong and what was found.
+/// [`Exit::Refused`]: the error says which of the three is wrong and what was found.
 pub(super) fn check(
     path: &Path,
     source: &Source,

@@ -1,5 +1,5 @@
-//! Getting the archive, its signature and its manifest into a directory that only root can write
-//! to, so that what is unpacked is what was checked.
+//! Fetches the archive, its signature and its manifest into a directory that only root can write
+//! to. So the archive that is unpacked is the one that was checked.
 
 use std::path::Path;
 
@@ -19,17 +19,17 @@ const SIGNATURE_LIMIT: u64 = 16 * 1024;
 /// What comes with an archive.
 #[derive(Debug)]
 pub(super) struct Fetched {
-    /// The text of the signature, if there has to be one.
+    /// The text of the signature, if one is required.
     pub(super) signature: Option<String>,
     /// The manifest, if there is one.
     pub(super) manifest: Option<Manifest>,
 }
 
-/// Gets the signature, if there has to be one, the manifest, and the archive into `part`.
+/// Fetches the signature, if one is required, then the manifest, and the archive into `part`.
 ///
 /// # Errors
-/// [`Exit::Network`], [`Exit::NoSpace`]; [`Exit::Refused`] when there is no signature or the size
-/// is not the expected one; [`Exit::PrefixIncomplete`]: no such file, or made for another path.
+/// [`Exit::Network`], [`Exit::NoSpace`]; [`Exit::Refused`]: there is no signature, or the size is
+/// not the expected one; [`Exit::PrefixIncomplete`]: no such file, or it was made for another path.
 pub(super) fn fetch(
     source: &Source,
     part: &Part,

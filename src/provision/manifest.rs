@@ -1,6 +1,6 @@
 //! The manifest that make-prefix writes beside an archive, `<name>.json` for `<name>.tar.zst`. It
-//! bears no signature and nothing depends on it: with it, an archive for another place is refused
-//! before it is fetched, and the prefix says which tree it was made from.
+//! is not signed, and nothing depends on it. It has two uses: an archive for another path is
+//! refused before it is fetched, and the prefix can say which tree it was made from.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use crate::exit::Exit;
 use crate::fail;
 use crate::fetch::{Get, open_file, text};
 
-/// A list of packages makes the most of it.
+/// The most bytes that are read. A list of packages is the largest part.
 const LIMIT: u64 = 4 << 20;
-/// How archives are called.
+/// How names of archives end.
 const SUFFIXES: [&str; 6] = [".tar.zst", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar"];
 
-/// What is read of it.
+/// The fields that are read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Manifest {
     /// The path that the tree was made for.
@@ -35,8 +35,8 @@ struct Archive {
 }
 
 impl Manifest {
-    /// The manifest beside `source`, if there is one. A server that does not answer is the
-    /// archive's matter, which is asked for next.
+    /// The manifest beside `source`, if there is one. If the server does not answer, that is no
+    /// error here: the archive is fetched next and reports it.
     pub(super) fn find(source: &Source, get: Option<&Get>) -> Option<Manifest> {
         let place = beside(&source.full())?;
         let content: Box<dyn Read> = match get {
@@ -45,12 +45,13 @@ impl Manifest {
         };
         let parsed = text(content, LIMIT).and_then(|text| Ok(serde_json::from_str(&text)?));
         parsed
-            .inspect_err(|e| warn!("the manifest beside {source} is none and not heeded: {e:#}"))
+            .inspect_err(|e| warn!("the manifest beside {source} is invalid and ignored: {e:#}"))
             .ok()
     }
 
     /// # Errors
-    /// [`Exit::PrefixIncomplete`]: the tree's files name another path.
+    /// [`Exit::PrefixIncomplete`]: the tree was made for another path, and its files name that
+    /// path.
     pub(super) fn check_place(&self, source: &Source, eprefix: &Path) -> Result<()> {
         if self.eprefix == eprefix {
             return Ok(());
@@ -68,7 +69,7 @@ impl Manifest {
         let hexadecimal = self.digest.bytes().all(|b| b.is_ascii_hexdigit());
         let ours = self.archive.sha256 == sha256 && hexadecimal;
         if !ours {
-            warn!("the manifest beside the archive is of another one: not heeded");
+            warn!("the manifest beside the archive belongs to another archive and is ignored");
         }
         ours.then_some(&*self.digest)
     }

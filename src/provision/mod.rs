@@ -1,9 +1,9 @@
-//! `zfs-prefix prefix provision`: from an archive, checked, to a prefix in its place.
+//! `zfs-prefix prefix provision`: checks an archive and makes a prefix from it in its place.
 //!
-//! Root fetches into `/var/cache/zfs-prefix/download` and checks what it got; everything below the
-//! prefix's parent is done with the rights of whoever owns it ([`step`]): the parent's owner makes
-//! and renames the temporary directory, the prefix's owner unpacks into it. Until the one rename
-//! at the end the prefix is as it was, and what a crash leaves is removed by the next run.
+//! Root fetches into `/var/cache/zfs-prefix/download` and checks what it got. Everything below the
+//! prefix's parent is done with the rights of its owner ([`step`]). The parent's owner makes and
+//! renames the temporary directory. The prefix's owner unpacks into it. Until the one rename at the
+//! end the prefix is as it was. The next run removes what a crash leaves.
 
 mod check;
 mod fetch;
@@ -41,17 +41,18 @@ use step::{Hands, Step};
 /// What was asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Instead of `prefix.source`; then `prefix.sha256` and `prefix.size` do not hold.
+    /// The archive to use instead of `prefix.source`. Then `prefix.sha256` and `prefix.size` do not
+    /// apply.
     pub source: Option<Source>,
     /// The digest of that archive.
     pub sha256: Option<String>,
-    /// A prefix that is there is replaced, and kept under another name.
+    /// Replace a prefix that exists, and keep it under another name.
     pub replace: bool,
-    /// For the unit: a prefix that is there is fine, and so is nothing configured.
+    /// For the unit: it is no error if a prefix exists, or if nothing is configured.
     pub if_missing: bool,
-    /// The tree is audited before it gets its name.
+    /// Audit the tree before it gets its name.
     pub audit: bool,
-    /// This program, which runs itself with the rights of the prefix's owner.
+    /// This program. It runs itself with the rights of the prefix's owner.
     pub exe: PathBuf,
 }
 
@@ -60,8 +61,8 @@ pub struct Options {
 pub struct Signals {
     /// Set by SIGTERM and SIGINT: give up and clean up.
     pub cancel: Cancel,
-    /// Set while there is nothing to clean up: a signal then ends the process at once, even in
-    /// the middle of waiting for a server.
+    /// Set while there is nothing to clean up. Then a signal ends the process at once, even while
+    /// it waits for a server.
     pub at_once: Arc<AtomicBool>,
 }
 
@@ -74,8 +75,8 @@ struct Mark<'a> {
     /// The digest of the tree by the archive's manifest; null without one.
     digest: Option<&'a str>,
     when: u64,
-    /// The name of the directory that it was unpacked in: after a crash the next run knows by it
-    /// whether what has that name is a new tree or the old prefix.
+    /// The name of the directory that it was unpacked in. After a crash it tells the next run
+    /// whether a directory with that name is a new tree or the old prefix.
     made_as: String,
 }
 
@@ -91,9 +92,9 @@ pub enum Outcome {
 /// Fetches, checks, unpacks and puts in place.
 ///
 /// # Errors
-/// With its exit status: [`Exit::Refused`] for a signature, digest or entry that is not right,
-/// [`Exit::Network`], [`Exit::NoSpace`], [`Exit::PrefixIncomplete`] for a place or an owner that
-/// cannot be, [`Exit::Locked`]. The prefix is then as it was.
+/// Each has its exit status: [`Exit::Refused`] for a signature, digest or entry that is not right,
+/// [`Exit::Network`], [`Exit::NoSpace`], [`Exit::PrefixIncomplete`] for a place or an owner that is
+/// not possible, [`Exit::Locked`]. After an error the prefix is as it was.
 pub fn run(
     host: &Host,
     settings: &Settings,
@@ -113,7 +114,7 @@ pub fn run(
         } else {
             fail!(
                 Exit::PrefixIncomplete,
-                "{text}: say where its archive is there or with --source; see zfs-prefix.toml(5)"
+                "{text}: say where its archive is, in prefix.source or with --source; see zfs-prefix.toml(5)"
             )
         }
     };
@@ -132,7 +133,7 @@ pub fn run(
         );
     }
     let _lock = Lock::provision(&layout)?;
-    // What was there before the lock was ours may have been another run's.
+    // Look again with the lock: before, another run may have been at work.
     match Present::at(path) {
         Present::Content if options.if_missing => {
             return Ok(Outcome::Nothing(format!("{} is there already", path.display())));
@@ -185,8 +186,8 @@ impl Provision<'_> {
             }
             Err(error) => {
                 pause.failed(error);
-                // Wrong, it would be taken up again for ever. Whole, it need not be fetched again,
-                // unless its room is needed.
+                // Remove a wrong archive: otherwise every run would go on from it. Keep a good one,
+                // so that it need not be fetched again, unless the disk needs its room.
                 let room = exit::of(error) == Exit::NoSpace && self.shares_disk(&part);
                 if blames_archive(error) || room {
                     part.remove();
@@ -200,7 +201,7 @@ impl Provision<'_> {
         let part =
             Part::new(&self.layout.cache().join("download"), &crate::fetch::name(self.source))?;
         part.remove_others()?;
-        // There is nothing to clean up: what was fetched is kept.
+        // There is nothing to clean up here: the download is kept.
         self.signals.at_once.store(true, Ordering::Relaxed);
         if self.options.if_missing && matches!(self.source, Source::Https(_)) {
             network::wait_for_network(&self.signals.cancel);
@@ -222,8 +223,8 @@ impl Provision<'_> {
         fetched: &fetch::Fetched,
         report: &mut Report,
     ) -> Result<String> {
-        // Not while it is fetched: builds may go on in the prefix that is there. Held by a build,
-        // the download stays for the next run.
+        // Take the lock only after the download: until then builds may use the prefix that exists.
+        // If a build holds the lock, the download stays for the next run.
         let _lock = Lock::take(&self.layout, &Holder::Provision)?;
         report.say("checking the archive");
         let signature = fetched.signature.as_deref();
@@ -231,7 +232,7 @@ impl Provision<'_> {
         part.open_to_all()?;
         let digest = fetched.manifest.as_ref().and_then(|m| m.digest(&checked.sha256));
         self.put_in_place(hands, part, digest, &checked, report).inspect_err(|_| {
-            // What we made in the parent goes, whoever ended us.
+            // Remove what we made in the parent, even after a signal.
             let cleaned = hands.in_parent(&self.clean(), &Cancel::after(place::CLEANING));
             if let Err(error) = cleaned {
                 warn!("{error:#}; the next run removes it");
@@ -272,7 +273,7 @@ impl Provision<'_> {
             report.say("auditing the prefix");
             sound::check(self.host, self.source, &dir, path, cancel)?;
         }
-        // From here on it is quick, and not to be torn.
+        // The rest is quick and must not be interrupted.
         if cancel.is_set() {
             anyhow::bail!("stopped by a signal; {} is as it was", path.display());
         }
@@ -303,7 +304,7 @@ impl Provision<'_> {
     }
 }
 
-/// Whether the failure is one of the archive, so that fetching it again is the only cure.
+/// Whether the archive caused the failure, so that only fetching it again can help.
 fn blames_archive(error: &anyhow::Error) -> bool {
     matches!(exit::of(error), Exit::Refused | Exit::PrefixIncomplete)
 }

@@ -1,5 +1,5 @@
-//! Whether a build would make use of a prefix at all. The unit asks, before it asks the network:
-//! builds pull it in also where they will stand aside, or cannot begin.
+//! Whether a build would use a prefix at all. The unit checks this before it uses the network: a
+//! build pulls in the unit even if the build will stand aside or cannot begin.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,9 @@ use crate::config::Settings;
 use crate::host::{Host, Release};
 use crate::store::Layout;
 
-/// Why no kernel of this machine is built for here; `None` if one may be. It is not known which
-/// one the build that asks is for: the running one, or that of a `zfs-build@RELEASE.service`.
+/// Why no build for any kernel of this machine would use a prefix. `None` if one may. It looks at
+/// all kernels, because it does not know which build has pulled in the unit: that for the running
+/// kernel, or a `zfs-build@RELEASE.service`.
 pub(super) fn nothing_to_build(
     host: &Host,
     settings: &Settings,
@@ -27,7 +28,7 @@ pub(super) fn nothing_to_build(
     releases.all(|release| why_not(host, settings, layout, &release).is_some()).then_some(running)
 }
 
-/// Why a build for this kernel would end without having used a prefix.
+/// Why a build for this kernel would end and not use a prefix.
 fn why_not(host: &Host, settings: &Settings, layout: &Layout, release: &Release) -> Option<String> {
     let tree = builder::tree_dir(host, settings, release);
     if !tree.is_dir()

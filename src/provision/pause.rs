@@ -1,6 +1,7 @@
-//! An archive that was fetched and found wrong is not fetched again by every try of a build: the
-//! same inputs rest for `build.backoff`, as those of a failed build do. The record is
-//! `/var/lib/zfs-prefix/failures/prefix.json`. Only the unit heeds it; who asks by hand gets a try.
+//! Keeps every try of a build from fetching a wrong archive again. The same inputs are not tried
+//! for `build.backoff`, like those of a failed build. The record is
+//! `/var/lib/zfs-prefix/failures/prefix.json`. Only the unit obeys it. A person who runs the
+//! command gets a try.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +16,7 @@ use crate::fail;
 use crate::host::Release;
 use crate::store::{Digest, FailureRecord, Layout, unix_now};
 
-/// What the record is called in the place of a kernel release; no kernel is called so.
+/// The record has this name in place of a kernel release. No kernel has this name.
 const NAME: &str = "prefix";
 
 /// The pause of one set of inputs.
@@ -28,7 +29,7 @@ pub(super) struct Pause<'a> {
 }
 
 impl<'a> Pause<'a> {
-    /// Of what is configured, and of the archive itself where that is a file.
+    /// The pause for this configuration, and for the archive itself if it is a file.
     pub(super) fn of(
         layout: &'a Layout,
         settings: &'a Settings,
@@ -59,7 +60,7 @@ impl<'a> Pause<'a> {
         }
     }
 
-    /// Remembers a failure that is the archive's.
+    /// Records a failure that the archive caused.
     pub(super) fn failed(&self, error: &anyhow::Error) {
         if !blames_archive(error) {
             return;
@@ -73,14 +74,14 @@ impl<'a> Pause<'a> {
         }
     }
 
-    /// Forgets it.
+    /// Removes the record.
     pub(super) fn over(&self) {
         FailureRecord::clear(self.layout, &self.name).unwrap_or_else(|e| warn!("{e:#}"));
     }
 
     fn read(&self) -> Option<FailureRecord> {
         FailureRecord::read(self.layout, &self.name).unwrap_or_else(|error| {
-            warn!("the failure record cannot be read and is not heeded: {error:#}");
+            warn!("the failure record cannot be read and is ignored: {error:#}");
             None
         })
     }

@@ -1,4 +1,5 @@
-//! Where a prefix goes and whose it will be; the directory it is made in beside that place.
+//! Where a prefix goes, who will own it, and the temporary directory beside that place where it is
+//! made.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -19,10 +20,10 @@ use crate::{config, fail};
 
 /// How long removing an unpacked tree may take.
 pub(super) const CLEANING: Duration = Duration::from_secs(300);
-/// Between the prefix's name and what makes the temporary directory's name its own.
+/// The name of a temporary directory has this between the prefix's name and the random letters.
 const TEMPORARY: &str = ".provision-";
 
-/// What has the prefix's name.
+/// What exists at the prefix's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Present {
     /// Nothing, or an empty directory.
@@ -32,7 +33,7 @@ pub(super) enum Present {
 }
 
 impl Present {
-    /// Looks. What cannot be looked into counts as content: it is not ours to replace.
+    /// Looks at the path. A directory that cannot be read counts as content: we may not replace it.
     pub(super) fn at(path: &Path) -> Present {
         let nothing = match fs::symlink_metadata(path) {
             Err(e) => e.kind() == std::io::ErrorKind::NotFound,
@@ -48,19 +49,19 @@ impl Present {
 pub(super) struct Target {
     /// EPREFIX.
     pub(super) path: PathBuf,
-    /// Who shall own it.
+    /// Its future owner.
     pub(super) user: User,
-    /// Only root can make and rename in the directory it goes to.
+    /// Only root can create and rename files in the directory it goes to.
     pub(super) parent_is_roots: bool,
 }
 
 impl Target {
-    /// Decides whose the prefix will be: `prefix.user`, or the owner of what is there, or the
-    /// owner of the directory it goes to.
+    /// Decides who will own the prefix: `prefix.user`, otherwise the owner of what exists there,
+    /// otherwise the owner of the directory it goes to.
     ///
     /// # Errors
-    /// [`Exit::PrefixIncomplete`]: no such directory or user, root, or a way to it that is
-    /// somebody else's.
+    /// [`Exit::PrefixIncomplete`]: the directory or the user does not exist, the owner would be
+    /// root, or a directory above the prefix belongs to somebody else.
     pub(super) fn find(prefix: &config::Prefix) -> Result<Target> {
         let path = prefix.path.clone();
         let parent = parent(&path);
@@ -82,7 +83,7 @@ impl Target {
             (Some(name), _) => named(name)?,
             (None, 0) => fail!(
                 Exit::PrefixIncomplete,
-                "whose shall {} be? {} belongs to root, and builds do not run as root: set prefix.user",
+                "{} needs an owner: {} belongs to root, and builds do not run as root: set prefix.user",
                 path.display(),
                 parent.display()
             ),
@@ -122,14 +123,15 @@ fn named(name: &str) -> Result<User> {
     }
 }
 
-/// A user id; its group from the user database, otherwise `gid` or the group of the same number.
+/// The user with this id. Its group comes from the user database, otherwise it is `gid` or has the
+/// same number.
 fn numbered(uid: u32, gid: Option<u32>) -> Result<User> {
     let known = nix::unistd::User::from_uid(uid.into()).context("looking up the owner")?;
     let gid = known.map_or(gid.filter(|gid| *gid != 0).unwrap_or(uid), |user| user.gid.as_raw());
     Ok(User { uid, gid })
 }
 
-/// How names of temporary directories for `target` begin.
+/// The beginning of the names of temporary directories for `target`.
 fn temporary(target: &Path) -> OsString {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or(OsStr::new("prefix")));
@@ -137,8 +139,7 @@ fn temporary(target: &Path) -> OsString {
     name
 }
 
-/// Makes the temporary directory beside `target`, mode 0755, and gives it to `user` if that is not
-/// who runs this.
+/// Makes the temporary directory beside `target` with mode 0755. Root gives it to `user`.
 pub(super) fn make(target: &Path, user: User) -> Result<PathBuf> {
     let dir = tempfile::Builder::new()
         .prefix(&temporary(target))
@@ -146,7 +147,7 @@ pub(super) fn make(target: &Path, user: User) -> Result<PathBuf> {
         .make_in(parent(target), |path| fs::DirBuilder::new().mode(0o755).create(path))
         .with_context(|| format!("{}: cannot make a directory", parent(target).display()))?;
     let path = dir.path().to_owned();
-    // The caller's from here on; it is removed by `clean`.
+    // From here on the directory is the caller's. `clean` removes it.
     let _ = dir.keep();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("{}", path.display()))?;
@@ -157,12 +158,12 @@ pub(super) fn make(target: &Path, user: User) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Letters at the end of a temporary directory's name.
+/// The number of random letters at the end of a temporary directory's name.
 const RANDOM: usize = 6;
 
-/// Removes temporary directories of `target` that belong to `uid`, or to whoever runs this; one
-/// that has the prefix that was replaced in it gets the name that is due to it. The caller holds
-/// the lock: nobody is at work in them.
+/// Removes temporary directories of `target` that belong to `uid`, or to the user that runs this.
+/// If one of them is the replaced prefix, it is kept under its `.old-` name instead. The caller
+/// holds the lock, so nobody works in these directories.
 pub(super) fn clean(target: &Path, uid: u32) -> Result<()> {
     let parent = parent(target);
     let begin = temporary(target);
@@ -185,13 +186,13 @@ pub(super) fn clean(target: &Path, uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// What the temporary directory was called that is the prefix by now, if that says so. Whatever
-/// has that name since has been exchanged with it.
+/// The name that the present prefix had as a temporary directory, if its mark says so. A directory
+/// with that name now is the replaced prefix: the two were exchanged.
 fn made_as(target: &Path) -> Option<String> {
     mark(target)?["made_as"].as_str().map(str::to_owned)
 }
 
-/// Renames the replaced prefix to `<name>.old-<seconds since 1970>`; returns that path.
+/// Renames the replaced prefix to `<name>.old-<seconds since 1970>`. Returns that path.
 fn keep(old: &Path, target: &Path) -> Result<PathBuf> {
     let named = |when: u64| {
         let mut name = target.file_name().unwrap_or_default().to_owned();
@@ -207,8 +208,9 @@ fn keep(old: &Path, target: &Path) -> Result<PathBuf> {
 
 fn remove_tree(dir: &Path) -> std::io::Result<()> {
     match fs::remove_dir_all(dir) {
-        // Directories in it that their owner may not write to. Nothing of the kind stops root, and
-        // root changes no modes by path in somebody else's tree, where a link could be by then.
+        // The tree has directories that their owner may not write to. They do not stop root. And
+        // root must not change modes by path in somebody else's tree: a name could have become a
+        // link.
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !am_root() => {
             open_up(dir)?;
             fs::remove_dir_all(dir)
@@ -232,8 +234,8 @@ fn open_up(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Gives the unpacked tree its name. With `replace` what has it now is kept as
-/// `<name>.old-<seconds since 1970>`; returns that path, or an empty one.
+/// Renames the unpacked tree to `target`. With `replace` it keeps what has this name now as
+/// `<name>.old-<seconds since 1970>`. Returns that path, or an empty one.
 pub(super) fn place(dir: &Path, target: &Path, replace: bool) -> Result<PathBuf> {
     let mut kept = PathBuf::new();
     if Present::at(target) == Present::Nothing {
@@ -245,7 +247,8 @@ pub(super) fn place(dir: &Path, target: &Path, replace: bool) -> Result<PathBuf>
             })
         };
         exchanged()?;
-        // On disk before the next name is: `clean` finishes from here.
+        // Write the exchange to disk before the next rename. After a crash `clean` goes on from
+        // here.
         sync_dir(parent(target))?;
         kept = keep(dir, target).or_else(|e| exchanged().and(Err(e)))?;
     } else {

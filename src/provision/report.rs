@@ -1,4 +1,5 @@
-//! How far a run is: one line on the terminal, STATUS= for the service manager (sd_notify(3)).
+//! Reports how far a run is: one line on the terminal, and STATUS= for the service manager
+//! (sd_notify(3)).
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -9,17 +10,17 @@ use crate::fetch::{Watch, megabytes};
 
 /// How much longer the service manager shall wait each time there was progress.
 const EXTEND: Duration = Duration::from_secs(10 * 60);
-/// At most so often is something said.
+/// Progress is reported at most this often.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
-/// At most so often is EXTEND_TIMEOUT_USEC= sent.
+/// EXTEND_TIMEOUT_USEC= is sent at most this often.
 const EXTEND_EVERY: Duration = Duration::from_secs(30);
 
-/// Reports progress to whoever looks.
+/// Reports progress to the terminal and to the service manager.
 #[derive(Debug)]
 pub(super) struct Report {
     terminal: bool,
     begun: Instant,
-    /// Bytes that were there when the transfer began.
+    /// How many bytes were there when the transfer began.
     resumed_at: u64,
     said_at: Option<Instant>,
     extended_at: Option<Instant>,

@@ -1,4 +1,4 @@
-//! Whether what was unpacked is a toolchain: the one place where the audit is asked.
+//! Checks that the unpacked tree is a toolchain. Provisioning calls the audit only here.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::host::Host;
 use crate::prefix::audit::{Options, Severity, audit};
 use crate::process::Cancel;
 
-/// How many errors are repeated.
+/// At most this many errors are repeated in the message.
 const REPEATED: usize = 5;
 
 /// Audits the tree in `dir`, which will be at `eprefix`.
 ///
 /// # Errors
-/// [`Exit::PrefixIncomplete`]: the audit finds errors, of which the first are repeated. Others: on
-/// this machine it cannot be found out, which says nothing of the archive.
+/// [`Exit::PrefixIncomplete`]: the audit finds errors. The message repeats the first ones. Other
+/// statuses: the audit cannot run on this machine. That says nothing about the archive.
 pub(super) fn check(
     host: &Host,
     source: &Source,
@@ -26,7 +26,8 @@ pub(super) fn check(
     eprefix: &Path,
     cancel: &Cancel,
 ) -> Result<()> {
-    // Which kernels will be built for is not known here: `prefix audit` compares compilers.
+    // Here it is not known for which kernels modules will be built. `prefix audit` compares
+    // compilers.
     let options = Options { host, kernel_compiler: None, cancel };
     let found = audit(dir, eprefix, &options).with_context(|| {
         format!("{source}: the prefix in it could not be audited, nothing was put in place")

@@ -1,4 +1,4 @@
-//! The steps below the prefix's parent, each with the rights of who owns what it changes: this
+//! The steps below the prefix's parent. Each has the rights of the owner of what it changes: this
 //! program runs itself again as that user (`zfs-prefix prefix step …`).
 
 use std::ffi::OsString;
@@ -11,9 +11,9 @@ use super::{place, unpack};
 use crate::exit::{Exit, Failure};
 use crate::process::{Cancel, Run, User, describe};
 
-/// What begins a line of progress; no message does.
+/// A line of progress begins with this. No message does.
 const PROGRESS: &str = "@";
-/// How the admin command begins its errors.
+/// The errors of the admin command begin with this.
 const NAME: &str = "zfs-prefix: ";
 
 /// One step.
@@ -70,7 +70,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Does it, with the rights of this process. Returns what the step is asked for, a path or
+    /// Does the step with the rights of this process. Returns the path that the step prints, or
     /// nothing.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl Step {
     }
 }
 
-/// Who does the steps.
+/// Runs the steps with the right user.
 #[derive(Debug)]
 pub(super) struct Hands<'a> {
     pub(super) exe: &'a Path,
@@ -133,7 +133,7 @@ impl Hands<'_> {
         if self.parent_is_roots { step.run() } else { self.as_owner(step, cancel, &mut |_| {}) }
     }
 
-    /// Does a step as the prefix's owner; lines of progress go to `sink`.
+    /// Does a step as the prefix's owner. Lines of progress go to `sink`.
     pub(super) fn as_owner(
         &self,
         step: &Step,
@@ -165,7 +165,7 @@ impl Hands<'_> {
     }
 }
 
-/// The statuses that a step ends with.
+/// The exit status of a step, from the number that its process ended with.
 fn exit_of(code: i32) -> Exit {
     let known = [Exit::PrefixIncomplete, Exit::Refused, Exit::NoSpace];
     known.into_iter().find(|exit| i32::from(exit.code()) == code).unwrap_or(Exit::Other)

@@ -1,5 +1,6 @@
-//! A file in the cache: fetched once, proved, and whole whenever it has its name. Beside it,
-//! `<name>.json` says what it is; written last, it is what makes a file count.
+//! A file in the cache. It is fetched once and proved, and it is complete if it has its name.
+//! Beside it, the record `<name>.json` says what it is. The record is written last: a file without
+//! one does not count.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -21,23 +22,26 @@ use crate::fetch::{self, Part, Wanted, Watch, megabytes, network};
 use crate::process::Interrupted;
 use crate::store::{Digest, sync_dir, write_atomic};
 
-/// So many files are kept: tarballs and patches of the running kernel, of the next, of OpenZFS.
+/// How many files are kept: tarballs and patches of the running kernel, of the next, and of
+/// OpenZFS.
 const KEPT: usize = 24;
-/// The kernel's source and OpenZFS's are obtained one after the other, an hour apart at most.
+/// What was used within this time is kept. The kernel's source and OpenZFS's are obtained one after
+/// the other, an hour apart at most.
 const RECENT: Duration = Duration::from_secs(24 * 3600);
-/// So long a download that broke off is waited for.
+/// How long an incomplete download is kept, so that it can go on.
 const LEFT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// At most so often is said how far a transfer is.
+/// The progress of a transfer is reported at most this often.
 const SAID_EVERY: Duration = Duration::from_millis(500);
 
 /// What a signature is made over, and where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signed {
-    /// The uncompressed tarball; `x.tar.sign` beside `x.tar.xz`, as the kernel's archive has it.
+    /// The uncompressed tarball. The signature is `x.tar.sign` beside `x.tar.xz`, as in the
+    /// kernel's archive.
     Uncompressed,
-    /// The file; `x.asc` beside `x`.
+    /// The file. The signature is `x.asc` beside `x`.
     File,
-    /// An RPM has it inside.
+    /// An RPM. It contains its signature.
     Rpm,
 }
 
@@ -47,18 +51,18 @@ pub(super) struct Cached {
     pub(super) source: Source,
     /// The key of the configuration that names it.
     pub(super) key: &'static str,
-    /// As in "a patch".
+    /// What it is, for messages: "a patch".
     pub(super) what: &'static str,
     /// The most bytes it can have.
     pub(super) largest: u64,
     pub(super) proof: Proof,
-    /// None: it is known by its digest or not at all.
+    /// None: no signature exists. Only a digest can prove the file.
     pub(super) signed: Option<Signed>,
-    /// The status when it is on this machine and cannot be read.
+    /// The exit status if it is on this machine and cannot be read.
     pub(super) unreadable: Exit,
 }
 
-/// A file that is there.
+/// A file in the cache.
 #[derive(Clone, Debug)]
 pub(super) struct Got {
     pub(super) path: PathBuf,
@@ -72,7 +76,7 @@ struct Record {
     sha256: String,
     size: u64,
     proof: String,
-    /// Of a source on this machine: which version of it this is.
+    /// The version of the source, if that is on this machine.
     stamp: String,
 }
 
@@ -106,7 +110,7 @@ impl Cached {
         }
         let part = Part::new(&dir, &name)?;
         let fetched = self.fetch(with, &part).inspect_err(|error| {
-            // Wrong, it would be taken up again for ever.
+            // Remove a wrong part: otherwise every try would go on from it.
             if matches!(exit::of(error), Exit::Refused | Exit::NoSpace) {
                 part.remove();
             }
@@ -128,20 +132,20 @@ impl Cached {
         Ok(Got { path, sha256 })
     }
 
-    /// Its name in the cache: another URL, digest or key is another file.
+    /// Its name in the cache. Another URL, digest or key gives another name.
     fn name(&self) -> String {
         let of = format!("{}\n{}", self.source.full(), self.proof.identity());
         format!("{}-{}", &Digest::of(of.as_bytes()).as_str()[..16], fetch::name(&self.source))
     }
 
-    /// The digest of the file, if it is there and still what its source is. It is read again: it
-    /// counts as proved, and what was proved may have rotted since. Such a file is removed.
+    /// The digest of the file, if it is in the cache and its source is still the same. Reads the
+    /// file again: it counts as proved, but may have been damaged since. Removes a damaged file.
     ///
     /// # Errors
     /// It cannot be removed.
     fn whole(&self, path: &Path, record: &Path) -> Result<Option<String>> {
         let Some(known) = self.recorded(path, record) else { return Ok(None) };
-        // One that cannot be read, of a failing disk, is no better.
+        // A file that cannot be read, on a failing disk, counts as damaged.
         let found = sha256(path).map_or_else(|e| format!("unknown: {e:#}"), |(sha256, _)| sha256);
         if found == known {
             return Ok(Some(known));
@@ -151,13 +155,13 @@ impl Cached {
             path.display()
         );
         let shown = || format!("{}: cannot be removed", path.display());
-        // The record first: without it the rest counts for nothing.
+        // Remove the record first: without it the file counts for nothing.
         fs::remove_file(record).with_context(shown)?;
         fs::remove_file(path).with_context(shown)?;
         Ok(None)
     }
 
-    /// The digest that a file had which is there, and of the version of its source.
+    /// The recorded digest of the file, if the file exists and its source has not changed.
     fn recorded(&self, path: &Path, record: &Path) -> Option<String> {
         let record: Record = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
         let meta = fs::symlink_metadata(path).ok()?;
@@ -214,7 +218,7 @@ impl Cached {
         Ok((sha256, size))
     }
 
-    /// The text of the signature beside it, if that is where it is.
+    /// The text of the signature, if that is a file beside it.
     fn signature(&self) -> Result<Option<String>> {
         let (of, suffix) = match self.signed {
             None | Some(Signed::Rpm) => return Ok(None),
@@ -253,8 +257,8 @@ impl Cached {
     }
 }
 
-/// Does something in another thread, so that a signal is heeded while a server is silent. That
-/// thread ends with the process, and what it still writes is a part that counts for nothing.
+/// Does `work` in another thread, so that a signal takes effect while a server is silent. That
+/// thread ends with the process. What it still writes goes to a part, which counts for nothing.
 fn apart<T: Send + 'static>(
     with: &mut Obtain<'_>,
     work: impl FnOnce(&mut dyn Watch) -> Result<T> + Send + 'static,
@@ -263,7 +267,7 @@ fn apart<T: Send + 'static>(
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let result = work(&mut Tell { sender: said, said: None });
-        // Nobody listens any more after a signal.
+        // After a signal nobody receives this any more.
         let _ = sender.send(result);
     });
     loop {
@@ -326,8 +330,8 @@ fn sha256(path: &Path) -> Result<(String, u64)> {
     hash().with_context(|| format!("{}", path.display()))
 }
 
-/// Makes room among the files, after everything was obtained: of what was `used` for that nothing
-/// goes, however much it was. Leftovers of transfers that nobody went on with go too.
+/// Removes old files after everything was obtained. Never removes what was `used` for that, however
+/// much it is. Also removes what is left of transfers that nobody went on with.
 ///
 /// # Errors
 /// Something cannot be removed.
@@ -344,8 +348,8 @@ fn record_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Removes what has no record (of a download that broke off, or a crash) when it is older than
-/// [`LEFT`].
+/// Removes files without a record that are older than [`LEFT`]: a download that broke off or a
+/// crash left them.
 fn sweep(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
         let path = entry?.path();

@@ -82,7 +82,7 @@ fn leftovers_go_after_a_week_and_what_has_a_record_stays() {
         fs::write(&path, "x").unwrap();
         let file = File::options().write(true).open(&path).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
-        // Each is looked at beside those before it.
+        // Sweep after each file, beside the files before it.
         if name != "whole" {
             sweep(dir.path()).unwrap();
             assert_eq!(path.exists(), stays, "{name}");

@@ -1,5 +1,5 @@
-//! What is kept of what was fetched and unpacked, and for how long: a record beside each says when it
-//! was used.
+//! Which fetched files and unpacked trees are kept, and for how long. A record beside each says
+//! when it was last used.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,15 +9,17 @@ use anyhow::{Context, Result};
 
 use crate::store::sync_dir;
 
-/// Notes that what this record is of was used now. If that fails, it may be removed too early.
+/// Notes in a record that its file or tree was used now. If that fails, it may be removed too
+/// early.
 pub(super) fn used(record: &Path) {
     if let Ok(file) = File::options().write(true).open(record) {
         let _ = file.set_modified(SystemTime::now());
     }
 }
 
-/// Removes all but the `most` records in `dir` that were used last, and what they are of; never what
-/// was used within `recent`, for this build may have been what used it, and never `spared`.
+/// Keeps the `most` records in `dir` that were used last, and removes all others with their files
+/// or trees. Never removes what was used within `recent`, because this build may need it. Never
+/// removes `spared`.
 ///
 /// # Errors
 /// Something cannot be removed.
@@ -30,7 +32,7 @@ pub(super) fn keep(dir: &Path, most: usize, recent: Duration, spared: &[PathBuf]
             continue;
         }
         let at = fs::metadata(&path)?.modified()?;
-        // Of the future: the clock was set back.
+        // A time in the future counts as recent: the clock was set back.
         if spared.contains(&path) || at.elapsed().map_or(true, |age| age < recent) {
             stay += 1
         } else {
@@ -42,7 +44,7 @@ pub(super) fn keep(dir: &Path, most: usize, recent: Duration, spared: &[PathBuf]
     for (_, record) in records.into_iter().take(many) {
         let of = record.with_extension("");
         tracing::info!("{}: not used for long, removed", of.display());
-        // The record first: without it the rest counts for nothing.
+        // Remove the record first: without it the file or tree counts for nothing.
         fs::remove_file(&record)?;
         sync_dir(dir)?;
         if of.is_dir() {
@@ -59,7 +61,7 @@ pub(super) fn keep(dir: &Path, most: usize, recent: Duration, spared: &[PathBuf]
     Ok(())
 }
 
-/// Removes a tree: it loses its name at once, whenever the rest of it goes.
+/// Removes a tree. It loses its name at once, before its content is removed.
 ///
 /// # Errors
 /// It cannot be renamed or removed.

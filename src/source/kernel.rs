@@ -18,14 +18,14 @@ use crate::host::{Host, Release};
 use crate::kernel::Kconfig;
 use crate::store::Digest;
 
-/// Changed when a tree is made another way out of the same.
+/// Change this if the same source is made into another tree.
 const VERSION: &str = "1";
 /// The key of the configuration, for messages.
 const KEY: &str = "kernel.source";
-/// Before what went wrong with a source that nobody configured.
+/// Comes before the error of a source that nobody configured.
 const DEFAULT: &str = "kernel.source is not set, so this system's own source was tried; if it is gone \
                        there, set kernel.source to where it is";
-/// More than any kernel's source or package has.
+/// The most bytes of a file. No kernel's source or package has as many.
 pub(super) const LARGEST: u64 = 4 << 30;
 
 /// Where the source of one kernel is, what proves it, and the patches on it.
@@ -36,11 +36,11 @@ pub struct KernelSource {
     kind: Kind,
     proof: Proof,
     patches: Vec<(Pinned, Proof)>,
-    /// Nothing is configured: it is the system's.
+    /// `kernel.source` is not set: this is the system's own source.
     default: bool,
     /// The version that the kernel's configuration was made for, if that is known.
     configured: Option<String>,
-    /// What has to be said of it when it is used.
+    /// A warning for the journal when it is used.
     lacks: Option<&'static str>,
 }
 
@@ -62,12 +62,12 @@ pub enum Obtained {
 }
 
 impl KernelSource {
-    /// The source of kernel `release`: what is configured, otherwise the system's; none where
-    /// neither is. No network is asked for that.
+    /// The source of kernel `release`: the configured one, otherwise the system's. None if there is
+    /// neither. Does not use the network.
     ///
     /// # Errors
-    /// [`Exit::Refused`]: nothing would prove that what comes from the network is the right one.
-    /// [`Exit::NoKernelSource`]: the configuration makes no sense.
+    /// [`Exit::Refused`]: it comes from the network, and nothing would prove that it is the right
+    /// one. [`Exit::NoKernelSource`]: the configuration makes no sense.
     pub fn of(host: &Host, settings: &Settings, release: &Release) -> Result<Option<KernelSource>> {
         let kernel = &settings.kernel;
         let (pinned, keys, lacks) = match &kernel.source {
@@ -121,8 +121,8 @@ impl KernelSource {
         Ok(Some(KernelSource { release, pinned, kind, proof, patches, default, configured, lacks }))
     }
 
-    /// The same, for a kernel with this configuration: it says which patch level the source is of,
-    /// where the release does not.
+    /// The same source, for a kernel with this configuration. The configuration says which patch
+    /// level the source has to have, even if the release does not.
     pub fn configured_by(mut self, config: &Kconfig) -> KernelSource {
         self.configured = config.kernel_version().map(str::to_owned);
         self
@@ -139,7 +139,8 @@ impl KernelSource {
     }
 
     /// Everything that decides what the tree will be, as far as it is known without fetching: URL,
-    /// digest or keys, patches; of what is on this machine, size and time. For the key.
+    /// digest or keys, and patches. For a source on this machine also size and time. The key of a
+    /// build contains it.
     pub fn identity(&self) -> String {
         let mut all = vec![VERSION.to_owned(), self.release.to_string(), full(&self.pinned)];
         all.extend([self.proof.identity(), stamp(&self.pinned)]);
@@ -150,7 +151,7 @@ impl KernelSource {
         format!("{} {}", self.pinned, &digest.as_str()[..32])
     }
 
-    /// Fetches, verifies, unpacks and patches it, or finds that done.
+    /// Fetches, verifies, unpacks and patches it, unless that is done already.
     ///
     /// # Errors
     /// [`Exit::Network`]; [`Exit::Refused`]: digest or signature are not right;
@@ -179,8 +180,8 @@ impl KernelSource {
         self.checked(&top, tree::CONTENT)
     }
 
-    /// The tree called `name` in `top`; a source only when it is this kernel's. A build tree says of
-    /// which release it is itself.
+    /// The tree `name` in `top`. If it is a source, checks that it is this kernel's. A build tree
+    /// itself says which release it is for.
     fn checked(&self, top: &Path, name: &str) -> Result<Obtained> {
         let obtained = obtained(top.join(name));
         if matches!(obtained, Obtained::Source(_)) {
@@ -253,7 +254,7 @@ impl KernelSource {
         let config::Place::Git { url, tag } = &self.pinned.place else {
             fail!(Exit::Other, "{}: no repository", self.pinned);
         };
-        // A tag of a repository on this machine can be moved.
+        // The id contains the object: in a repository on this machine a tag can move.
         let object = stamp(&self.pinned);
         let id = self.id(&format!("{url} {tag} {object} {}", self.proof.identity()), patches);
         if let (Some(path), Proof::Local) = (url.strip_prefix("file://"), &self.proof) {
@@ -299,7 +300,7 @@ impl KernelSource {
         Ok(())
     }
 
-    /// The directory that is configured, when nobody can change it but root and the prefix's owner.
+    /// The configured directory. Checks that only root and the prefix's owner can change it.
     fn directory(&self, with: &Obtain<'_>) -> Result<PathBuf> {
         let config::Place::File(path) = &self.pinned.place else {
             fail!(Exit::Other, "{}: no directory", self.pinned);
@@ -343,7 +344,8 @@ impl Kind {
     }
 }
 
-/// A build tree has both of these (Documentation/kbuild/modules.rst), a source neither.
+/// What the directory is. A build tree has both of these files (Documentation/kbuild/modules.rst),
+/// a source has neither.
 fn obtained(dir: PathBuf) -> Obtained {
     let built = ["Module.symvers", "include/config/auto.conf"];
     if built.iter().all(|file| dir.join(file).is_file()) {
@@ -353,20 +355,20 @@ fn obtained(dir: PathBuf) -> Obtained {
     }
 }
 
-/// With what [`Pinned`] does not show.
+/// Everything that names the source, also what [`Pinned`] does not show.
 fn full(pinned: &Pinned) -> String {
     pinned.source().map_or_else(|| pinned.to_string(), |source| source.full())
 }
 
-/// What is known without fetching of a place on this machine: of a file its size and time, of a
-/// directory that of all that is in it, of a repository what its tag is.
+/// What is known without fetching about a place on this machine. For a file: its size and time. For
+/// a directory: those of all files in it. For a repository: the object of the tag.
 fn stamp(pinned: &Pinned) -> String {
     let path = match &pinned.place {
         config::Place::Git { url, tag } => return local_tag(url, tag).unwrap_or_default(),
         config::Place::File(path) if pinned.sha256.is_none() => Path::new(path),
         _ => return String::new(),
     };
-    // Where it is not there, or cannot be read, obtaining it says so.
+    // If it does not exist or cannot be read, obtaining it reports that.
     let Ok(meta) = fs::metadata(path) else { return String::new() };
     if meta.is_dir() {
         unpack::stamp(path).unwrap_or_default()
@@ -375,8 +377,8 @@ fn stamp(pinned: &Pinned) -> String {
     }
 }
 
-/// The object that a tag of a repository on this machine is: of a loose reference, or a packed one
-/// (gitrepository-layout(5)). None where references are kept in another way.
+/// The object of a tag in a repository on this machine. The reference may be loose or packed
+/// (gitrepository-layout(5)). None if the repository keeps references in another way.
 fn local_tag(url: &str, tag: &str) -> Option<String> {
     let path = Path::new(url.strip_prefix("file://")?);
     let name = format!("refs/tags/{tag}");

@@ -1,9 +1,11 @@
-//! What is compiled: the kernel's source ([`KernelSource`]) and the OpenZFS tarball ([`ZfsSource`]),
-//! fetched by root, proved to be the right ones, and unpacked by the prefix's owner.
+//! What is compiled: the kernel's source ([`KernelSource`]) and the OpenZFS tarball
+//! ([`ZfsSource`]). Root fetches them and checks that they are the right ones. The prefix's owner
+//! unpacks them.
 //!
-//! Everything is kept in `/var/cache/zfs-prefix/sources`, by content: nothing is fetched or unpacked
-//! twice. What has its final name there is whole; what a crash leaves has another one. The programs
-//! that unpack and verify are the prefix's own: its owner decides what is compiled anyway.
+//! `/var/cache/zfs-prefix/sources` keeps everything by content, so nothing is fetched or unpacked
+//! twice. A file or tree with its final name is complete: what a crash leaves has another name. The
+//! programs that unpack and verify are the prefix's own, because its owner decides anyway what is
+//! compiled.
 
 mod cached;
 mod keep;
@@ -33,31 +35,31 @@ pub use kernel::{KernelSource, Obtained};
 pub use repository::Repository;
 pub use zfs::{ZfsSource, meta};
 
-/// How long a step may say nothing: unpacking and cloning are quiet.
+/// How long a step may print nothing: unpacking and cloning are quiet.
 const QUIET: Duration = Duration::from_secs(9 * 60);
 
 /// What obtaining needs. The caller holds the build lock.
 pub struct Obtain<'a> {
     /// Where the cache is.
     pub layout: &'a Layout,
-    /// In which, and as whose owner, is unpacked and verified.
+    /// The prefix. Its programs unpack and verify, as its owner.
     pub prefix: &'a Prefix,
-    /// Whether there is a network; without one everything has to be in the cache or on the disk.
+    /// Whether there is a network. Without one everything has to be in the cache or on the disk.
     pub network: bool,
     /// Stop when set.
     pub cancel: &'a Cancel,
-    /// Is told what goes on, a few times a second at most.
+    /// Gets the progress, a few times a second at most.
     pub report: &'a mut dyn FnMut(&str),
 }
 
 impl Obtain<'_> {
-    /// A directory of the cache, made when it is not there.
+    /// A directory of the cache. Makes it if it does not exist.
     fn dir(&self, name: &str) -> Result<PathBuf> {
         let sources = self.layout.cache().join("sources");
         let dir = sources.join(name);
         make_dirs(&dir)?;
         for dir in [&self.layout.cache(), &sources, &dir] {
-            // The prefix's owner has to get through.
+            // The prefix's owner has to pass through.
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
             std::fs::set_permissions(dir, mode)?;
         }
@@ -67,7 +69,7 @@ impl Obtain<'_> {
     /// A program of the prefix.
     ///
     /// # Errors
-    /// [`Exit::PrefixIncomplete`]: the prefix does not have it, which `why` it is needed.
+    /// [`Exit::PrefixIncomplete`]: the prefix does not have it. `why` says what it is needed for.
     fn program(&self, name: &str, why: &str, place: &Place) -> Result<Run> {
         if !self.has(name) {
             fail!(

@@ -1,4 +1,4 @@
-//! Why something is taken for what it should be.
+//! How a source is proved to be the right one.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,25 +12,25 @@ use crate::fail;
 use crate::prefix::owned::owner_on_the_way;
 use crate::store::Digest;
 
-/// What has to be shown before a source is used.
+/// The proof that a source needs before it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
     /// Its SHA-256 is this one.
     Sha256(String),
     /// It is signed with one of the OpenPGP keys in this file.
     Keys(PathBuf),
-    /// Nothing: the configuration says so.
+    /// No proof: the configuration allows that.
     Unsigned,
-    /// Nothing: it is on this machine's disks.
+    /// No proof: the source is on this machine's disks.
     Local,
 }
 
 impl Proof {
-    /// What the configuration demands of `pinned`. `cure` says which keys would help, where it is
-    /// from the network and has neither digest nor keys.
+    /// The proof that the configuration demands for `pinned`. `cure` is for the error: it says what
+    /// to set if a source from the network has neither digest nor keys.
     ///
     /// # Errors
-    /// [`Exit::Refused`]: nothing would prove it.
+    /// [`Exit::Refused`]: the configuration has no proof for it.
     pub(super) fn of(
         pinned: &Pinned,
         keys: Option<&Path>,
@@ -39,7 +39,7 @@ impl Proof {
     ) -> Result<Proof> {
         match (&pinned.sha256, keys) {
             (Some(sha256), _) => Ok(Proof::Sha256(sha256.clone())),
-            // From wherever it is: that is what the key says.
+            // Keys that are set apply to local sources too: that is what the configuration says.
             (None, Some(keys)) => Ok(Proof::Keys(keys.to_owned())),
             _ if !pinned.asks_network() => Ok(Proof::Local),
             (None, None) if allow_unsigned => Ok(Proof::Unsigned),
@@ -50,7 +50,8 @@ impl Proof {
         }
     }
 
-    /// Tells proofs apart: keys by their content, where it can be read.
+    /// Two proofs with different identities differ. A file of keys counts by its content, if it can
+    /// be read.
     pub(super) fn identity(&self) -> String {
         match self {
             Proof::Sha256(sha256) => format!("sha256 {sha256}"),
@@ -74,11 +75,11 @@ impl Proof {
     }
 }
 
-/// Refuses a place on this machine that anybody but root and `owner`, the prefix's, has a say in:
-/// who can write there decides what root loads.
+/// Refuses a place on this machine that somebody else than root or `owner`, the prefix's owner, can
+/// change: who can write there decides what root loads.
 ///
 /// # Errors
-/// It is somebody else's, or is not there.
+/// It belongs to somebody else, or does not exist.
 pub(super) fn check_owner(path: &Path, owner: u32) -> Result<()> {
     let uid = owner_on_the_way(path)?;
     if uid != 0 && uid != owner {
@@ -89,10 +90,10 @@ pub(super) fn check_owner(path: &Path, owner: u32) -> Result<()> {
     Ok(())
 }
 
-/// Whether `path` is a file of public keys that nobody but root decides.
+/// Checks that `path` is a file of public keys, and that only root can change it.
 ///
 /// # Errors
-/// [`Exit::Refused`]: it is not there, somebody else's, or has a secret key in it.
+/// [`Exit::Refused`]: it does not exist, somebody else can change it, or it contains a secret key.
 pub(super) fn check_keys(path: &Path) -> Result<()> {
     let shown = || format!("{}: the keys that the source has to be signed with", path.display());
     let meta = fs::metadata(path).with_context(shown).exit(Exit::Refused)?;
@@ -105,17 +106,18 @@ pub(super) fn check_keys(path: &Path) -> Result<()> {
             path.display()
         );
     }
-    // Also of the directories: who can rename it can replace it.
+    // Check the directories too: who can rename the file can replace it.
     let uid = owner_on_the_way(path).with_context(shown).exit(Exit::Refused)?;
     if uid != root && uid != 0 {
         fail!(
             Exit::Refused,
-            "{}: a directory above it is uid {uid}'s, who decides then which sources are trusted",
+            "{}: a directory above it belongs to uid {uid}, who can replace the file and so decides which sources are trusted",
             path.display()
         );
     }
     let bytes = fs::read(path).with_context(shown).exit(Exit::Refused)?;
-    // Binary, the first packet is a secret key: tag 5, in the old format or the new (RFC 9580, 4.2).
+    // In a binary file, a first packet with tag 5 is a secret key, in the old format or the new
+    // (RFC 9580, 4.2).
     let binary = matches!(bytes.first(), Some(0x94..=0x97 | 0xc5));
     if binary || bytes.windows(17).any(|w| w == b"PRIVATE KEY BLOCK") {
         fail!(

@@ -1,5 +1,5 @@
-//! A Portage repository of one package: our own ebuild, under the wanted version, with a Manifest
-//! for the tarball that was fetched. It is root's; Portage only reads it.
+//! A Portage repository with our own ebuilds. They have the wanted version, and a Manifest for the
+//! tarball that was fetched. The repository belongs to root. Portage only reads it.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use crate::fail;
 use crate::prefix::enter::Place;
 use crate::store::{Digest, file_digest, make_dirs, sync_dir};
 
-/// The ebuilds that other versions get too. Portage takes name and version from the file's name.
+/// The ebuilds. Every version uses them: Portage takes name and version from the file's name.
 const EBUILDS: [(&str, &str); 2] = [
     ("zfs-kmod", include_str!("../../packaging/overlay/sys-fs/zfs-kmod/zfs-kmod-2.3.2.ebuild")),
     ("zfs", include_str!("../../packaging/overlay/sys-fs/zfs/zfs-2.3.2.ebuild")),
@@ -24,17 +24,18 @@ const LAYOUT: &str = include_str!("../../packaging/overlay/metadata/layout.conf"
 /// Its name, as Portage shows it.
 const NAME: &str = "zfs-prefix-source";
 
-/// What Portage has to be told.
+/// What Portage has to know to use the repository.
 #[derive(Clone, Debug)]
 pub struct Repository {
     /// The directory, for [`Place::readable`].
     pub dir: PathBuf,
-    /// Variables for emerge and portageq: PORTAGE_REPOSITORIES (the prefix's own and this one,
-    /// which comes first) and PORTAGE_RO_DISTDIRS, where the tarball is (make.conf(5)).
+    /// Variables for emerge and portageq (make.conf(5)). PORTAGE_REPOSITORIES names the prefix's
+    /// own repositories and this one, which comes first. PORTAGE_RO_DISTDIRS is where the tarball
+    /// is.
     pub env: Vec<(&'static str, OsString)>,
 }
 
-/// Makes it, or finds it made.
+/// Makes the repository, unless it exists already.
 pub(super) fn make(
     with: &mut Obtain<'_>,
     version: &str,
@@ -51,7 +52,7 @@ pub(super) fn make(
     let parent = with.dir("repositories")?;
     let dir = parent.join(&Digest::of(all.as_bytes()).as_str()[..32]);
     if !dir.is_dir() {
-        // One is enough: it is made again in no time.
+        // Keep only one: making it again takes no time.
         remove_all(&parent)?;
         let new = parent.join("new");
         for (path, text) in [
@@ -85,7 +86,7 @@ pub(super) fn make(
     Ok(Repository { dir, env })
 }
 
-/// The repositories that the prefix has, as Portage says it.
+/// Asks Portage which repositories the prefix has.
 fn configured(with: &Obtain<'_>) -> Result<String> {
     let account = &with.prefix.account;
     let text = with
@@ -103,7 +104,7 @@ fn configured(with: &Obtain<'_>) -> Result<String> {
     Ok(text)
 }
 
-/// Our ebuild for a tarball of this name, with everything in `top`.
+/// Our ebuild, for the tarball `file` with the top directory `top`.
 fn ebuild(text: &str, file: &str, top: &str) -> Result<String> {
     let mut found = 0;
     let lines = text.lines().map(|line| match line.split_once('=') {
@@ -122,7 +123,8 @@ fn ebuild(text: &str, file: &str, top: &str) -> Result<String> {
     Ok(text)
 }
 
-/// The overlay's own, under our name: Portage takes two of one name for the same.
+/// The overlay's layout.conf with our name: Portage takes two repositories with one name for the
+/// same.
 fn layout() -> String {
     let line = |line: &str| match line.split_once('=') {
         Some((key, _)) if key.trim() == "repo-name" => format!("repo-name = {NAME}\n"),
@@ -141,7 +143,7 @@ fn manifest(file: &str, tarball: &Path) -> Result<String> {
     Ok(format!("DIST {file} {size} BLAKE2B {blake2b} SHA512 {:x}\n", sha512.finalize()))
 }
 
-/// How Portage knows how to unpack it.
+/// The end of the file name. It tells Portage how to unpack the tarball.
 fn suffix(pinned: &Pinned) -> String {
     let name = pinned.to_string();
     let name = name.split('?').next().unwrap_or(&name);

@@ -1,4 +1,4 @@
-//! OpenPGP signatures, checked by the programs of the prefix as its owner.
+//! Checks OpenPGP signatures with the programs of the prefix, as its owner.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ use crate::prefix::enter::Place;
 use crate::prefix::owned::owners_dir;
 use crate::process::{Cancel, Interrupted, Run, describe};
 
-/// A directory of the owner's for one check, removed when it is over.
+/// A directory of the owner's for one check. It is removed after the check.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -31,8 +31,8 @@ impl Drop for Scratch {
     }
 }
 
-/// gpg(1) of a detached signature. `packed`: the name of the compressed file, if the signature is
-/// over what is in it; otherwise empty.
+/// Checks a detached signature with gpg(1). If the signature is over the content of a compressed
+/// file, `packed` is the name of that file. Otherwise it is empty.
 ///
 /// # Errors
 /// [`Exit::Refused`], with what gpg said.
@@ -46,7 +46,7 @@ pub(super) fn detached(
 ) -> Result<()> {
     with.say(&format!("checking the signature of {shown}"));
     let scratch = Scratch::new(with)?;
-    // Root's, and only to be read.
+    // The file of the signature belongs to root. Others may only read it.
     let mut text = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(with.dir("files")?)?;
@@ -72,8 +72,9 @@ pub(super) fn detached(
     judge(with, &run, shown, keys)
 }
 
-/// gpg(1) of what a program ($5 …) makes of a file. What it says on its status file descriptor
-/// (GnuPG's doc/DETAILS) is the verdict. gpgv does not look whether a key was revoked or has expired.
+/// Lets a program ($5 …) unpack a file and gpg(1) check the result. What gpg prints on its status
+/// file descriptor (GnuPG's doc/DETAILS) is the verdict. gpgv would not do: it does not check
+/// whether a key was revoked or has expired.
 const VERIFY: &str = "\
 file=$1 ring=$2 signature=$3 home=$4; shift 4
 \"$@\" < \"$file\" |
@@ -89,7 +90,8 @@ esac
 echo \"$1: exit status ${ended[0]}\"
 exit 125";
 
-/// The keys in the binary form that gpg takes as a keyring, whatever form they are in.
+/// Makes a keyring for gpg from the file of keys, which may be in any form. gpg needs the binary
+/// form.
 fn keyring(with: &Obtain<'_>, place: &Place, keys: &Path, why: &str) -> Result<PathBuf> {
     let home = place.work.clone().unwrap_or_default();
     let ring = home.join("keys.gpg");
@@ -108,14 +110,14 @@ fn gpg(with: &Obtain<'_>, place: &Place, why: &str) -> Result<Run> {
     Ok(gpg.args(["--batch", "--no-tty", "--quiet", "--no-autostart", "--homedir"]).arg(home))
 }
 
-/// How a program that checks something ended by itself, and what it said.
+/// How a program that checks something ended by itself, and what it printed.
 #[derive(Debug)]
 struct Said {
     code: i32,
     lines: Vec<String>,
 }
 
-/// Runs it. What ends it from outside is no verdict on anything.
+/// Runs the program. If something ends it from outside, that is no verdict but an error.
 fn said(run: &Run, cancel: &Cancel, shown: &str) -> Result<Said> {
     let mut lines = Vec::new();
     let ended = run.lines(cancel, |line| {
@@ -147,7 +149,7 @@ fn last(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(5)..].join(" / ")
 }
 
-/// `gpg --import` of the configured keys.
+/// Runs the command that imports the configured keys.
 fn imported(with: &Obtain<'_>, import: &Run, keys: &Path) -> Result<()> {
     let said = said(import, with.cancel, &keys.display().to_string())?;
     if said.code != 0 {
@@ -157,7 +159,7 @@ fn imported(with: &Obtain<'_>, import: &Run, keys: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs what has gpg's status in its output, and heeds it.
+/// Runs a command that prints gpg's status, and judges by that status.
 fn judge(with: &Obtain<'_>, run: &Run, shown: &str, keys: &Path) -> Result<()> {
     let said = said(run, with.cancel, shown)?;
     let path = keys.display();
@@ -178,8 +180,8 @@ fn judge(with: &Obtain<'_>, run: &Run, shown: &str, keys: &Path) -> Result<()> {
     }
 }
 
-/// What gpg (or git) found out; none when it came to no end. As git does it, one bad signature, or
-/// one of a key that was revoked or has expired, is enough to refuse.
+/// What gpg (or git) found out. None if there is no clear result. As in git, one bad signature is
+/// enough to refuse. So is one by a key that was revoked or has expired.
 fn verdict(lines: &[String]) -> Option<Result<(), &'static str>> {
     let status = |name: &str| {
         lines.iter().any(|line| {
@@ -204,11 +206,12 @@ fn verdict(lines: &[String]) -> Option<Result<(), &'static str>> {
     (status("GOODSIG") && status("VALIDSIG")).then_some(Ok(()))
 }
 
-/// rpmkeys(8) of an RPM: the prefix's, or this machine's with the rights of the prefix's owner.
+/// Checks an RPM with rpmkeys(8). It uses the prefix's rpmkeys, or this machine's with the rights
+/// of the prefix's owner.
 ///
 /// # Errors
-/// [`Exit::Refused`]: unsigned, or not by one of these keys. [`Exit::PrefixIncomplete`]: there is
-/// no rpmkeys.
+/// [`Exit::Refused`]: it is not signed, or not with one of these keys. [`Exit::PrefixIncomplete`]:
+/// there is no rpmkeys.
 pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, keys: &Path, shown: &str) -> Result<()> {
     with.say(&format!("checking the signature of {shown}"));
     let scratch = Scratch::new(with)?;
@@ -235,7 +238,7 @@ pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, keys: &Path, shown: &str) 
     let database = scratch.0.join("rpmdb");
     let run = || rpmkeys().map(|run| run.arg("--dbpath").arg(&database).idle(QUIET));
     imported(with, &run()?.arg("--import").arg(keys), keys)?;
-    // Digests alone prove nothing: the level asks for a signature too (rpmkeys(8)).
+    // Digests alone prove nothing. This level demands a signature too (rpmkeys(8)).
     let check = run()?
         .args(["--define", "_pkgverify_level all", "--define", "_pkgverify_flags 0"])
         .args(["--checksig", "--verbose"])
@@ -252,11 +255,11 @@ pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, keys: &Path, shown: &str) 
     Ok(())
 }
 
-/// `git verify-tag` of `refs/tags/TAG` in `repository`; what was signed has to be that tag, not
-/// another one (an older one) under its name.
+/// Runs `git verify-tag` for `refs/tags/TAG` in `repository`. Checks that exactly this tag was
+/// signed: a repository could show another tag, an older one, under its name.
 ///
 /// # Errors
-/// [`Exit::Refused`], with what git said.
+/// [`Exit::Refused`]: the error has what git said.
 pub(super) fn tag(
     with: &mut Obtain<'_>,
     repository: &Path,
@@ -267,7 +270,8 @@ pub(super) fn tag(
     let shown = format!("the tag {tag}");
     let why = format!("the signature of {shown} is checked with it");
     with.program("gpg", &why, place)?;
-    // In a private /tmp: the name of gpg's socket, which it makes whether needed or not, is short.
+    // GNUPGHOME is in a private /tmp, so that the path of gpg's socket is short. gpg makes the
+    // socket even if it does not need it.
     let script = "export GNUPGHOME=/tmp/gnupg; mkdir -m 0700 $GNUPGHOME || exit; \
                   gpg --batch --no-tty --quiet --no-autostart --import \"$1\" || exit 124; \
                   exec git -C \"$2\" -c gpg.program=gpg -c gpg.ssh.program=false \
@@ -314,14 +318,15 @@ pub(super) fn key_id(with: &mut Obtain<'_>, keys: &Path) -> Result<String> {
         [id] => Ok(id.clone()),
         ids => fail!(
             Exit::Refused,
-            "{}: {} public keys in it, one is needed to know which copy of the package is meant; set kernel.source",
+            "{}: contains {} public keys, but exactly one is needed to tell which copy of the package is meant; set kernel.source",
             keys.display(),
             ids.len()
         ),
     }
 }
 
-/// From the `pub` records of `gpg --with-colons` (GnuPG's doc/DETAILS): field 5 is the key id.
+/// The ids in the `pub` records of `gpg --with-colons`. Field 5 is the key id (GnuPG's
+/// doc/DETAILS).
 fn short_ids(list: &str) -> Vec<String> {
     let id = |line: &str| {
         let mut fields = line.split(':');

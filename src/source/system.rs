@@ -1,4 +1,5 @@
-//! Where the kernel's source is when nothing is configured: what os-release(5) says of the system.
+//! Where the kernel's source is if `kernel.source` is not set. os-release(5) says which system this
+//! is.
 
 use std::path::PathBuf;
 
@@ -8,22 +9,22 @@ use crate::host::{Host, Release};
 /// A source by default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Default {
-    /// Where it is. [`SIGNER`] in it is not known yet.
+    /// Where it is. It may contain [`SIGNER`], whose value is not known yet.
     pub(super) pinned: Pinned,
     /// The system's own keys for it.
     pub(super) keys: Option<PathBuf>,
-    /// What is not in it, when `kernel.patches` does not add it.
+    /// What this source lacks, if `kernel.patches` does not add it.
     pub(super) lacks: Option<&'static str>,
 }
 
 const FLATCAR: &str = "this is the kernel as upstream released it, without Flatcar's patches: name those of this \
                        release in kernel.patches";
 
-/// Stands for the key in a URL of Fedora's build system, which keeps a signed copy of each package
-/// below the last eight hexadecimal digits of its signing key's id.
+/// Stands for the signing key in a URL of Fedora's build system. That keeps a signed copy of each
+/// package in a directory with the last eight hexadecimal digits of the key's id.
 pub(super) const SIGNER: &str = "${signer}";
 
-/// The source of kernel `release` on this system; none where the system has no such thing.
+/// The source of kernel `release` on this system. None if no source of this system is known.
 pub(super) fn default(host: &Host, release: &Release) -> Option<Default> {
     let text = ["/etc/os-release", "/usr/lib/os-release"]
         .iter()
@@ -50,7 +51,7 @@ fn flatcar(release: &Release) -> Option<String> {
     })
 }
 
-/// kernel-devel as Fedora's build system has it, and the version of Fedora:
+/// The URL of kernel-devel in Fedora's build system, and the version of Fedora.
 /// `6.12.4-200.fc41.x86_64` is VERSION-RELEASE.ARCHITECTURE of the package.
 fn fedora(release: &Release) -> Option<(String, u32)> {
     let (rest, machine) = release.as_str().rsplit_once('.')?;

@@ -1,5 +1,5 @@
-//! Unpacked sources in the cache: a directory of the prefix's owner each, in one of root's, where
-//! it has its name only when it is whole.
+//! Unpacked sources in the cache. Each is a directory of the prefix's owner, in a directory of
+//! root's. It gets its name there only when it is complete.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -14,12 +14,12 @@ use crate::prefix::owned::owners_dir;
 use crate::process::Interrupted;
 use crate::store::{sync_dir, write_atomic};
 
-/// What is unpacked is in here; beside it is what its making needed.
+/// The directory with what was unpacked. Beside it are files that unpacking needed.
 pub(super) const CONTENT: &str = "tree";
-/// So many are kept: of the running kernel, the next, and one more. Each has 1.5 GB.
+/// How many trees are kept: that of the running kernel, of the next, and one more. Each has 1.5 GB.
 const KEPT: usize = 3;
 
-/// Whether the tree of this id is there.
+/// Whether the tree with this id exists.
 ///
 /// # Errors
 /// The cache cannot be made.
@@ -27,19 +27,19 @@ pub(super) fn is_there(with: &Obtain<'_>, id: &str) -> Result<bool> {
     Ok(counts(&with.dir("trees")?, id, with.prefix.user.uid))
 }
 
-/// A tree counts when it has its name and its record: one that is being removed loses the record
-/// first. Of another owner, it is of another prefix, which it does not belong to.
+/// Whether a tree counts: it has its name, its record and this owner. A tree that is being removed
+/// loses the record first. A tree of another owner belongs to another prefix.
 fn counts(trees: &Path, id: &str, owner: u32) -> bool {
     let meta = fs::symlink_metadata(trees.join(id));
     let record = fs::symlink_metadata(trees.join(format!("{id}.json")));
     record.is_ok_and(|r| r.is_file()) && meta.is_ok_and(|m| m.is_dir() && m.uid() == owner)
 }
 
-/// The tree of this id, made by `make` when it is not there: it gets an empty directory of the
+/// The tree with this id. If it does not exist, `make` makes it in an empty directory of the
 /// owner's. Returns that directory under its final name.
 ///
 /// # Errors
-/// What `make` says.
+/// Those of `make`.
 pub(super) fn get(
     with: &mut Obtain<'_>,
     id: &str,
@@ -57,13 +57,13 @@ pub(super) fn get(
     let made = make(with, &new)
         .and_then(|()| if with.cancel.is_set() { Err(Interrupted.into()) } else { sync(&trees) });
     if made.is_err() {
-        // Only disk space is at stake: the next one removes it too.
+        // If this fails, only disk space is lost. The next call removes it too.
         fs::remove_dir_all(&new).unwrap_or_else(|e| tracing::warn!("{}: {e}", new.display()));
     }
     made?;
-    // Of another owner, or half of one.
+    // What has this name is of another owner, or only half a tree.
     remove_tree(&path)?;
-    // It is the record that has it removed one day: never a tree without one.
+    // Write the record first: without a record nothing would remove the tree one day.
     write_atomic(&record, b"{}")?;
     fs::rename(&new, &path).with_context(|| format!("{}", path.display()))?;
     sync_dir(&trees)?;
@@ -84,8 +84,8 @@ fn remove_unfinished(trees: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Everything that was unpacked is on disk before it gets its name: after a loss of power it is
-/// whole, or has none.
+/// Writes everything that was unpacked to disk before it gets its name. So after a loss of power it
+/// is complete, or has no name.
 fn sync(dir: &Path) -> Result<()> {
     let file = File::open(dir)?;
     nix::unistd::syncfs(&file).with_context(|| format!("syncfs {}", dir.display()))

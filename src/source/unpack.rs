@@ -1,5 +1,6 @@
-//! From an archive, a repository or a directory to a tree of the owner's, in the prefix's namespace.
-//! `dir` is always the owner's empty directory, and the result is in [`CONTENT`] below it.
+//! Makes a tree that belongs to the prefix's owner from an archive, a repository or a directory. It
+//! works in the prefix's namespace. `dir` is always an empty directory of the owner's. The tree is
+//! in [`CONTENT`] below it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,13 +18,13 @@ use crate::prefix::enter::Place;
 use crate::process::Run;
 use crate::store::Digest;
 
-/// Where a place to work is, with files to be read.
+/// A place to work in `dir`, with files that may be read.
 fn place(dir: &Path, readable: &[&Path], network: bool) -> Place {
     let readable = readable.iter().map(|path| (*path).to_owned()).collect();
     Place { work: Some(dir.to_owned()), readable, network, ..Place::default() }
 }
 
-/// Makes the directory that is unpacked into, with the owner's rights.
+/// Makes the directory to unpack into, with the owner's rights.
 fn make_content(with: &Obtain<'_>, place: &Place, dir: &Path) -> Result<PathBuf> {
     let content = dir.join(CONTENT);
     with.prefix.run("mkdir", place).arg(&content).output(with.cancel)?;
@@ -34,7 +35,7 @@ fn run(with: &Obtain<'_>, run: &Run, what: impl Fn() -> String, exit: Exit) -> R
     run.output(with.cancel).with_context(what).exit(exit).map(drop)
 }
 
-/// A tarball without its top directory.
+/// Unpacks a tarball without its top directory.
 ///
 /// # Errors
 /// `exit`: it cannot be unpacked.
@@ -43,7 +44,8 @@ pub(super) fn tar(with: &mut Obtain<'_>, file: &Path, dir: &Path, exit: Exit) ->
     let content = make_content(with, &place, dir)?;
     let tar = with
         .program("tar", "sources are unpacked with it", &place)?
-        // A word each 10 MB: on a slow disk all of it takes longer than silence may.
+        // tar prints a line for each 10 MB. Without it a slow disk would look like a program that
+        // hangs.
         .args([
             "--checkpoint=1000",
             "--extract",
@@ -57,7 +59,7 @@ pub(super) fn tar(with: &mut Obtain<'_>, file: &Path, dir: &Path, exit: Exit) ->
     run(with, &tar, || format!("{}: cannot be unpacked", file.display()), exit)
 }
 
-/// The content of an RPM.
+/// Unpacks the content of an RPM.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`]: it cannot be unpacked.
@@ -74,14 +76,15 @@ pub(super) fn rpm(with: &mut Obtain<'_>, file: &Path, dir: &Path) -> Result<()> 
     run(with, &bsdtar, what, Exit::NoKernelSource)
 }
 
-/// The build tree in an unpacked kernel-devel package.
+/// Finds the build tree in an unpacked kernel-devel package.
 ///
 /// # Errors
-/// [`Exit::NoKernelSource`]: there is none for `release`.
+/// [`Exit::NoKernelSource`]: it contains none for `release`.
 pub(super) fn devel_tree(unpacked: &Path, release: &Release) -> Result<PathBuf> {
     let all = unpacked.join("usr/src/kernels");
     let tree = all.join(release.as_str());
-    // The owner's: through a link it would be whatever the owner likes, read as root.
+    // These directories are the owner's. Through a link in them root would read whatever the owner
+    // likes.
     let plain = |dir: &Path| fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir());
     if !tree.ancestors().take(5).all(plain) {
         let names = |dir| fs::read_dir(dir).into_iter().flatten().flatten();
@@ -96,11 +99,11 @@ pub(super) fn devel_tree(unpacked: &Path, release: &Release) -> Result<PathBuf> 
     Ok(tree)
 }
 
-/// One tag of a repository, without history.
+/// Clones one tag of a repository, without history.
 ///
 /// # Errors
-/// [`Exit::Network`]: it cannot be cloned; [`Exit::NoKernelSource`], when it is on this machine.
-/// [`Exit::Refused`]: the tag is not signed with one of the keys.
+/// [`Exit::Network`]: it cannot be cloned. [`Exit::NoKernelSource`]: it is on this machine and
+/// cannot be cloned. [`Exit::Refused`]: the tag is not signed with one of the keys.
 pub(super) fn git(
     with: &mut Obtain<'_>,
     url: &str,
@@ -118,15 +121,16 @@ pub(super) fn git(
     readable.extend(authorities.as_deref().filter(|_| local.is_none()));
     let mut place = place(dir, &readable, local.is_none());
     let content = dir.join(CONTENT);
-    // A repository on this machine may be somebody else's; git's other half, which reads it, takes
-    // this from a file only.
+    // A repository on this machine may belong to somebody else. The git process that reads it takes
+    // this setting from a file only.
     let trust = program(with, &place)?.args(["config", "--global", "safe.directory", "*"]);
     trust.output(with.cancel)?;
     let name = format!("refs/tags/{tag}");
     let init = program(with, &place)?.args(["init", "--quiet", "--template="]).arg(&content);
     let exit = if local.is_some() { Exit::NoKernelSource } else { Exit::Network };
     run(with, &init, || format!("{shown}: cannot be cloned"), exit)?;
-    // By its full name: a server may have a branch called like the tag, and more than was asked for.
+    // Ask by the full name: a server may have a branch with the name of the tag, and may send more
+    // than was asked for.
     let fetch = program(with, &place)?
         .arg("-C")
         .arg(&content)
@@ -137,19 +141,22 @@ pub(super) fn git(
     if let Proof::Keys(keys) = proof {
         signature::tag(with, &content, &place, tag, keys).context(shown.clone())?;
     }
-    // Only now, and of that very object: what else the server sent is in no working tree.
+    // Check out only now, and exactly that object. So nothing else that the server sent gets into
+    // the working tree.
     let checkout = program(with, &place)?.arg("-C").arg(&content);
     let checkout = checkout
         .args(["checkout", "--progress", "--detach"])
         .arg(format!("{name}^{{commit}}"))
         .arg("--");
     run(with, &checkout, || format!("{shown}: cannot be checked out"), Exit::NoKernelSource)?;
-    // The kernel's own scripts would name it in the release (scripts/setlocalversion).
+    // With .git the kernel's own scripts would put the commit into the release
+    // (scripts/setlocalversion).
     let remove = with.prefix.run("rm", &place).arg("-rf").arg(content.join(".git"));
     remove.output(with.cancel).map(drop)
 }
 
-/// `git fetch` of one tag. A tag that the repository does not have will not be there at the next try.
+/// Runs `git fetch` for one tag. If the repository does not have the tag, another try would not
+/// help: that is no error of the network.
 fn fetch_tag(with: &Obtain<'_>, fetch: &Run, shown: &str, exit: Exit) -> Result<()> {
     let error = match fetch.output(with.cancel) {
         Ok(_) => return Ok(()),
@@ -161,14 +168,15 @@ fn fetch_tag(with: &Obtain<'_>, fetch: &Run, shown: &str, exit: Exit) -> Result<
     Err(error).with_context(|| format!("{shown}: cannot be cloned{why}")).exit(exit)
 }
 
-/// git; its configuration is the one in HOME, which is a directory of our own.
+/// The git command. It reads its configuration from HOME, which is our own directory.
 fn program(with: &Obtain<'_>, place: &Place) -> Result<Run> {
     let git = with
         .program("git", "kernel.source is a git repository", place)?
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("LC_ALL", "C")
-        // Also after a redirect; http:// and a program of the address's choice are neither.
+        // This holds after a redirect too. http:// is not allowed, nor a program that the address
+        // names.
         .env("GIT_ALLOW_PROTOCOL", "https:file")
         .args(["-c", "advice.detachedHead=false"]);
     Ok(match crate::fetch::authorities() {
@@ -177,7 +185,7 @@ fn program(with: &Obtain<'_>, place: &Place) -> Result<Run> {
     })
 }
 
-/// A copy of a directory.
+/// Copies a directory.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`]: the prefix's owner cannot read it.
@@ -197,7 +205,7 @@ pub(super) fn copy(with: &mut Obtain<'_>, from: &Path, dir: &Path) -> Result<()>
 /// Applies one patch.
 ///
 /// # Errors
-/// [`Exit::NoKernelSource`]: it does not fit.
+/// [`Exit::NoKernelSource`]: the patch does not fit.
 pub(super) fn patch(with: &mut Obtain<'_>, file: &Path, shown: &str, dir: &Path) -> Result<()> {
     let place = place(dir, &[file], false);
     let patch = with
@@ -214,7 +222,7 @@ pub(super) fn patch(with: &mut Obtain<'_>, file: &Path, shown: &str, dir: &Path)
     )
 }
 
-/// Whether a tree is a kernel's source, by files that each has.
+/// Checks that a tree is a kernel's source: it has the files that each one has.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`].
@@ -226,9 +234,9 @@ pub(super) fn check_source(tree: &Path, shown: &str) -> Result<()> {
     Ok(())
 }
 
-/// Which version of a directory this is: names, sizes, modes and times of all that is in it but its
-/// history, which is not compiled. Times are whole seconds: that is all of them that survives the
-/// making of a disk image (`mke2fs -d`), where a key has to stay what it is.
+/// Identifies the version of a directory: names, sizes, modes and times of all files in it. It
+/// leaves out the history (.git), which is not compiled. Times are whole seconds: `mke2fs -d` keeps
+/// no more of them in a disk image, and the key has to stay the same there.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`]: it cannot be read.
@@ -255,7 +263,8 @@ pub(super) fn stamp(dir: &Path) -> Result<String> {
     all.sort();
     Ok(Digest::of(all.join("\n").as_bytes()).as_str().to_owned())
 }
-/// The name of the directory that a tarball has everything in.
+
+/// The name of the top directory of a tarball.
 ///
 /// # Errors
 /// [`Exit::Refused`]: it cannot be read, or has no such directory.

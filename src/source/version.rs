@@ -1,5 +1,5 @@
-//! Which kernel a source is of: the numbers that its top Makefile begins with. Nothing else compares
-//! them with the kernel's: the release is given to a build from outside, and so always agrees.
+//! Which kernel a source is of: the numbers at the beginning of its top Makefile. This is the only
+//! check of them. The build cannot notice a wrong source: it gets the release from outside.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,8 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Release;
 
-/// A Makefile has 70 KiB, the list of a large repository's tags some hundreds.
+/// The most bytes that are read. A Makefile has 70 KiB, the list of tags of a large repository some
+/// hundreds.
 const LARGEST: u64 = 4 << 20;
 
 /// VERSION, PATCHLEVEL, SUBLEVEL and EXTRAVERSION of the top Makefile (Documentation/kbuild,
@@ -24,14 +25,14 @@ struct Version {
     extra: String,
 }
 
-/// Refuses the source in `top` (`makefile` is its top Makefile's name below that) when it is not the
-/// one of kernel `release`. Distributions hide the third number (6.1.0-56 is any 6.1.x): there the
-/// first two count, and all three of `configured`, the version that the head of the kernel's
-/// configuration names ([`crate::kernel::Kconfig::kernel_version`]), where that is known. What is
-/// without numbers says nothing.
+/// Refuses the source in `top` if it is not that of kernel `release`. `makefile` is the name of its
+/// top Makefile below `top`. Some distributions hide the third number: 6.1.0-56 is any 6.1.x. For
+/// them only the first two numbers of the release count. `configured` is the version in the head of
+/// the kernel's configuration ([`crate::kernel::Kconfig::kernel_version`]). If it is known, all
+/// three of its numbers count. A version without numbers is not compared.
 ///
 /// # Errors
-/// [`Exit::NoKernelSource`], with both versions.
+/// [`Exit::NoKernelSource`]: the error names both versions.
 pub(super) fn check(
     top: &Path,
     makefile: &Path,
@@ -71,11 +72,11 @@ fn numbers(version: &str) -> Option<[u32; 3]> {
     Some([version, patchlevel, numbers.next().flatten().unwrap_or(0)])
 }
 
-/// A file that somebody else may write to, in directories that are somebody else's: no link is
-/// followed, nothing is waited for, and not more than 4 MiB are read.
+/// Reads a file that somebody else may write to, in somebody else's directories. Follows no link,
+/// does not wait for a FIFO, and reads at most 4 MiB.
 ///
 /// # Errors
-/// It is not there, or no regular file.
+/// It does not exist, or is no regular file.
 pub(super) fn read(top: &Path, path: &Path) -> Result<String> {
     let dir = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(top)?;
     let how = OpenHow::new()
@@ -97,7 +98,7 @@ impl Version {
                 let (left, right) = line.split_once('=')?;
                 (left.trim() == name).then(|| right.trim().to_owned())
             };
-            // Below them, the same names are used for other things.
+            // Further below, the Makefile uses the same names for other things.
             makefile.lines().take(40).find_map(assigned)
         };
         let number = |name: &str| value(name)?.parse().ok();

@@ -16,10 +16,10 @@ use crate::prefix::enter::Place;
 use crate::process::Cancel;
 use crate::store::Digest;
 
-/// Ten times what a release has.
+/// The most bytes that it may have: ten times as many as a release.
 const LARGEST: u64 = 512 << 20;
 
-/// Where the tarball is, of which version, and what proves it.
+/// Where the tarball is, which version it has, and what proves it.
 #[derive(Clone, Debug)]
 pub struct ZfsSource {
     pinned: Pinned,
@@ -28,15 +28,16 @@ pub struct ZfsSource {
 }
 
 impl ZfsSource {
-    /// The configured tarball; none where `zfs.source` is not set.
+    /// The configured tarball. None if `zfs.source` is not set.
     ///
     /// # Errors
-    /// [`Exit::Other`]: it names a version, and none is set. [`Exit::Refused`]: nothing would prove
-    /// that what comes from the network is the right one.
+    /// [`Exit::Other`]: `zfs.source` contains a version, but none is set. [`Exit::Refused`]: it
+    /// comes from the network, and nothing would prove that it is the right one.
     pub fn of(settings: &Settings) -> Result<Option<ZfsSource>> {
         let Some(template) = &settings.zfs.source else { return Ok(None) };
         let version = settings.zfs.version.clone();
-        // Portage writes 2.4.0_rc1 where upstream writes 2.4.0-rc1; a revision is the ebuild's.
+        // Portage writes 2.4.0_rc1, upstream writes 2.4.0-rc1. A revision (-r1) belongs to the
+        // ebuild.
         let upstream = version
             .as_deref()
             .map(|version| version.split("-r").next().unwrap_or(version).replace('_', "-"));
@@ -54,8 +55,8 @@ impl ZfsSource {
         Ok(Some(ZfsSource { pinned, version, proof }))
     }
 
-    /// Everything that decides what the tarball is, as far as it is known without fetching. For the
-    /// key; a tarball on this machine is to be digested for it.
+    /// Everything that decides what the tarball is, as far as it is known without fetching. The key
+    /// of a build contains it. For a tarball on this machine use its digest instead.
     pub fn identity(&self) -> String {
         let full = self.pinned.source().map(|source| source.full()).unwrap_or_default();
         let version = self.version.as_deref().unwrap_or_default();
@@ -75,7 +76,7 @@ impl ZfsSource {
     ///
     /// # Errors
     /// [`Exit::Network`]; [`Exit::Refused`]: digest or signature are not right; [`Exit::Other`]: it
-    /// is not there; [`Exit::NoSpace`].
+    /// does not exist; [`Exit::NoSpace`].
     pub fn obtain(&self, with: &mut Obtain<'_>) -> Result<PathBuf> {
         let cached = Cached {
             source: self.pinned.source().context("zfs.source is a file")?,
@@ -91,11 +92,11 @@ impl ZfsSource {
         Ok(file.path)
     }
 
-    /// A Portage repository with the ebuild of this version for the tarball that
-    /// [`ZfsSource::obtain`] got.
+    /// A Portage repository with an ebuild of this version. The ebuild is for the tarball that
+    /// [`ZfsSource::obtain`] fetched.
     ///
     /// # Errors
-    /// [`Exit::Other`]: no version is set. [`Exit::Refused`]: the tarball is no OpenZFS.
+    /// [`Exit::Other`]: no version is set. [`Exit::Refused`]: the tarball is not OpenZFS.
     /// [`Exit::PrefixIncomplete`]: Portage does not say which repositories it has.
     pub fn repository(&self, tarball: &Path, with: &mut Obtain<'_>) -> Result<Repository> {
         let Some(version) = &self.version else {
@@ -108,7 +109,7 @@ impl ZfsSource {
     }
 }
 
-/// The META file of an OpenZFS tarball, which says what Linux it supports (Linux-Maximum).
+/// The META file of an OpenZFS tarball. It says which Linux versions are supported (Linux-Maximum).
 ///
 /// # Errors
 /// [`Exit::Refused`]: it has none.

@@ -1,5 +1,5 @@
-//! A build tree for a person instead of a build: `zfs-prefix prefix shell --kernel-release`, where
-//! packages for a fleet are made.
+//! A build tree for a person instead of a build. `zfs-prefix prefix shell --kernel-release` uses
+//! it: there, packages for a fleet are made.
 
 use std::path::Path;
 
@@ -16,13 +16,13 @@ use crate::prefix::Prefix;
 use crate::process::Cancel;
 use crate::store::{Holder, Inputs, Layout, Lock};
 
-/// Prepares the tree that a build for kernel `release` would compile against: the same ways in the
-/// same order, with the same guards, so that it has the same `.config` and Module.symvers. It is made
-/// in `dir`, a directory of root's that goes when the tree is no longer needed. Builds are held off
-/// until it is there, for they share the sources.
+/// Prepares the tree that a build for kernel `release` would compile against. It tries the same
+/// ways in the same order, with the same guards, so the tree has the same `.config` and
+/// Module.symvers. The tree is made in `dir`, a directory of root's that the caller removes
+/// afterwards. No build can run until the tree is ready, because builds use the same sources.
 ///
 /// # Errors
-/// [`crate::exit::Exit::Locked`]: a build is running. Otherwise as that of a build.
+/// [`crate::exit::Exit::Locked`]: a build is running. Otherwise the errors of a build.
 pub fn prepare(
     host: &Host,
     settings: &Settings,

@@ -1,5 +1,5 @@
 //! What the machine has of the kernel that is built for: its image, its modules, its configuration.
-//! Found cheaply, looked into only when a tree is prepared.
+//! Finding them is cheap. They are read only when a tree is prepared.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ use crate::host::{Host, Release};
 use crate::kernel::locate::{self, Located};
 use crate::kernel::{Image, Symvers, guard, recover};
 
-/// How many modules that cannot be read are named.
+/// At most this many unreadable modules are named.
 const NAMED: usize = 10;
 
 /// Where things are.
 #[derive(Debug)]
 pub struct Found {
-    /// The kernel's image; otherwise why there is none.
+    /// The kernel's image, or why there is none.
     pub image: Result<PathBuf, String>,
     /// The directory of the modules that came with it.
     pub modules: PathBuf,
-    /// The configuration, once somebody has asked for it.
+    /// The configuration, after the first call of [`Found::config`].
     config: OnceCell<Result<Located, (Exit, String)>>,
 }
 
@@ -40,10 +40,10 @@ impl Found {
         }
     }
 
-    /// The kernel's configuration. An image is unpacked for it only when no file has it.
+    /// The kernel's configuration. If no file has it, the image is unpacked for it.
     ///
     /// # Errors
-    /// [`Exit::NoKernelSource`]: it is nowhere.
+    /// [`Exit::NoKernelSource`]: neither a file nor the image has it.
     pub fn config(&self, host: &Host, settings: &Settings, release: &Release) -> Result<&Located> {
         let find = || {
             let configured = settings.kernel.config.as_ref().map(|t| expand_release(t, release));
@@ -59,10 +59,11 @@ impl Found {
         found.as_ref().map_err(|(exit, text)| Failure::new(*exit, text.clone()).into())
     }
 
-    /// The image, which has to be of the very build of the kernel that is built for.
+    /// Opens the image. It has to be from the same build of the kernel as the one that is built
+    /// for: `build_id`.
     ///
     /// # Errors
-    /// [`Exit::NoSymvers`]: it is of another one, or cannot be read.
+    /// [`Exit::NoSymvers`]: it is from another build, or cannot be read.
     pub fn open(&self, build_id: &str) -> Result<Option<Image>> {
         let Ok(path) = &self.image else { return Ok(None) };
         let image = open(path)?;
@@ -78,11 +79,12 @@ impl Found {
         Ok(Some(image))
     }
 
-    /// The exports of the kernel and its modules, as far as root's own files tell: nothing without an
-    /// image.
+    /// The exports of the kernel and its modules, as far as root's own files tell: the symvers file
+    /// that came with the modules, otherwise the image. None without both.
     ///
     /// # Errors
-    /// [`Exit::NoSymvers`]: they cannot be recovered. [`Exit::Refused`]: files contradict each other.
+    /// [`Exit::NoSymvers`]: they cannot be recovered. [`Exit::Refused`]: files contradict each
+    /// other.
     pub fn exports(&self, image: Option<&Image>, jobs: u32) -> Result<Option<Symvers>> {
         if let Some(shipped) = recover::shipped(&self.modules).exit(Exit::NoSymvers)? {
             if let Some(image) = image {
@@ -92,7 +94,8 @@ impl Found {
             return Ok(Some(shipped));
         }
         let Some(image) = image else { return Ok(None) };
-        // What OpenZFS needs is nearly all in the kernel itself, and verification looks at each import.
+        // Unreadable modules matter little: the kernel itself exports nearly all that OpenZFS
+        // needs, and verification checks each import.
         match recover::symvers_as_far_as_read(image, &self.modules, jobs as usize) {
             Ok((all, skipped)) => {
                 for error in skipped.iter().take(NAMED) {

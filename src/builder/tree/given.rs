@@ -1,5 +1,6 @@
-//! What root hands to the prefix's owner for a tree: files that the owner reads and copies. They are
-//! in a directory that only root writes to, for in the owner's own a name can become a link.
+//! Files that root gives to the prefix's owner for a tree. The owner reads and copies them. They
+//! are in a directory that only root can write to: in its own directory the owner could replace a
+//! name by a link.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ use crate::store::{Layout, make_dirs};
 pub struct Given(PathBuf);
 
 impl Given {
-    /// `files` by their names, beside the work directory of a build of `release`. The caller holds
-    /// the build lock.
+    /// Writes `files` (name, content) to a directory beside the work directory of a build of
+    /// `release`. The caller holds the build lock.
     ///
     /// # Errors
     /// They cannot be written.
@@ -40,7 +41,7 @@ impl Given {
 
 impl Drop for Given {
     fn drop(&mut self) {
-        // Only disk space is at stake, and the next build removes it too.
+        // If this fails, only disk space is lost. The next build removes the directory too.
         remove(&self.0).unwrap_or_else(|e| tracing::warn!("{}: {e}", self.0.display()));
     }
 }

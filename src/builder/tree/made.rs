@@ -1,6 +1,6 @@
-//! A build tree made of a kernel's source and its configuration: `recovered`, with the exports that
-//! the shipped kernel itself tells, and `full`, for which the whole kernel is built as it was done
-//! in 2014. kbuild's own way (Documentation/kbuild/modules.rst, kbuild.rst), out of the source tree.
+//! A build tree made from a kernel's source and its configuration. `recovered` takes the exports
+//! from the shipped kernel itself. `full` builds the whole kernel, as it was done in 2014. Both do
+//! it in kbuild's own way (Documentation/kbuild/modules.rst, kbuild.rst), out of the source tree.
 
 use std::path::{Path, PathBuf};
 
@@ -21,18 +21,19 @@ use crate::prefix::owned::read_plain;
 use crate::process::Run;
 use crate::source::{KernelSource, Obtained};
 
-/// What a tree is made of, found and not yet looked into.
+/// What a tree is made of. It was found, but not read yet.
 #[derive(Debug)]
 pub struct Ingredients {
     /// The configuration of the kernel as it is shipped.
     pub config: Located,
-    /// Where its source is to be had.
+    /// Where its source is.
     pub source: KernelSource,
 }
 
-/// Options that name files of the distribution's own: keys, certificates, firmware. Nobody else has
-/// the files. And how modules are signed when they are installed, which some distributions strip
-/// from the configuration that they ship. No option and no structure depends on any of them.
+/// Options that name the distribution's own files: keys, certificates, firmware. Nobody else has
+/// these files. The others say how modules are signed when they are installed: some distributions
+/// strip them from the configuration that they ship. No option and no structure depends on any of
+/// them.
 const FILES_OF_ITS_OWN: [&str; 7] = [
     "SYSTEM_TRUSTED_KEYS",
     "SYSTEM_REVOCATION_KEYS",
@@ -43,13 +44,14 @@ const FILES_OF_ITS_OWN: [&str; 7] = [
     "EXTRA_FIRMWARE_DIR",
 ];
 
-/// What is dropped too where the kernel itself is compiled, as in 2014: the keyring that such keys
-/// are compiled into.
+/// Options that are dropped too if the kernel itself is compiled, as in 2014: the keyring that such
+/// keys are compiled into.
 const KEYRING: [&str; 3] =
     ["SYSTEM_TRUSTED_KEYRING", "SYSTEM_EXTRA_CERTIFICATE", "SYSTEM_EXTRA_CERTIFICATE_SIZE"];
 
-/// What goes with that keyring (`depends on` in certs/Kconfig and security/integrity of Linux 5.4 to
-/// 7.x), unless another option selects it and it stays. None of it has a part in a structure.
+/// Options that depend on that keyring (`depends on` in certs/Kconfig and security/integrity of
+/// Linux 5.4 to 7.x). They go with it, unless another option selects the keyring and it stays. None
+/// of them has a part in a structure.
 const ON_KEYRING: [&str; 14] = [
     "SECONDARY_TRUSTED_KEYRING",
     "SECONDARY_TRUSTED_KEYRING_SIGNED_BY_BUILTIN",
@@ -67,7 +69,7 @@ const ON_KEYRING: [&str; 14] = [
     "EVM_X509_PATH",
 ];
 
-/// The options that are taken out of the configuration, and those that may go with them.
+/// The options that are removed from the configuration, and all that may be missing afterwards.
 fn dropped(strategy: Strategy) -> (Vec<&'static str>, Vec<&'static str>) {
     let mut out = FILES_OF_ITS_OWN.to_vec();
     if strategy != Strategy::Full {
@@ -83,16 +85,16 @@ fn check_completed(strategy: Strategy, shipped: &Kconfig, prepared: &Kconfig) ->
     guard::config_but_for(shipped, prepared, &dropped(strategy).1)
 }
 
-/// What the kernels of CoreOS and Flatcar expect in the directory they are built in (INITRAMFS_SOURCE
-/// is bootengine.cpio), whatever is in it.
+/// Files that the kernels of CoreOS and Flatcar expect in the directory they are built in
+/// (INITRAMFS_SOURCE is bootengine.cpio). Their content does not matter.
 const TOUCHED: [&str; 2] = ["certs/.x509.list", "bootengine.cpio"];
 
 impl Ingredients {
-    /// What there is of kernel `release` on this machine and in its configuration.
+    /// Finds what a tree for the kernel is made of, on this machine and in its configuration.
     ///
     /// # Errors
-    /// [`Exit::NoKernelSource`]: no configuration of the kernel, or nowhere to have its source from.
-    /// [`Exit::NoSymvers`]: nothing to recover its exports from.
+    /// [`Exit::NoKernelSource`]: the kernel has no configuration, or no known source.
+    /// [`Exit::NoSymvers`]: its exports cannot be recovered.
     pub fn find(
         look: &Looking,
         strategy: Strategy,
@@ -101,7 +103,7 @@ impl Ingredients {
         let Some(source) = source else {
             fail!(
                 Exit::NoKernelSource,
-                "where the kernel's source is to be had is not known for this system: set kernel.source"
+                "no source of this kernel is known for this system: set kernel.source"
             );
         };
         if source.is_package() {
@@ -114,14 +116,15 @@ impl Ingredients {
             && let Err(error) = &look.found.image
             && recover::shipped_file(&look.found.modules).is_none()
         {
-            fail!(Exit::NoSymvers, "nothing to recover its exports from: {error}");
+            fail!(Exit::NoSymvers, "the kernel's exports cannot be recovered: {error}");
         }
         let config = look.found.config(look.host, look.settings, look.release)?.clone();
         let source = source.configured_by(&config.config);
         Ok(Ingredients { config, source })
     }
 
-    /// What of the configuration decides about the tree, whatever file it was found in.
+    /// The part of the configuration that decides about the tree. It is the same for every file
+    /// that the configuration may be found in.
     pub fn canonical_config(&self) -> String {
         let own = |name: &str| guard::may_differ(name) || FILES_OF_ITS_OWN.contains(&name);
         self.config.config.canonical(own)
@@ -129,8 +132,8 @@ impl Ingredients {
 }
 
 impl Preparing<'_> {
-    /// Makes the tree below the work directory. The guards come before anything is compiled that takes
-    /// longer than the kernel's own preparations.
+    /// Makes the tree below the work directory. The guards run before anything is compiled that
+    /// takes longer than the kernel's own preparations.
     pub(super) fn made(&mut self, strategy: Strategy, from: &Ingredients) -> Result<Prepared> {
         let known = self.known(strategy, from)?;
         let given = self.given(strategy, &known)?;
@@ -155,7 +158,7 @@ impl Preparing<'_> {
         Ok(Prepared { tree, place, made_in: Some(self.work.top.clone()) })
     }
 
-    /// What root learns of the kernel, before anything is fetched.
+    /// What root learns about the kernel before anything is fetched.
     fn known(&self, strategy: Strategy, from: &Ingredients) -> Result<Known> {
         let facts = Facts::of_config(self.host, self.release, from.config.clone());
         guard::refusal(&facts, self.compiler)?;
@@ -163,7 +166,9 @@ impl Preparing<'_> {
         self.check_config(from, image.as_ref())?;
         let exports = match self.found.exports(image.as_ref(), self.jobs) {
             Err(error) if strategy == Strategy::Full => {
-                warn!("the kernel's exports cannot be recovered, to compare with: {error:#}");
+                warn!(
+                    "the kernel's exports cannot be recovered, so the built ones are not compared with them: {error:#}"
+                );
                 None
             }
             exports => exports?,
@@ -191,7 +196,8 @@ impl Preparing<'_> {
         Ok(Known { config, image, exports })
     }
 
-    /// The image knows best how it was configured, if it says.
+    /// Compares the configuration with the one in the image, if the image contains one: that is the
+    /// right one.
     fn check_config(&self, from: &Ingredients, image: Option<&Image>) -> Result<()> {
         let inside = image.map(Image::ikconfig).transpose().exit(Exit::NoKernelSource)?.flatten();
         let Some(inside) = inside else { return Ok(()) };
@@ -208,7 +214,8 @@ impl Preparing<'_> {
         Given::make(self.layout, self.release, &files)
     }
 
-    /// The whole kernel. Its exports have to be those of the one that is shipped, where that tells.
+    /// Builds the whole kernel. Its exports have to be those of the shipped one, if these are
+    /// known.
     fn whole(
         &mut self,
         kernel: &Kernel,
@@ -216,22 +223,22 @@ impl Preparing<'_> {
         shipped: Option<Symvers>,
     ) -> Result<Tree> {
         let place = kernel.place(&self.work.top);
-        // The exports are those of vmlinux.o, which this makes. Linking vmlinux itself would want BTF,
-        // and thus debug information of everything. Before 5.17 kbuild knows only the whole.
+        // vmlinux_o makes vmlinux.o, which has the exports. Linking vmlinux itself would need BTF,
+        // and so debug information of everything. Before 5.17 kbuild knows only vmlinux.
         let makefile = kernel.source.join("Makefile");
         let script = r#"grep -q '^vmlinux_o:' "$1" && echo yes || echo no"#;
         let known = self.prefix.run("bash", &place).args(["-c", script, "bash"]).arg(makefile);
         let run = kernel.make(self, &place);
         let run = match known.output(self.steps.cancel)?.trim() {
-            // Without BTF kbuild leaves out what registers types with it (nf_conntrack_bpf.o); that
-            // these are missing matters to nobody: exports are what is wanted, and are compared.
+            // Without BTF kbuild leaves out what registers types with it (nf_conntrack_bpf.o). That
+            // does no harm: only the exports are needed, and they are compared.
             "yes" => run
                 .args(["vmlinux_o", "modules", "KBUILD_MODPOST_WARN=1"])
                 .args(without_debug_info(shipped_config))
                 .arg("CONFIG_DEBUG_INFO_BTF_MODULES="),
             _ => run.args(["vmlinux", "modules"]),
         };
-        // Interrupted after half an hour, it need not begin again with nothing.
+        // With ccache, a build that was interrupted after half an hour does not start from nothing.
         let run = self.prefix.cached(run, &self.work.top);
         self.steps.must(&run, reason_of)?;
         self.settle(kernel, None)?;
@@ -243,14 +250,14 @@ impl Preparing<'_> {
                 &shipped,
             )?,
             None => warn!(
-                "no kernel image: that the kernel built here is the one that is shipped cannot be checked"
+                "no kernel image: whether the kernel built here is the shipped one cannot be checked"
             ),
         }
         Ok(built)
     }
 
-    /// Puts the configuration there and completes it; what kconfig changed is looked at before
-    /// anything is compiled.
+    /// Copies the configuration to the output directory and lets kconfig complete it. Checks what
+    /// kconfig changed before anything is compiled.
     fn configure(
         &mut self,
         strategy: Strategy,
@@ -269,9 +276,9 @@ impl Preparing<'_> {
         check_completed(strategy, shipped, &prepared)
     }
 
-    /// The last touches: the release wherever kbuild looks for it (before 6.2, what a module is built
-    /// for is read from `kernel.release`, and some distributions have another name in it), and the
-    /// exports.
+    /// Writes the release to `kernel.release`, and the exports to Module.symvers. Before 6.2 kbuild
+    /// reads from `kernel.release` what a module is built for, and some distributions have another
+    /// name in it.
     pub(super) fn settle(&mut self, kernel: &Kernel, exports: Option<&Given>) -> Result<()> {
         let script = r#"cd "$1" && printf '%s\n' "$2" > include/config/kernel.release || exit
             [ -z "$3" ] || cp -- "$3" Module.symvers"#;
@@ -282,8 +289,8 @@ impl Preparing<'_> {
         run.output(self.steps.cancel).map(drop)
     }
 
-    /// What root knows of the tree; `exports` instead of those that the owner's file says. What modules
-    /// will be compiled with is looked at once more.
+    /// Reads what root has to know of the tree. `exports`, if given, replace those in the owner's
+    /// file. Checks the configuration once more: modules will be compiled with this one.
     fn read(
         &self,
         strategy: Strategy,
@@ -299,7 +306,7 @@ impl Preparing<'_> {
     }
 }
 
-/// What root learnt of the kernel itself.
+/// What root learnt about the kernel itself.
 struct Known {
     /// The configuration for the tree.
     config: Vec<u8>,
@@ -320,16 +327,16 @@ impl Kernel {
         Place { work: Some(work.to_owned()), kernel, ..Place::default() }
     }
 
-    /// make of a module in `dir`, against this tree: in the output directory, whose own Makefile leads
-    /// to the source (Debian's headers are no source tree).
+    /// The make command for a module in `dir`, against this tree. It runs in the output directory:
+    /// the Makefile there leads to the source (Debian's headers are no source tree).
     pub(super) fn make_module(&self, preparing: &Preparing, place: &Place, dir: &Path) -> Run {
         let run = preparing.prefix.run("make", place).dir(&preparing.work.tmp);
         let run = run.arg("-C").arg(&self.output).arg(format!("-j{}", preparing.jobs));
         run.arg(format!("M={}", dir.display())).arg("modules")
     }
 
-    /// make in the source tree, of something in the output directory. KERNELRELEASE is given each
-    /// time: the source has another local version.
+    /// The make command in the source tree that builds in the output directory. It always sets
+    /// KERNELRELEASE, because the source has another local version.
     pub(super) fn make(&self, preparing: &Preparing, place: &Place) -> Run {
         let run = preparing.prefix.run("make", place).dir(&preparing.work.tmp);
         let run = run.arg("-C").arg(&self.source);
@@ -342,8 +349,8 @@ impl Kernel {
     }
 }
 
-/// The shipped configuration without what is [`dropped`], and with the salt that the image has:
-/// some distributions leave it out of the configuration that they ship.
+/// The shipped configuration without the [`dropped`] options, and with the salt of the image. Some
+/// distributions leave the salt out of the configuration that they ship.
 fn edited(strategy: Strategy, shipped: &Located, salt: Option<&str>) -> Vec<u8> {
     let text = String::from_utf8_lossy(&shipped.text);
     let (out, _) = dropped(strategy);

@@ -1,5 +1,5 @@
-//! The kernel build tree that modules are compiled against: the one that the system ships, or one
-//! made here from what the machine has (`kernel.tree`).
+//! The kernel build tree that modules are compiled against (`kernel.tree`): the system ships it, or
+//! this program makes it from what the machine has.
 
 mod apart;
 mod found;
@@ -33,12 +33,12 @@ use crate::store::{Digest, Inputs, Layout};
 use found::Found;
 use made::Ingredients;
 
-/// A way to a build tree that is possible as far as a cheap look tells.
+/// A way to get a build tree. A cheap look has found nothing against it.
 #[derive(Debug)]
 pub struct Candidate {
-    /// Which one.
+    /// The strategy of this way.
     pub strategy: Strategy,
-    /// What the key of a build with it is made of.
+    /// The inputs that the key of a build with this tree is made of.
     pub inputs: Inputs,
     /// That key.
     pub key: String,
@@ -47,34 +47,34 @@ pub struct Candidate {
 
 #[derive(Debug)]
 enum Way {
-    /// It is there.
+    /// The tree exists.
     There(Box<Tree>),
-    /// A package of one, to be fetched and unpacked.
+    /// A package contains the tree. It has to be fetched and unpacked.
     Packaged(KernelSource),
-    /// Made from these.
+    /// The tree has to be made from these.
     Made(Box<Ingredients>),
 }
 
-/// Every strategy of the configuration: those that are possible, in their order, and why the others
-/// are not. Nothing is fetched, unpacked or recovered: every boot asks this.
+/// Every strategy of the configuration: the possible ones in their order, and why the others are
+/// not possible. Every boot asks this, so nothing is fetched, unpacked or recovered for it.
 #[derive(Debug)]
 pub struct Candidates {
     /// Not empty.
     pub possible: Vec<Candidate>,
-    /// Strategy and reason.
+    /// The strategies that are not possible, with the reasons.
     pub refused: Vec<Refused>,
     /// What the machine has of the kernel.
     pub found: Found,
 }
 
-/// Where ways are looked for.
+/// What the search for a build tree needs.
 struct Looking<'a> {
     host: &'a Host,
     settings: &'a Settings,
     release: &'a Release,
     found: &'a Found,
-    /// The source's identity, once it was asked for: all strategies have the same source, and that
-    /// of a directory is read off every file in it.
+    /// The identity of the source, after the first question. All strategies have the same source.
+    /// For a directory the answer is slow: it looks at every file.
     identity: OnceCell<String>,
 }
 
@@ -94,10 +94,10 @@ impl Refused {
 }
 
 impl Candidates {
-    /// `common`: the inputs of a build that the tree does not change.
+    /// Looks for candidates. `common` are the inputs of a build that do not depend on the tree.
     ///
     /// # Errors
-    /// No strategy is possible, with the reason of each.
+    /// No strategy is possible. The error has the reason of each.
     pub fn of(
         host: &Host,
         settings: &Settings,
@@ -126,8 +126,8 @@ impl Candidates {
     }
 }
 
-/// The error when every strategy was refused. The exit status is that of the last that was tried; of
-/// the very first where none could be.
+/// The error when every strategy was refused. It has the exit status of the last one that was
+/// tried. If none was tried, it has that of the first.
 fn none_left(release: &Release, refused: &[Refused]) -> anyhow::Error {
     let counts = refused.iter().rfind(|r| r.tried).or(refused.first());
     let exit = counts.map_or(Exit::NoKernelSource, |r| r.exit);
@@ -147,7 +147,7 @@ impl Looking<'_> {
                 Ok(tree) => Ok(Way::There(Box::new(tree))),
                 Err(error) => match source() {
                     Ok(Some(source)) if source.is_package() => Ok(Way::Packaged(source)),
-                    // What is wrong with the source is said where it is needed.
+                    // An error of the source is reported where the source is needed.
                     _ => Err(error),
                 },
             };
@@ -155,7 +155,7 @@ impl Looking<'_> {
         Ingredients::find(self, strategy, source()?).map(|i| Way::Made(Box::new(i)))
     }
 
-    /// What of `way` a key is made of.
+    /// Adds to `inputs` what of `way` a key is made of.
     fn add(&self, way: &Way, strategy: Strategy, inputs: &mut Inputs) {
         let identity = |source: &KernelSource| self.identity.get_or_init(|| source.identity());
         match way {
@@ -167,7 +167,7 @@ impl Looking<'_> {
             Way::Made(from) => {
                 inputs.add("kernel-tree", strategy.name());
                 inputs.add("kernel-source", identity(&from.source));
-                // The image's exports are those of its build-id, which is an input already.
+                // The exports are no input: the build-id is one, and it determines them.
                 inputs
                     .add("kernel-config", Digest::of(from.canonical_config().as_bytes()).as_str());
             }
@@ -175,14 +175,14 @@ impl Looking<'_> {
     }
 }
 
-/// Why a build for kernel `release` would end for want of a build tree, as far as a cheap look tells;
-/// `None` if it need not.
+/// Why a build for kernel `release` would fail because it has no build tree. `None` if a cheap look
+/// finds no such reason.
 pub fn why_none(host: &Host, settings: &Settings, release: &Release) -> Option<String> {
     let found = Candidates::of(host, settings, release, &Inputs::new());
     found.err().map(|error| format!("{error:#}"))
 }
 
-/// Where the build tree of kernel `release` is looked for: kernel.build-dir.
+/// The directory where the build tree of kernel `release` should be: kernel.build-dir.
 pub fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf {
     match &settings.kernel.build_dir {
         Some(template) => host.path(expand_release(template, release)),
@@ -193,17 +193,17 @@ pub fn tree_dir(host: &Host, settings: &Settings, release: &Release) -> PathBuf 
 /// A tree that modules can be compiled against.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The tree. Where it was made here, its files are the prefix's owner's; `config` and `symvers`
-    /// are what root knows of it.
+    /// The tree. If it was made here, its files belong to the prefix's owner. `config` and
+    /// `symvers` are what root knows of it.
     pub tree: Tree,
-    /// What a compilation against it gets of the machine.
+    /// What of the machine a compilation against it can see.
     pub place: Place,
-    /// The owner's directory that it is in, if it was made here.
+    /// If it was made here: the owner's directory that contains it.
     made_in: Option<PathBuf>,
 }
 
 impl Prepared {
-    /// A list of modules (`modules.order` and its like) of the tree, if it has it.
+    /// A list of modules of the tree, such as `modules.order`. None if the tree does not have it.
     ///
     /// # Errors
     /// It cannot be read.
@@ -219,7 +219,7 @@ impl Prepared {
     }
 }
 
-/// Prepares a tree, in the prefix and as its owner.
+/// Prepares a tree. All programs run in the prefix, as its owner.
 pub struct Preparing<'a> {
     /// This machine.
     pub host: &'a Host,
@@ -237,7 +237,7 @@ pub struct Preparing<'a> {
     pub found: &'a Found,
     /// Where it works.
     pub work: &'a WorkDir,
-    /// It holds up the boot: no network, and not for an hour.
+    /// The boot waits for it: it has no network, and may not take an hour.
     pub early: bool,
     /// Compiler jobs at once.
     pub jobs: u32,
@@ -246,10 +246,10 @@ pub struct Preparing<'a> {
 }
 
 impl Preparing<'_> {
-    /// The tree of one candidate.
+    /// Prepares the tree of one candidate.
     ///
     /// # Errors
-    /// It cannot be had this way: with its exit status.
+    /// This way does not lead to a tree. The error has its exit status.
     pub fn prepare(&mut self, candidate: &Candidate) -> Result<Prepared> {
         match &candidate.way {
             Way::There(tree) => self.shipped(tree),
@@ -258,11 +258,11 @@ impl Preparing<'_> {
         }
     }
 
-    /// The first of the candidates that can be prepared, and its tree; the others are in the journal
-    /// with their reasons.
+    /// Prepares the first candidate that can be prepared, and returns it with its tree. The journal
+    /// says why others were refused.
     ///
     /// # Errors
-    /// None can: with every reason. It was stopped.
+    /// No candidate can be prepared: the error has every reason. Or a signal stopped it.
     pub fn first<'c>(&mut self, all: &'c Candidates) -> Result<(&'c Candidate, Prepared)> {
         let mut refused = all.refused.clone();
         for no in &refused {
@@ -289,9 +289,9 @@ impl Preparing<'_> {
         Err(none_left(self.release, &refused))
     }
 
-    /// Why this one need not be tried, after those that were refused. Building a whole kernel helps
-    /// only where its exports could not be recovered; a source or a configuration that was refused
-    /// stays what it is.
+    /// Why this strategy need not be tried after those that were refused. Building a whole kernel
+    /// helps only if the kernel's exports could not be recovered. It does not help against a source
+    /// or a configuration that was refused.
     fn pointless(&self, strategy: Strategy, refused: &[Refused]) -> Option<String> {
         if strategy != Strategy::Full {
             return None;
@@ -306,7 +306,7 @@ impl Preparing<'_> {
 }
 
 impl Preparing<'_> {
-    /// A kernel-devel package, unpacked: a tree of the prefix's owner's.
+    /// Unpacks a kernel-devel package. The tree in it belongs to the prefix's owner.
     fn unpacked(&mut self, source: &KernelSource) -> Result<Prepared> {
         let Obtained::BuildTree(output) = self.obtain(source)? else {
             fail!(
@@ -315,10 +315,10 @@ impl Preparing<'_> {
                 source.shown()
             );
         };
-        // What is below it is the owner's; this one is root's.
+        // This directory is root's. What is below it is the owner's.
         let top = self.layout.cache().join("sources");
         let read = |name: &str| read_plain(&top, &output.join(name));
-        // Its own Module.symvers is what is compiled against: that has to be the kernel's.
+        // Modules are compiled against the tree's own Module.symvers, so it has to be the kernel's.
         let tree = Tree::of(&output, &output, self.release, read, None)?;
         let image = self.found.open(self.build_id)?;
         if let Some(exports) = self.found.exports(image.as_ref(), self.jobs)? {

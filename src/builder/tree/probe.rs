@@ -1,6 +1,6 @@
-//! A tiny module compiled against a tree that was made here, before anything large is: a
-//! configuration that differs from the shipped kernel's in one structure shows in it, while recovered
-//! CRCs are only copies and notice nothing.
+//! A tiny module that is compiled against a tree before anything large is. If the configuration
+//! differs from the shipped kernel's in one structure, this module shows it. Recovered CRCs do not:
+//! they are only copies.
 
 use anyhow::{Context, Result};
 use tracing::{info, warn};
@@ -19,8 +19,8 @@ use crate::prefix::enter::Place;
 use crate::prefix::owned::read_plain;
 
 impl Preparing<'_> {
-    /// Compiles the probe in `place` and compares it with modules that came with the kernel and with
-    /// the kernel's BTF. A tree that was `made` here has to be comparable with one of the two.
+    /// Compiles the probe in `place`. Compares it with modules that came with the kernel, and with
+    /// the kernel's BTF. For a tree that was `made` here one of the two has to exist.
     pub(super) fn probe(
         &mut self,
         kernel: &Kernel,
@@ -37,7 +37,7 @@ impl Preparing<'_> {
         let run = run.arg(given.path("probe.c")).arg(given.path("Kbuild"));
         run.output(self.steps.cancel)?;
         let run = kernel.make_module(self, place, &dir);
-        // It exports nothing, so nothing reads CRCs out of its debug information.
+        // The probe exports nothing, so nothing computes CRCs from its debug information.
         let run = run.args(NO_DEBUG_INFO).arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
         // With the strategy `full` there is no Module.symvers yet, and the probe imports nothing.
         let run = run.arg("KBUILD_MODPOST_WARN=1");
@@ -61,14 +61,14 @@ impl Preparing<'_> {
             }
             None if made && shipped.is_none() => fail!(
                 Exit::NoSymvers,
-                "neither BTF nor a module that came with the kernel: whether the tree is configured as the kernel is cannot be known; set kernel.image"
+                "the tree cannot be compared with the kernel: neither BTF nor a module that came with the kernel was found; set kernel.image"
             ),
             None => info!("the kernel has no BTF to compare structures with"),
         }
         Ok(())
     }
 
-    /// The BTF of the running kernel, if that is built for.
+    /// The BTF of the running kernel, if this build is for that kernel.
     fn running_btf(&self) -> Option<Vec<u8>> {
         let running = *self.release == self.host.kernel_release && !self.host.container;
         running.then(|| std::fs::read(self.host.path("/sys/kernel/btf/vmlinux")).ok()).flatten()

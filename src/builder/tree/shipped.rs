@@ -1,6 +1,6 @@
-//! The build tree that the system ships, or that a kernel-devel package has. Its helper programs were
-//! linked for another C library: they are bound to the prefix, and where even then they cannot run
-//! (that library is newer than the prefix's), they are compiled anew in a copy of the tree.
+//! The build tree that the system ships, or that a kernel-devel package has. Its helper programs
+//! were linked for another C library, so they are bound to the prefix. If that library is newer
+//! than the prefix's, they still cannot run. Then they are compiled again in a copy of the tree.
 
 use std::path::Path;
 
@@ -17,13 +17,13 @@ use crate::kernel::{Image, Kconfig, Tree, guard};
 use crate::prefix::enter::Place;
 use crate::prefix::owned::read_plain;
 
-/// What `make modules_prepare` needs beside the headers; packages that want it to work have it.
+/// What `make modules_prepare` needs beside the headers. Packages that support it have these files.
 const FOR_PREPARE: [&str; 3] = ["Kbuild", "kernel/bounds.c", "scripts/mod/modpost.c"];
-/// How many programs are named.
+/// At most this many programs are named.
 const NAMED: usize = 3;
 
 impl Preparing<'_> {
-    /// The tree as it is; or a copy of it with helper programs of its own.
+    /// Returns the tree as it is, or a copy of it with helper programs that were compiled here.
     pub(super) fn shipped(&mut self, tree: &Tree) -> Result<Prepared> {
         self.compiles(tree)?;
         let place = self.prefix.place(&self.work.top, tree, self.steps.cancel)?;
@@ -37,7 +37,7 @@ impl Preparing<'_> {
         if let Some(missing) = FOR_PREPARE.iter().find(|name| !tree.source.join(name).exists()) {
             fail!(
                 Exit::PrefixIncomplete,
-                "{}: its programs cannot run in the prefix ({named}), and cannot be compiled anew, for it has no {missing}; a prefix with a newer C library could run them",
+                "{}: its programs cannot run in the prefix ({named}), and cannot be compiled anew because it has no {missing}; a prefix with a newer C library could run them",
                 tree.output.display()
             );
         }
@@ -45,8 +45,9 @@ impl Preparing<'_> {
         self.copied(tree)
     }
 
-    /// Whether the prefix's compiler is one for this kernel, before anything is run. Of a clang's tree
-    /// it is the first module that would say so, by an option that gcc does not know.
+    /// Checks that the prefix's compiler fits this kernel, before anything is run. Without this
+    /// check a tree of clang would fail only at the first module, with an option that gcc does not
+    /// know.
     fn compiles(&self, tree: &Tree) -> Result<()> {
         let config = Kconfig::parse(&tree.config)
             .with_context(|| format!("{}/.config", tree.output.display()))
@@ -54,8 +55,8 @@ impl Preparing<'_> {
         guard::compiler(self.release, &config, tree.compiler().as_deref(), self.compiler)
     }
 
-    /// Whether the tree is whole, and of the kernel that is built for: there may be several builds of
-    /// one release.
+    /// Checks that the tree is complete, and that it is from the kernel that is built for: one
+    /// release can have several builds.
     pub(super) fn check(
         &mut self,
         tree: &Tree,
@@ -71,8 +72,8 @@ impl Preparing<'_> {
         self.probe(&kernel, place, image, false)
     }
 
-    /// Which of the tree's programs cannot run, and why, as the dynamic loader says it (ld.so(8),
-    /// LD_TRACE_LOADED_OBJECTS): a library or a version of one that the prefix does not have.
+    /// Which of the tree's programs cannot run, and why. The dynamic loader (ld.so(8),
+    /// LD_TRACE_LOADED_OBJECTS) names the library, or the version of one, that the prefix lacks.
     fn broken(&self, place: &Place) -> Result<Vec<String>> {
         let script = r#"for program; do
             if ! said=$(LD_TRACE_LOADED_OBJECTS=1 "$program" 2>&1) || [[ $said == *"not found"* ]]; then
@@ -112,7 +113,7 @@ impl Preparing<'_> {
         Ok(Prepared { tree, place, made_in: Some(self.work.top.clone()) })
     }
 
-    /// Preparing it has not configured it differently.
+    /// Checks that `make modules_prepare` has not changed the configuration.
     fn check_copy(&self, tree: &Tree, copy: &Path) -> Result<()> {
         let parse = |bytes: &[u8]| Kconfig::parse(bytes).exit(Exit::NoKernelSource);
         let prepared = read_plain(&self.work.top, &copy.join(".config"))?;

@@ -1,5 +1,5 @@
-//! That each guard is asked, in the order that costs least: everything here is refused before
-//! anything is run in the prefix, which has no programs.
+//! Each guard is asked, and the cheapest first. Everything here is refused before anything runs in
+//! the prefix, which has no programs.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -62,7 +62,7 @@ impl Machine {
         fs::write(path, bytes).unwrap();
     }
 
-    /// With `work` done by somebody who prepares a tree.
+    /// Calls `work` with what prepares a tree on this machine.
     fn preparing<T>(&self, work: impl FnOnce(&mut Preparing) -> Result<T>) -> Result<T> {
         let layout = Layout::new(&self.host.root);
         let prefix = Prefix::open(&self.root.path().join("prefix")).unwrap();
@@ -201,7 +201,7 @@ fn a_shipped_tree_of_a_clang_or_with_other_exports_than_the_kernels_is_refused()
     let said = refused("flipped", check(&[EXPORTS[0], ("kfree", 0x23)]));
     assert!(said.contains("/opt/tree/Module.symvers is not of the kernel"), "{said}");
     assert!(said.contains("kfree: CRC 0x00000022, shipped 0x00000023"), "{said}");
-    // With its own exports it comes to the probe, which there is no prefix for.
+    // With its own exports it passes. Then the probe fails: the prefix has no programs.
     let error = format!("{:#}", check(&EXPORTS).unwrap_err());
     assert!(!error.contains("Module.symvers"), "{error}");
 }

@@ -1,6 +1,6 @@
-//! Unpacking an archive of a prefix, with the rights of the prefix's owner, into an empty
-//! directory. The archive is signed, but nothing here relies on that: an entry that would change
-//! anything outside, or give rights that a prefix has no use for, ends it.
+//! Unpacks an archive of a prefix into an empty directory, with the rights of the prefix's owner.
+//! The archive is signed, but nothing here relies on that. Unpacking ends with an error at an entry
+//! that would change anything outside, or that gives rights that a prefix does not need.
 
 mod place;
 mod rules;
@@ -22,9 +22,9 @@ use crate::prefix::origin::MARK;
 use place::Tree;
 use rules::{Inside, Kind};
 
-/// Ten times what a large prefix has.
+/// The most entries: ten times as many as a large prefix has.
 const ENTRIES: u64 = 3_000_000;
-/// How often progress is told.
+/// How often progress is reported.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
 
 /// What was unpacked so far.
@@ -36,13 +36,13 @@ pub struct Done {
     pub bytes: u64,
 }
 
-/// Unpacks `archive` (tar; zstd, gzip, xz or not compressed) into the empty directory `dir`; links
-/// in it may name `eprefix`, where the tree will be. Writes `mark` as [`MARK`], and returns when
-/// all of it is on disk.
+/// Unpacks `archive` (tar; zstd, gzip, xz or not compressed) into the empty directory `dir`. The
+/// tree will be at `eprefix`, and links in it may name that path. Writes `mark` as [`MARK`].
+/// Returns when everything is on disk.
 ///
 /// # Errors
-/// [`Exit::Refused`]: an entry is not to be had, or the archive ends early or is none.
-/// [`Exit::NoSpace`]: before an entry is written that does not fit.
+/// [`Exit::Refused`]: an entry is not allowed, or the archive ends early or is no archive.
+/// [`Exit::NoSpace`]: an entry does not fit on the disk. It is not written.
 pub fn unpack(
     archive: &Path,
     dir: &Path,
@@ -59,7 +59,7 @@ pub fn unpack(
     if needed > free {
         fail!(
             Exit::NoSpace,
-            "unpacked, the archive has {} at least; {} are free in {}",
+            "the unpacked archive needs {} at least; {} are free in {}",
             megabytes(needed),
             megabytes(free),
             dir.display()
@@ -68,7 +68,7 @@ pub fn unpack(
     let mut tail = stream::Tail::new(stream.reader);
     let mut archive = tar::Archive::new(&mut tail);
     let done = entries(&mut archive, &mut tree, &Inside::of(eprefix), told)?;
-    // Whatever follows the end mark is read too: it may be the checksum of the compression.
+    // Read what follows the end mark too: it may be the checksum of the compression.
     let rest = std::io::copy(archive.into_inner(), &mut std::io::sink());
     rest.map_err(|e| torn(&e, "its end"))?;
     if !tail.ended() {
@@ -107,7 +107,7 @@ fn entries<R: Read>(
                 if *size > free {
                     fail!(
                         Exit::NoSpace,
-                        "{shown} has {}, {} are free",
+                        "{shown} needs {}, {} are free",
                         megabytes(*size),
                         megabytes(free)
                     );
@@ -157,7 +157,7 @@ fn free(tree: &Tree) -> Result<u64> {
 fn write_mark(dir: &Path, mark: &str) -> Result<()> {
     let path: PathBuf = dir.join(MARK);
     let write = || -> std::io::Result<()> {
-        // An archive made from a provisioned prefix has one already.
+        // An archive that was made from a provisioned prefix contains a mark.
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -169,7 +169,7 @@ fn write_mark(dir: &Path, mark: &str) -> Result<()> {
     write().with_context(|| format!("{}", path.display()))
 }
 
-/// What the decompressor or the reader of the tar format complains about.
+/// The error for what the decompressor or the reader of the tar format complains about.
 fn torn(error: &std::io::Error, place: &str) -> anyhow::Error {
     let why = match error.kind() {
         ErrorKind::UnexpectedEof => "it was cut off".to_owned(),

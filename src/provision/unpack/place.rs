@@ -1,5 +1,5 @@
-//! The tree on disk while it is unpacked. Every path is looked up from the tree's own directory by
-//! openat2(2) without following any symlink: those that the archive made lead nowhere here.
+//! The tree on disk while it is unpacked. openat2(2) looks up every path from the tree's own
+//! directory and follows no symlink. So symlinks of the archive lead nowhere here.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -24,7 +24,8 @@ pub(super) struct Tree {
     root: OwnedFd,
     /// The directory the last entry went to; the next one mostly goes there too.
     last: Option<(PathBuf, OwnedFd)>,
-    /// Modes and times of directories, set when nothing is made in them any more.
+    /// Modes and times of directories. They are set when nothing is made in the directories any
+    /// more.
     directories: Vec<(PathBuf, u32, i64)>,
 }
 
@@ -56,7 +57,8 @@ impl Tree {
         Ok(utimensat(parent, name, &at, &at, UtimensatFlags::NoFollowSymlink)?)
     }
 
-    /// Only to a file of the tree that is there: not to what a symlink of it names.
+    /// Makes a hard link to a file that exists in the tree. It does not link to the target of a
+    /// symlink.
     pub(super) fn hard_link(&mut self, path: &Path, target: &Path) -> Result<()> {
         let there = open_beneath(self.root.as_fd(), target, OFlag::O_PATH | OFlag::O_NOFOLLOW)
             .map_err(look)
@@ -71,14 +73,14 @@ impl Tree {
         linkat(&from, old, parent, name, AtFlags::empty()).map_err(once)
     }
 
-    /// A new file, which nobody else may read until [`finish_file`].
+    /// Makes a file. Nobody else may read it until [`finish_file`].
     pub(super) fn create(&mut self, path: &Path) -> Result<File> {
         let (parent, name) = self.parent(path)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         Ok(openat(parent, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(once)?.into())
     }
 
-    /// Gives the directories their modes and times, the innermost first.
+    /// Sets modes and times of the directories, the innermost first.
     pub(super) fn finish(&mut self) -> Result<()> {
         self.last = None;
         for (path, mode, mtime) in self.directories.drain(..).rev() {
@@ -93,7 +95,8 @@ impl Tree {
         Ok(())
     }
 
-    /// The directory of `path`, made where the archive does not name it, and the last name.
+    /// The directory of `path`, and the last name. Makes the directory if the archive does not name
+    /// it.
     fn parent<'p>(&mut self, path: &'p Path) -> Result<(BorrowedFd<'_>, &'p OsStr)> {
         let name = path.file_name().context("an entry without a name")?;
         let dir = path.parent().unwrap_or(Path::new(""));
@@ -123,14 +126,14 @@ impl Tree {
     }
 }
 
-/// Permissions and time of a file that was written.
+/// Sets permissions and time of a file that was written.
 pub(super) fn finish_file(file: &File, mode: u32, mtime: i64) -> Result<()> {
     fchmod(file, Mode::from_bits_truncate(mode))?;
     let at = time(mtime);
     Ok(futimens(file, &at, &at)?)
 }
 
-/// Makes a directory that its owner can write to for now; one that is there is fine.
+/// Makes a directory that its owner can write to for now. It may exist already.
 fn make_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     match mkdirat(parent, name, Mode::from_bits_truncate(0o755)) {
         Err(Errno::EEXIST) => {
@@ -161,7 +164,8 @@ fn open_beneath(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> nix::Result<
     openat2(root, path, how)
 }
 
-/// Names cannot lead out of the tree any more, so these are what an archive can still do wrong.
+/// Turns an error of a lookup into a message. A name cannot lead out of the tree any more, so these
+/// are the errors that an archive can still cause.
 fn look(error: Errno) -> anyhow::Error {
     let why = match error {
         Errno::ELOOP => "goes through a symlink of the archive",

@@ -1,5 +1,5 @@
-//! What an entry of an archive may be. Looks at the entry alone; what is on the disk is
-//! [`super::place`]'s.
+//! What an entry of an archive may be. These rules look only at the entry. [`super::place`] looks
+//! at the disk.
 
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ use crate::prefix::audit::may_lead_to;
 /// An entry that may be unpacked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Below the tree's root; only names.
+    /// The path below the tree's root: names only.
     pub(super) path: PathBuf,
     pub(super) kind: Kind,
     /// Permission bits, 0777 at most.
@@ -28,11 +28,11 @@ pub(super) enum Kind {
     /// The tree itself.
     Root,
     Directory,
-    /// Of so many bytes.
+    /// A file with this many bytes.
     File(u64),
-    /// Its target, as it is to be written.
+    /// A symlink with this target, exactly as it will be written.
     Symlink(PathBuf),
-    /// An earlier entry's path.
+    /// A hard link to the path of an earlier entry.
     HardLink(PathBuf),
 }
 
@@ -43,7 +43,7 @@ impl Entry {
     }
 }
 
-/// The paths that the tree will have: EPREFIX, and the same without links (/home may be one to
+/// The paths that the tree will have: EPREFIX, and the same without links (/home may be a link to
 /// var/home).
 #[derive(Debug)]
 pub(super) struct Inside(Vec<PathBuf>);
@@ -60,11 +60,11 @@ impl Inside {
     }
 }
 
-/// Reads an entry's header; `None` for one that only describes others. Ownership, extended
-/// attributes and capabilities are not looked at.
+/// Reads an entry's header. `None` if the entry only describes others. Ignores ownership, extended
+/// attributes and capabilities.
 ///
 /// # Errors
-/// What it is not allowed to be, naming it.
+/// The entry is not allowed. The error names it and says why.
 pub(super) fn check<R: Read>(entry: &tar::Entry<'_, R>, inside: &Inside) -> Result<Option<Entry>> {
     let header = entry.header();
     let kind = header.entry_type();
@@ -89,8 +89,8 @@ pub(super) fn check<R: Read>(entry: &tar::Entry<'_, R>, inside: &Inside) -> Resu
     Ok(Some(Entry { path, kind, mode, mtime }))
 }
 
-/// A prefix has one user: `tmp` need not be sticky and everybody's in it, and no directory hands on
-/// its group.
+/// A prefix has one user. So `tmp` needs neither the sticky bit nor write permission for everybody,
+/// and no directory needs setgid.
 fn directory_mode(mode: u32) -> u32 {
     match mode & 0o7002 {
         0 => mode & 0o777,
@@ -151,14 +151,14 @@ impl Described<'_> {
         Ok(())
     }
 
-    /// The target of a symlink: inside, or where an audit takes a link to the host. Nothing is
-    /// followed while the tree is unpacked.
+    /// The target of a symlink. It has to be inside, or a place of the host that the audit allows.
+    /// While the tree is unpacked, no link is followed.
     fn symlink(&self, path: &Path, inside: &Inside) -> Result<PathBuf> {
         let shown = self.name.display();
         let Some(target) = self.link.filter(|target| !target.as_os_str().is_empty()) else {
             bail!("{shown}: a symlink to nothing");
         };
-        // Absolute, the target takes the place of what it is joined to.
+        // join() lets an absolute target replace the path before it.
         let from = path.parent().unwrap_or(Path::new(""));
         let leads_out = |eprefix: &PathBuf| {
             let to = resolve(&eprefix.join(from).join(target));
@@ -181,7 +181,7 @@ impl Described<'_> {
     }
 }
 
-/// A path of names alone; `None` with a `..` in it.
+/// The path as names only. `None` if it contains `..`.
 fn names(path: &Path) -> Option<PathBuf> {
     let mut names = PathBuf::new();
     for component in path.components() {
@@ -194,7 +194,7 @@ fn names(path: &Path) -> Option<PathBuf> {
     Some(names)
 }
 
-/// Where an absolute path leads, by its words; above `/` is `/`.
+/// Where an absolute path leads. Looks only at its names. The parent of `/` is `/`.
 fn resolve(path: &Path) -> PathBuf {
     let mut at = PathBuf::from("/");
     for component in path.components() {

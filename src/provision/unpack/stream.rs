@@ -1,4 +1,4 @@
-//! From a file, compressed or not, to the bytes of a tar archive.
+//! Reads a tar archive from a file, which may be compressed.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Chain, Cursor, ErrorKind, Read};
@@ -7,10 +7,10 @@ use anyhow::{Result, bail};
 
 use crate::compress::Compression;
 
-/// zstd may be asked to look back this far (`--long=27`, `--ultra -22`); more is refused, so that
-/// an archive cannot ask for any amount of memory.
+/// The largest window of zstd (`--long=27`, `--ultra -22`). A larger one is refused, so that an
+/// archive cannot demand any amount of memory.
 const ZSTD_WINDOW: u64 = 128 << 20;
-/// Dictionary limit for xz, KiB; its own maximum level needs 65 MiB.
+/// Memory limit for the dictionary of xz, in KiB. The highest level of xz needs 65 MiB.
 const XZ_MEMORY_KIB: u32 = 256 * 1024;
 /// Where "ustar" is in the first header of a tar archive, POSIX's or GNU's.
 const MAGIC_AT: usize = 257;
@@ -19,11 +19,11 @@ const MAGIC_AT: usize = 257;
 pub(super) struct Stream {
     /// Decompressed.
     pub(super) reader: Box<dyn Read>,
-    /// How many there will be, where the compression says so.
+    /// How many bytes there will be, if the compression says so.
     pub(super) content_size: Option<u64>,
 }
 
-/// Opens an archive; its compression is told by its first bytes.
+/// Opens an archive. Its first bytes tell the compression.
 ///
 /// # Errors
 /// It is neither a tar archive nor a compressed file.
@@ -52,12 +52,12 @@ pub(super) fn open(file: File) -> Result<Stream> {
     Ok(Stream { reader, content_size })
 }
 
-/// What a frame begins with, and the rest of it.
+/// The first bytes of a frame, followed by the rest of it.
 type Framed<R> = Chain<Cursor<[u8; 4]>, R>;
 type Frame<R> = ruzstd::decoding::StreamingDecoder<Framed<R>, ruzstd::decoding::FrameDecoder>;
 
-/// A zstd file: one frame after the other. `pzstd` writes many, with a skippable one before each;
-/// a seekable file ends with one (RFC 8878, 3.1).
+/// A zstd file: one frame after the other. `pzstd` writes many frames, with a skippable one before
+/// each. A seekable file ends with a skippable frame (RFC 8878, 3.1).
 struct Frames<R: BufRead> {
     frame: Option<Frame<R>>,
 }
@@ -71,7 +71,7 @@ impl<R: BufRead> Frames<R> {
         self.frame.as_ref().map(|frame| frame.decoder.content_size())
     }
 
-    /// Ends a frame: its checksum has to be right.
+    /// Checks the checksum at the end of a frame.
     fn checksum(frame: &Frame<R>) -> std::io::Result<()> {
         let (said, found) =
             (frame.decoder.get_checksum_from_data(), frame.decoder.get_calculated_checksum());
@@ -84,12 +84,12 @@ impl<R: BufRead> Frames<R> {
     }
 }
 
-/// Whether a frame that begins so has nothing for a decompressor.
+/// Whether a frame with this magic number has no content to decompress.
 fn is_skippable(magic: [u8; 4]) -> bool {
     u32::from_le_bytes(magic) & 0xffff_fff0 == 0x184d_2a50
 }
 
-/// The next frame that has content; none at the end.
+/// The next frame with content. None at the end of the file.
 fn frame<R: BufRead>(mut source: R) -> std::io::Result<Option<Frame<R>>> {
     loop {
         if source.fill_buf()?.is_empty() {
@@ -131,7 +131,7 @@ impl<R: BufRead> Read for Frames<R> {
     }
 }
 
-/// Knows whether what was read ended as a tar archive has to: with two blocks of zeros.
+/// Watches whether the archive ends with two blocks of zeros, as a tar archive has to.
 pub(super) struct Tail<R> {
     reader: R,
     zeros: u64,
