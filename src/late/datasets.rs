@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::look::{Content, Ways};
+use super::content::{Content, Ways};
 use super::units::MountUnit;
 use crate::host::mountinfo::Mount;
 

@@ -68,7 +68,7 @@ fn start_one(late: &mut Late<'_>, dependent: &Dependent, without: Option<&str>) 
         late.failed(unit, &format!("not {done}: {why}"));
         return true;
     }
-    if late.needs_off(&state).is_some_and(|off| off.later) {
+    if late.needs_blocked(&state).is_some_and(|blocked| blocked.later) {
         return false;
     }
     late.job(&state, LIMIT, restart);

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use super::blocked::Blocked;
 use super::datasets::Refused;
-use super::off::Off;
 use super::refused::why;
 use super::run::Late;
 use super::units;
@@ -81,7 +81,7 @@ pub(super) fn release(host: &Host) -> Result<()> {
 /// zfs-mount.service is held back.
 pub(super) fn keep(late: &mut Late<'_>, refused: Option<&[Refused]>, avoided: &[Refused]) -> bool {
     let mut held_back = false;
-    late.off.clear();
+    late.blocked.clear();
     if let Some([]) = refused {
         if let Err(e) = release(late.host) {
             late.failed(MOUNT, &format!("is held back, although nothing is in the way: {e:#}"));
@@ -95,13 +95,13 @@ pub(super) fn keep(late: &mut Late<'_>, refused: Option<&[Refused]>, avoided: &[
         }
         held_back = has_condition(late);
         if !held_back {
-            late.off.push(unheld_mount());
+            late.blocked.push(unheld_mount());
         }
     }
     for (refused, held) in [(refused.unwrap_or_default(), true), (avoided, false)] {
         for refused in refused {
-            let off = off(late, refused, held);
-            late.off.push(off);
+            let blocked = blocked(late, refused, held);
+            late.blocked.push(blocked);
         }
     }
     held_back
@@ -130,14 +130,14 @@ fn unit_of(refused: &Refused) -> String {
     }
 }
 
-fn off(late: &mut Late<'_>, refused: &Refused, held: bool) -> Off {
+fn blocked(late: &mut Late<'_>, refused: &Refused, held: bool) -> Blocked {
     let unit = unit_of(refused);
     // An avoided dataset is mounted only for a unit that requires it.
     let guarded = !held
         || late
             .ask(&unit)
             .is_ok_and(|unit| unit.load == "not-found" || guarded(&unit.absent_paths));
-    Off {
+    Blocked {
         unit,
         place: Some(refused.dataset.mountpoint.clone()),
         why: format!("{} is not mounted ({})", refused.dataset.name, why(refused)),
@@ -154,8 +154,8 @@ fn has_condition(late: &mut Late<'_>) -> bool {
 }
 
 /// zfs-mount.service without our drop-in, or with an old one: it would mount everything.
-fn unheld_mount() -> Off {
-    Off {
+fn unheld_mount() -> Blocked {
+    Blocked {
         unit: MOUNT.to_owned(),
         place: None,
         why: format!("it would start {MOUNT}"),

@@ -1,13 +1,13 @@
 //! The late import, `zfs-prefix load --import`. It starts what the boot had to skip because the
 //! modules were not there: in OpenZFS's order, one job after the other.
 
+mod blocked;
 mod choice;
+mod content;
 mod datasets;
 mod dependents;
 mod guard;
-mod look;
 mod mounts;
-mod off;
 mod refused;
 mod run;
 mod udev;

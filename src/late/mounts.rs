@@ -11,13 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tracing::{info, warn};
 
+use super::blocked::Blocked;
 use super::choice::before;
 use super::datasets::{self, Dataset, Decision};
 use super::guard::{self, MOUNT};
-use super::off::Off;
 use super::refused::refuse;
 use super::run::{Late, Pending, Step};
-use super::{look, units};
+use super::{content, units};
 use crate::host::mountinfo;
 use crate::log::id;
 use crate::process::{Cancel, Run, describe};
@@ -186,7 +186,7 @@ pub(super) fn missing(late: &mut Late<'_>, mounts: &Mounts) -> Option<String> {
         Ok(decision) => decision,
         Err(_) => return Some("it is not known whether all datasets are mounted".to_owned()),
     };
-    let off = |dataset: &Dataset, why: String, later: bool| Off {
+    let blocked = |dataset: &Dataset, why: String, later: bool| Blocked {
         unit: dataset.unit.as_ref().map(|unit| unit.name.clone()).unwrap_or_default(),
         place: Some(dataset.mountpoint.clone()),
         why,
@@ -200,11 +200,11 @@ pub(super) fn missing(late: &mut Late<'_>, mounts: &Mounts) -> Option<String> {
         if !later && !dataset.partial {
             failed.push(why.clone());
         }
-        late.off.push(off(dataset, why, later));
+        late.blocked.push(blocked(dataset, why, later));
     }
     for dataset in &decision.locked {
         let why = format!("{} is not mounted (its key is not loaded)", dataset.name);
-        late.off.push(off(dataset, why, mounts.is_waiting()));
+        late.blocked.push(blocked(dataset, why, mounts.is_waiting()));
     }
     let refused = decision.refused.iter().map(|r| format!("{} is not mounted", r.dataset.name));
     failed.into_iter().chain(refused).next()
@@ -221,7 +221,7 @@ fn decided(late: &mut Late<'_>, all: bool) -> Result<Decision> {
     let info = std::fs::read(&path).with_context(|| path.display().to_string())?;
     let mounts = mountinfo::read(&info);
     let datasets = datasets::missing(&listed.lines, &units, &mounts, all);
-    let look = |path: &Path, ways: &look::Ways| look::look(&late.host.path(path), ways);
+    let look = |path: &Path, ways: &content::Ways| content::look(&late.host.path(path), ways);
     Ok(datasets::decide(&datasets, &mounts, look))
 }
 
@@ -257,7 +257,7 @@ fn listed(late: &Late<'_>) -> Result<datasets::Listed> {
 /// Nothing is known of the datasets: keeps every unit off that needs one of them.
 fn keep_off_all(late: &mut Late<'_>) {
     let Ok(units) = units::idle(late) else { return };
-    late.off.extend(units.into_iter().map(|unit| Off {
+    late.blocked.extend(units.into_iter().map(|unit| Blocked {
         why: format!("{} is not mounted", unit.what),
         guarded: guard::guarded(&unit.absent_paths),
         place: Some(unit.place),

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
+use super::blocked::{self, Blocked};
 use super::choice::{in_order, is_wanted, left_alone};
-use super::off::{self, Off};
 use super::verdict::{Verdict, gone_again, is_only_executed, verdict, without_result};
 use crate::host::Host;
 use crate::log::id;
@@ -49,7 +49,7 @@ pub(super) struct Late<'a> {
     /// Why nothing more is tried.
     pub(super) stopped: Option<String>,
     /// Units that must not be started. Units that need them must not be started either.
-    pub(super) off: Vec<Off>,
+    pub(super) blocked: Vec<Blocked>,
     /// How often another connection was made. No signal reports the jobs of an earlier one.
     connections: u32,
 }
@@ -93,7 +93,7 @@ impl<'a> Late<'a> {
             started: Vec::new(),
             failures: Vec::new(),
             stopped: None,
-            off: Vec::new(),
+            blocked: Vec::new(),
             connections: 0,
         })
     }
@@ -221,9 +221,9 @@ impl<'a> Late<'a> {
     }
 
     /// What `unit` needs and must not be started, if there is something.
-    pub(super) fn needs_off(&mut self, unit: &Unit) -> Option<Off> {
-        let off = self.off.clone();
-        off::needed(unit, &off, |name| self.ask(name)).cloned()
+    pub(super) fn needs_blocked(&mut self, unit: &Unit) -> Option<Blocked> {
+        let blocked = self.blocked.clone();
+        blocked::needed(unit, &blocked, |name| self.ask(name)).cloned()
     }
 
     /// Starts or restarts, waits, and says how it ended.
@@ -244,9 +244,9 @@ impl<'a> Late<'a> {
         if !self.may_go_on(&unit) {
             return Err(Step::Failed);
         }
-        if let Some(off) = self.needs_off(state) {
+        if let Some(blocked) = self.needs_blocked(state) {
             let done = if restart { "restarted" } else { "started" };
-            return Err(self.failed(&unit, &format!("not {done}: {}", off.why)));
+            return Err(self.failed(&unit, &format!("not {done}: {}", blocked.why)));
         }
         let job = self.call(|manager| manager.begin(&unit, restart));
         let connection = self.connections;

@@ -88,7 +88,7 @@ pub fn check_tree(dir: &Path) -> Result<Manifest> {
         }
         if found != *want {
             bail!(
-                "{}/{}: is not what was published: {} bytes with digest {:.16}…, published were {} bytes with {:.16}…",
+                "{}/{}: is not what was published: {} bytes with digest {:.16}…, instead of the published {} bytes with {:.16}…",
                 dir.display(),
                 want.path,
                 found.size,

@@ -1,16 +1,16 @@
 //! The kernel build tree that modules are compiled against (`kernel.tree`): the system ships it, or
 //! this program makes it from what the machine has.
 
-mod apart;
 mod found;
-mod given;
-mod made;
+mod from_source;
+mod handover;
 mod probe;
+mod shell;
 mod shipped;
 #[cfg(test)]
 mod tests;
 
-pub use apart::prepare;
+pub use shell::prepare;
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ use crate::prefix::owned::read_plain;
 use crate::source::{KernelSource, Obtain, Obtained};
 use crate::store::{Digest, Inputs, Layout};
 use found::Found;
-use made::Ingredients;
+use from_source::Ingredients;
 
 /// A way to get a build tree. A cheap look has found nothing against it.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use tracing::{info, warn};
 
 use super::Preparing;
-use super::given::Given;
-use super::made::Kernel;
+use super::from_source::Kernel;
+use super::handover::Handover;
 use crate::builder::Expected;
 use crate::builder::compile::NO_DEBUG_INFO;
 use crate::builder::output::reason_of;
@@ -30,11 +30,11 @@ impl Preparing<'_> {
     ) -> Result<()> {
         let source = guard::probe_source();
         let files = [("probe.c", source.as_bytes()), ("Kbuild", b"obj-m := probe.o\n")];
-        let given = Given::make(self.layout, self.release, &files)?;
+        let handover = Handover::make(self.layout, self.release, &files)?;
         let dir = self.work.top.join("probe");
         let copy = r#"rm -rf -- "$1" && mkdir -- "$1" && cp -- "$2" "$3" "$1""#;
         let run = self.prefix.run("bash", place).args(["-c", copy, "bash"]).arg(&dir);
-        let run = run.arg(given.path("probe.c")).arg(given.path("Kbuild"));
+        let run = run.arg(handover.path("probe.c")).arg(handover.path("Kbuild"));
         run.output(self.steps.cancel)?;
         let run = kernel.make_module(self, place, &dir);
         // The probe exports nothing, so nothing computes CRCs from its debug information.

@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tracing::info;
 
-use super::given::Given;
-use super::made::Kernel;
+use super::from_source::Kernel;
+use super::handover::Handover;
 use super::{Prepared, Preparing};
 use crate::builder::output::reason_of;
 use crate::exit::{Exit, WithExit};
@@ -102,10 +102,10 @@ impl Preparing<'_> {
         let run = kernel.make(self, &place).arg("modules_prepare");
         self.steps.must(&run, reason_of).context("compiling the tree's programs anew")?;
         self.check_copy(tree, &kernel.output)?;
-        let given = [("symvers", tree.symvers_text.as_bytes())];
-        let given = Given::make(self.layout, self.release, &given)?;
-        self.settle(&kernel, Some(&given))?;
-        drop(given);
+        let files = [("symvers", tree.symvers_text.as_bytes())];
+        let handover = Handover::make(self.layout, self.release, &files)?;
+        self.settle(&kernel, Some(&handover))?;
+        drop(handover);
         let image = self.found.open(self.build_id)?;
         let tree =
             Tree { output: kernel.output.clone(), source: kernel.source.clone(), ..tree.clone() };

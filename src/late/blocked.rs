@@ -10,7 +10,7 @@ const MOST: usize = 500;
 
 /// A unit that is kept off.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Off {
+pub(super) struct Blocked {
     /// Its name; it need not exist.
     pub(super) unit: String,
     /// Where it would mount.
@@ -23,7 +23,7 @@ pub(super) struct Off {
     pub(super) later: bool,
 }
 
-impl Off {
+impl Blocked {
     fn stops(&self, unit: &Unit) -> bool {
         let below =
             |place: &PathBuf| unit.mounts_for.iter().any(|path| Path::new(path).starts_with(place));
@@ -38,17 +38,17 @@ impl Off {
 /// is active is not started again, and is not followed.
 pub(super) fn needed<'o>(
     unit: &Unit,
-    off: &'o [Off],
+    blocked: &'o [Blocked],
     mut ask: impl FnMut(&str) -> Result<Unit, Error>,
-) -> Option<&'o Off> {
-    if off.is_empty() {
+) -> Option<&'o Blocked> {
+    if blocked.is_empty() {
         return None;
     }
     let mut seen = BTreeSet::from([unit.name.clone()]);
     let mut next = vec![unit.clone()];
     while let Some(unit) = next.pop() {
-        if let Some(off) = off.iter().find(|off| off.stops(&unit)) {
-            return Some(off);
+        if let Some(blocked) = blocked.iter().find(|blocked| blocked.stops(&unit)) {
+            return Some(blocked);
         }
         for name in &unit.requires {
             if seen.len() < MOST && seen.insert(name.clone()) {
@@ -77,8 +77,8 @@ mod tests {
         }
     }
 
-    fn off(unit: &str, place: &str) -> Off {
-        Off {
+    fn blocked(unit: &str, place: &str) -> Blocked {
+        Blocked {
             unit: unit.into(),
             place: Some(place.into()),
             why: "tank/web is not mounted".into(),
@@ -103,7 +103,7 @@ mod tests {
             unit("srv-web.mount", "inactive", &[], &[]),
         ];
         let ask = |name: &str| Ok(world.iter().find(|u| u.name == name).cloned().unwrap());
-        let offs = [off("srv-web.mount", "/srv/web")];
+        let all = [blocked("srv-web.mount", "/srv/web")];
         for (name, want) in [
             ("plain.service", false),
             ("direct.service", true),
@@ -115,7 +115,7 @@ mod tests {
             // What it requires runs: it is not started with it.
             ("upon.service", false),
         ] {
-            assert_eq!(needed(&ask(name).unwrap(), &offs, ask).is_some(), want, "{name}");
+            assert_eq!(needed(&ask(name).unwrap(), &all, ask).is_some(), want, "{name}");
             assert_eq!(needed(&ask(name).unwrap(), &[], ask), None, "{name}");
         }
     }
@@ -124,10 +124,10 @@ mod tests {
     fn who_only_wants_it_is_stopped_only_where_systemd_does_not_refuse_it() {
         let wants =
             Unit { wants: vec!["x.service".into()], ..unit("y.target", "inactive", &[], &[]) };
-        let mut offs = [Off { place: None, ..off("x.service", "/") }];
+        let mut all = [Blocked { place: None, ..blocked("x.service", "/") }];
         let ask = |_: &str| Err(Error::Closed);
-        assert_eq!(needed(&wants, &offs, ask), None);
-        offs[0].guarded = false;
-        assert!(needed(&wants, &offs, ask).is_some());
+        assert_eq!(needed(&wants, &all, ask), None);
+        all[0].guarded = false;
+        assert!(needed(&wants, &all, ask).is_some());
     }
 }

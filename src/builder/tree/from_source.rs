@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
-use super::given::Given;
+use super::handover::Handover;
 use super::{Looking, Prepared, Preparing};
 use crate::builder::compile::without_debug_info;
 use crate::builder::output::reason_of;
@@ -136,7 +136,7 @@ impl Preparing<'_> {
     /// takes longer than the kernel's own preparations.
     pub(super) fn made(&mut self, strategy: Strategy, from: &Ingredients) -> Result<Prepared> {
         let known = self.known(strategy, from)?;
-        let given = self.given(strategy, &known)?;
+        let handover = self.hand_over(strategy, &known)?;
         let Obtained::Source(source) = self.obtain(&from.source)? else {
             fail!(
                 Exit::NoKernelSource,
@@ -146,10 +146,10 @@ impl Preparing<'_> {
         };
         let kernel = Kernel { source, output: self.work.top.join("kernel") };
         let place = kernel.place(&self.work.top);
-        self.configure(strategy, &kernel, &given, &from.config.config)?;
+        self.configure(strategy, &kernel, &handover, &from.config.config)?;
         self.steps.must(&kernel.make(self, &place).arg("modules_prepare"), reason_of)?;
-        self.settle(&kernel, (strategy == Strategy::Recovered).then_some(&given))?;
-        drop(given);
+        self.settle(&kernel, (strategy == Strategy::Recovered).then_some(&handover))?;
+        drop(handover);
         self.probe(&kernel, &place, known.image.as_ref(), true)?;
         let tree = match strategy {
             Strategy::Full => self.whole(&kernel, &from.config.config, known.exports)?,
@@ -207,11 +207,11 @@ impl Preparing<'_> {
         })
     }
 
-    fn given(&self, strategy: Strategy, known: &Known) -> Result<Given> {
+    fn hand_over(&self, strategy: Strategy, known: &Known) -> Result<Handover> {
         let symvers = known.exports.as_ref().filter(|_| strategy == Strategy::Recovered);
         let symvers = symvers.map(Symvers::to_text).unwrap_or_default();
         let files = [("config", &known.config[..]), ("symvers", symvers.as_bytes())];
-        Given::make(self.layout, self.release, &files)
+        Handover::make(self.layout, self.release, &files)
     }
 
     /// Builds the whole kernel. Its exports have to be those of the shipped one, if these are
@@ -262,13 +262,13 @@ impl Preparing<'_> {
         &mut self,
         strategy: Strategy,
         kernel: &Kernel,
-        given: &Given,
+        handover: &Handover,
         shipped: &Kconfig,
     ) -> Result<()> {
         let place = kernel.place(&self.work.top);
         let script = r#"rm -rf -- "$1" && mkdir -p "$1/certs" && cp -- "$2" "$1/.config" && cd "$1" && shift 2 && touch -- "$@""#;
         let run = self.prefix.run("bash", &place).args(["-c", script, "bash"]);
-        let run = run.arg(&kernel.output).arg(given.path("config")).args(TOUCHED);
+        let run = run.arg(&kernel.output).arg(handover.path("config")).args(TOUCHED);
         run.output(self.steps.cancel)?;
         self.steps.must(&kernel.make(self, &place).arg("olddefconfig"), reason_of)?;
         let prepared = read_plain(&self.work.top, &kernel.output.join(".config"))?;
@@ -279,10 +279,10 @@ impl Preparing<'_> {
     /// Writes the release to `kernel.release`, and the exports to Module.symvers. Before 6.2 kbuild
     /// reads from `kernel.release` what a module is built for, and some distributions have another
     /// name in it.
-    pub(super) fn settle(&mut self, kernel: &Kernel, exports: Option<&Given>) -> Result<()> {
+    pub(super) fn settle(&mut self, kernel: &Kernel, exports: Option<&Handover>) -> Result<()> {
         let script = r#"cd "$1" && printf '%s\n' "$2" > include/config/kernel.release || exit
             [ -z "$3" ] || cp -- "$3" Module.symvers"#;
-        let symvers = exports.map(|given| given.path("symvers")).unwrap_or_default();
+        let symvers = exports.map(|handover| handover.path("symvers")).unwrap_or_default();
         let place = kernel.place(&self.work.top);
         let run = self.prefix.run("bash", &place).args(["-c", script, "bash"]);
         let run = run.arg(&kernel.output).arg(self.release.as_str()).arg(symvers);

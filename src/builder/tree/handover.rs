@@ -12,25 +12,25 @@ use crate::store::{Layout, make_dirs};
 
 /// The directory, removed when dropped.
 #[derive(Debug)]
-pub struct Given(PathBuf);
+pub struct Handover(PathBuf);
 
-impl Given {
+impl Handover {
     /// Writes `files` (name, content) to a directory beside the work directory of a build of
     /// `release`. The caller holds the build lock.
     ///
     /// # Errors
     /// They cannot be written.
-    pub fn make(layout: &Layout, release: &Release, files: &[(&str, &[u8])]) -> Result<Given> {
+    pub fn make(layout: &Layout, release: &Release, files: &[(&str, &[u8])]) -> Result<Handover> {
         let dir = layout.cache().join("build").join(format!("{release}.given"));
         let shown = || format!("{}", dir.display());
         remove(&dir).with_context(shown)?;
         make_dirs(&dir)?;
-        let given = Given(dir.clone());
+        let handover = Handover(dir.clone());
         for (name, bytes) in files {
-            let path = given.path(name);
+            let path = handover.path(name);
             fs::write(&path, bytes).with_context(|| format!("{}", path.display()))?;
         }
-        Ok(given)
+        Ok(handover)
     }
 
     /// Where the file of this name is.
@@ -39,7 +39,7 @@ impl Given {
     }
 }
 
-impl Drop for Given {
+impl Drop for Handover {
     fn drop(&mut self) {
         // If this fails, only disk space is lost. The next build removes the directory too.
         remove(&self.0).unwrap_or_else(|e| tracing::warn!("{}: {e}", self.0.display()));
