@@ -53,8 +53,8 @@ impl Tree {
     }
 
     /// The tree with this output and source directory. `read` reads its files by name, and may
-    /// refuse files whose owner it does not trust. `exports` are the kernel's exports, if the caller
-    /// knows them better than the tree's Module.symvers does.
+    /// refuse files whose owner it does not trust. `exports` are the kernel's exports, if the
+    /// caller knows them better than the tree's Module.symvers does.
     ///
     /// # Errors
     /// As [`Tree::open`].
