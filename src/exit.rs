@@ -36,7 +36,8 @@ pub enum Exit {
     Locked = 18,
     /// Network error.
     Network = 19,
-    /// Expected pools are absent, degraded, read-only or locked, or it is not known whether they are.
+    /// Expected pools are absent, degraded, read-only or locked, or it is not known whether they
+    /// are.
     PoolsAbsent = 20,
     /// Not tried: backing off after an earlier failure.
     BackingOff = 21,

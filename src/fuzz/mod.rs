@@ -2,8 +2,8 @@
 //! `fuzzing`.
 //!
 //! An input may be anything. No parser may panic. Each function here panics if the parser's results
-//! contradict each other. `fuzz/fuzz_targets` says how much memory a parser may have. Functions that
-//! write files write below `$TMPDIR`. A NUL separates the files of an input that has several.
+//! contradict each other. `fuzz/fuzz_targets` says how much memory a parser may have. Functions
+//! that write files write below `$TMPDIR`. A NUL separates the files of an input that has several.
 #![allow(clippy::unwrap_used, reason = "a fuzz target says by panicking what is wrong")]
 
 mod machine;
@@ -194,8 +194,8 @@ fn parts(bytes: &[u8]) -> [Cow<'_, str>; 2] {
     [(); 2].map(|()| parts.next().unwrap_or_default())
 }
 
-/// A file of modprobe.d and a kernel command line. The module options of the latter have to be those
-/// that the kernel itself would read.
+/// A file of modprobe.d and a kernel command line. The module options of the latter have to be
+/// those that the kernel itself would read.
 pub fn modprobe(bytes: &[u8]) {
     let parts = parts(bytes);
     let mut options = Options::default();

@@ -102,8 +102,8 @@ fn zboot(bytes: &[u8]) -> Result<Packed> {
     Ok(Packed { format: Some(Format::Zboot), payload: begin..end, release: None })
 }
 
-/// The byte order of an arm64 Image's kernel: bit 0 of the flags (Documentation/arch/arm64/booting.rst);
-/// little for anything else.
+/// The byte order of an arm64 Image's kernel: bit 0 of the flags
+/// (Documentation/arch/arm64/booting.rst); little for anything else.
 pub(super) fn arm64_endian(kernel: &[u8]) -> Endianness {
     match kernel.get(24) {
         Some(flags) if flags & 1 == 1 => Endianness::Big,
