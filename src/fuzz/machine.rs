@@ -54,7 +54,8 @@ impl Machine {
     }
 
     /// Runs `work` with an empty tree. Asserts that nothing around the tree changes but the kernel
-    /// log, and that files in the tree are not writable by others, setuid or special files.
+    /// log, and that the tree has no special files, and none that are setuid, setgid, sticky or
+    /// writable by others.
     pub(super) fn check(&self, work: impl FnOnce()) {
         for entry in fs::read_dir(&self.tree).unwrap().map(Result::unwrap) {
             if entry.file_type().unwrap().is_dir() {

@@ -97,7 +97,7 @@ mod tests {
             ("/opt/real", "home"),
             ("../../../mnt/../srv", "opt/real/deep/up"),
             ("loop", "loop"),
-            // Behind the door that stays closed.
+            // In a directory that is not looked into.
             ("/opt", "var/srv/away"),
         ] {
             symlink(target, root.path().join(link)).unwrap();

@@ -1,7 +1,7 @@
 //! A control group for each machine. systemd-nspawn puts a machine into `payload` below its own
 //! group, so machines that one process starts would share it. Then the systemd of one machine could
-//! remove or kill a unit of the same name in another one (cgroups(7), systemd-nspawn(1)
-//! `--keep-unit`).
+//! remove the group of another machine's unit of the same name, or kill its processes (cgroups(7),
+//! systemd-nspawn(1) `--keep-unit`).
 
 use std::fs;
 use std::path::{Path, PathBuf};

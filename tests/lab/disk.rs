@@ -109,8 +109,8 @@ pub struct StateDisks {
     pub var: PathBuf,
 }
 
-/// The image of the root's /usr with the files of `staged`, a directory that `make install
-/// DESTDIR=` has filled.
+/// The image of the root's /usr with the files of `staged`. That is a directory which
+/// `make install DESTDIR=` has filled.
 pub fn usr(root: &Root, staged: Option<&Path>) -> Result<PathBuf> {
     let files = staged.map(cache::tree).transpose()?.unwrap_or_default();
     let inputs = [root.dir.as_os_str().as_encoded_bytes(), &files, include_bytes!("disk.rs")];

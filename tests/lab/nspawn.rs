@@ -1,5 +1,5 @@
-//! Machines that run natively: systemd as PID 1 in systemd-nspawn, with a read-only /usr. `uname
-//! -r` is the host's there. So they are for unit graphs and for builds for a named kernel, and not
+//! Machines that run natively: systemd as PID 1 in systemd-nspawn, with a read-only /usr. There
+//! `uname -r` is the host's. So they are for unit graphs and for builds for a named kernel, and not
 //! for loading.
 
 use std::fs;
@@ -129,8 +129,8 @@ impl Machine {
         c.args(["-t", &self.leader.to_string(), "-a", "--wdns=/"]);
         c.args(["/usr/bin/env", "-i", PATH, "HOME=/root", "LC_ALL=C.UTF-8"]);
         c.args(["SYSTEMD_COLORS=0", "SYSTEMD_PAGER="]);
-        // The command joins the machine's own cgroup, too. systemd's limits on its units do not
-        // apply to it.
+        // `-a` enters the machine's cgroup namespace, too. systemd's limits apply to what systemd
+        // has started, and not to this command.
         c.args(["/bin/bash", "-c", line]).stdin(Stdio::null());
         c
     }

@@ -19,7 +19,7 @@ const PREFIXES: [&str; 18] = [
     "GCC_ASM_GOTO_OUTPUT_",
     "GCC_SUPPORTS_",
     "CLANG_SUPPORTS_",
-    // Name and version of assembler and linker, and known instructions. arm64 has its own prefix.
+    // Name and version of assembler and linker, and known instructions. arm64 has its own prefixes.
     "AS_",
     "ARM64_AS_HAS_",
     "ARM64_LD_HAS_",

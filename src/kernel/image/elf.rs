@@ -1,4 +1,4 @@
-//! A kernel that is an ELF file. A shipped kernel lacks its symbol table, and nothing else.
+//! A kernel that is an ELF file. A shipped kernel lacks only its symbol table.
 
 use anyhow::{Context, Result, bail};
 use object::read::elf::FileHeader;
