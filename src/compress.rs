@@ -96,7 +96,7 @@ pub fn unpack(bytes: &[u8], tail: Tail, limit: usize) -> Result<Vec<u8>> {
 /// Dictionaries and windows have at most `window` bytes.
 ///
 /// # Errors
-/// As [`unpack`]. After an error the contents of `out` are undefined.
+/// As [`unpack`]. After an error the contents of `out` mean nothing.
 pub fn unpack_into(
     out: &mut Vec<u8>,
     bytes: &[u8],

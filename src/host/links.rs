@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::host::Host;
 
-/// The kernel follows as many links.
+/// The maximum number of links, as in the kernel.
 const MOST: usize = 40;
 
 /// What is at the end of a path.

@@ -1,6 +1,6 @@
-//! The one injected view of the machine. A main makes it and passes it down. This module
-//! builds paths of the machine, below [`Host::root`]. tests/layers.rs names the modules that read
-//! /proc for another reason.
+//! The one injected view of the machine. A main makes it and passes it down. This module builds
+//! paths of the machine, below [`Host::root`]. tests/layers.rs names the modules that read /proc
+//! for another reason.
 
 pub(crate) mod links;
 pub(crate) mod mountinfo;
