@@ -1,7 +1,7 @@
 //! Puts zfs-load.service and the build into the boot; see systemd.generator(7).
 //!
-//! `ZFS_PREFIX_ROOT` names another root directory than `/`, to try it or to test it; the kernel
-//! log is then `dev/kmsg` in it, or stderr.
+//! `ZFS_PREFIX_ROOT` names another root directory than `/`, to try or to test the generator. The
+//! kernel log is then `dev/kmsg` in that directory, or stderr.
 
 use std::env::{args_os, var_os};
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
-//! Decompression of kernel images, their payloads and module files, told apart by their first
-//! bytes, as the kernel (lib/decompress.c) and kmod do it, never by a name. Everything here is
-//! bounded: what comes out by the caller's limit, dictionaries and windows by constants.
+//! Decompresses kernel images, their payloads and module files. The first bytes decide the format,
+//! as in the kernel (lib/decompress.c) and kmod; a file name never does. Everything here has a
+//! bound: the caller limits the output, constants limit dictionaries and windows.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
@@ -8,17 +8,18 @@ use std::io::{self, ErrorKind, Read};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// Dictionaries and windows of kernels: zstd's `--ultra -22`, with which Kbuild packs them, looks
-/// back so far; xz has 32 MiB (scripts/xz_wrap.sh), its highest level 64 MiB.
+/// The maximum size of dictionaries and windows. Kbuild packs kernels with zstd's `--ultra -22`,
+/// which looks back so far. For xz it uses 32 MiB (scripts/xz_wrap.sh); xz's highest level uses 64
+/// MiB.
 const WINDOW: usize = 128 << 20;
-/// What xz needs beside its dictionary.
+/// The memory that xz needs beside its dictionary.
 const XZ_TABLES_KIB: u32 = 1024;
 /// A block of LZ4's legacy frame, unpacked (lz4_Frame_format.md, "Legacy frame").
 const LZ4_BLOCK: usize = 8 << 20;
 /// The magic number of that frame.
 const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
-/// Memory for the result grows by doubling up to here, and by this much from then on, so that the
-/// last step cannot double what is needed.
+/// Memory for the result doubles up to this size, and then grows by this much at a time. So the
+/// last step cannot double the needed memory.
 const LARGEST_STEP: usize = 32 << 20;
 
 /// How a file or a kernel's payload is compressed.
@@ -31,7 +32,7 @@ pub enum Compression {
     Xz,
     /// RFC 8878
     Zstd,
-    /// LZ4's legacy frame, `lz4 -l`: what Kbuild makes of kernels
+    /// LZ4's legacy frame, `lz4 -l`: Kbuild uses it for kernels
     Lz4,
     /// `bzip2`
     Bzip2,
@@ -53,7 +54,7 @@ impl fmt::Display for Compression {
 }
 
 impl Compression {
-    /// The compression of what begins with these bytes (six are enough); `None` when it is not
+    /// The compression of data that begins with these bytes (six are enough); `None` if it is not
     /// compressed in any way known here.
     pub fn of(bytes: &[u8]) -> Option<Compression> {
         match bytes {
@@ -62,7 +63,8 @@ impl Compression {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstd),
             [0x02, 0x21, 0x4c, 0x18, ..] => Some(Compression::Lz4),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Compression::Bzip2),
-            // The usual lc/lp/pb and a dictionary of 64 KiB or more: all the magic there is.
+            // .lzma has no magic number. This is the usual lc/lp/pb and a dictionary of 64 KiB or
+            // more.
             [0x5d, 0, 0, ..] => Some(Compression::Lzma),
             _ => None,
         }
@@ -72,28 +74,29 @@ impl Compression {
 /// What may follow the first compressed stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
-    /// Only more of the same: a file.
+    /// Only more streams. For a file.
     Streams,
-    /// Anything, and it is not looked at: the payload of a kernel image, to which Kbuild appends
-    /// the unpacked size (scripts/Makefile.lib, `size_append`).
+    /// Anything; it is not read. For the payload of a kernel image: Kbuild appends the unpacked
+    /// size to it (scripts/Makefile.lib, `size_append`).
     Ignored,
 }
 
 /// Decompresses `bytes` to at most `limit` bytes.
 ///
 /// # Errors
-/// Compressed in no way known here, damaged, or larger than `limit` when decompressed.
+/// The data is not compressed in any way known here, is damaged, or decompresses to more than
+/// `limit` bytes.
 pub fn unpack(bytes: &[u8], tail: Tail, limit: usize) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     unpack_into(&mut out, bytes, tail, limit, WINDOW)?;
     Ok(out)
 }
 
-/// [`unpack`] into a buffer that is used again and again; what was in it is lost. Dictionaries and
-/// windows have at most `window` bytes.
+/// [`unpack`] into a buffer that the caller reuses. The old contents of the buffer are lost.
+/// Dictionaries and windows have at most `window` bytes.
 ///
 /// # Errors
-/// As [`unpack`]; there is nothing sensible in `out` then.
+/// As [`unpack`]. After an error the contents of `out` mean nothing.
 pub fn unpack_into(
     out: &mut Vec<u8>,
     bytes: &[u8],
@@ -124,7 +127,7 @@ fn reader<'a>(
     window: usize,
 ) -> Result<Box<dyn Read + 'a>> {
     let all = tail == Tail::Streams;
-    // The decoder's own tables are on top of the dictionary.
+    // The decoder needs its own tables in addition to the dictionary.
     let xz_memory = u32::try_from(window / 1024)?.saturating_add(XZ_TABLES_KIB);
     Ok(match how {
         Compression::Gzip if all => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
@@ -143,8 +146,8 @@ fn reader<'a>(
     })
 }
 
-/// xz from memory to memory: modules come by the thousand, and a reader would copy all of them
-/// once more.
+/// Decompresses xz from memory to memory. There are thousands of modules, and a reader would copy
+/// each of them once more.
 struct XzBytes<'a> {
     stream: lzma_rust2::XzStream,
     rest: &'a [u8],
@@ -167,8 +170,8 @@ impl Read for XzBytes<'_> {
     }
 }
 
-/// Frames of zstd (RFC 8878): the library's own reader ends after the first and compares no
-/// checksum.
+/// Reads frames of zstd (RFC 8878). The library's own reader ends after the first frame and checks
+/// no checksum.
 struct ZstdBytes<'a> {
     decoder: FrameDecoder,
     rest: &'a [u8],
@@ -192,7 +195,7 @@ impl<'a> ZstdBytes<'a> {
         ZstdBytes { decoder, rest: bytes, all, state: ZstdState::Begin }
     }
 
-    /// Begins the next frame that holds data; whether there is one.
+    /// Begins the next frame that holds data. Returns whether there is one.
     fn next_frame(&mut self) -> io::Result<bool> {
         use ruzstd::decoding::errors::{
             FrameDecoderError as Error, ReadFrameHeaderError as Header,
@@ -213,7 +216,7 @@ impl<'a> ZstdBytes<'a> {
         Ok(false)
     }
 
-    /// All of a frame was read: is it what was packed?
+    /// Checks the checksum at the end of a frame.
     fn end_frame(&mut self) -> io::Result<()> {
         let (said, found) =
             (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
@@ -243,7 +246,7 @@ impl Read for ZstdBytes<'_> {
     }
 }
 
-/// Reads to the end; whether that came within `limit` bytes.
+/// Reads to the end. Returns whether the end came within `limit` bytes.
 fn read_up_to(out: &mut Vec<u8>, reader: &mut dyn Read, limit: usize) -> Result<bool> {
     let mut filled = 0;
     loop {
@@ -264,10 +267,11 @@ fn read_up_to(out: &mut Vec<u8>, reader: &mut dyn Read, limit: usize) -> Result<
     Ok(filled <= limit)
 }
 
-/// Makes room for more, one byte beyond `limit` at most: that one tells too much from enough.
+/// Makes room for more, up to one byte beyond `limit`. If that byte gets used, there is too much
+/// data.
 fn grow(out: &mut Vec<u8>, limit: usize) -> io::Result<()> {
     let have = out.len();
-    // Not all the capacity that an earlier, larger module left: what is grown is filled with zeros.
+    // Does not use all the capacity that an earlier, larger module left: resize() fills with zeros.
     let step = have.clamp(64 << 10, LARGEST_STEP);
     let room = have.saturating_add(step).min(limit.saturating_add(1));
     out.try_reserve_exact(room - have).map_err(|_| ErrorKind::OutOfMemory)?;
@@ -275,17 +279,18 @@ fn grow(out: &mut Vec<u8>, limit: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// LZ4's legacy frame: blocks, each behind its packed size; a second frame may follow. Whether all
-/// of it came within `limit` bytes.
+/// Reads LZ4's legacy frame: blocks, with the packed size before each. A second frame may follow.
+/// Returns whether all data came within `limit` bytes.
 fn lz4_legacy(out: &mut Vec<u8>, bytes: &[u8], limit: usize) -> Result<bool> {
     let mut rest = bytes;
     let mut filled = 0;
-    // Only the last block of a frame is short: as many blocks as bytes would take for ever.
+    // Only the last block of a frame may be short. Otherwise hostile input could have a block for
+    // nearly every byte, and would take for ever.
     let mut short = false;
-    // What four bytes at the end say is no block's size but, if Kbuild wrote them, the whole's.
+    // Four bytes at the end are not a block's size: Kbuild writes the size of the whole there.
     while let Some((head, tail)) = rest.split_first_chunk().filter(|(_, tail)| !tail.is_empty()) {
         if *head == LZ4_MAGIC {
-            // A frame without a block is none.
+            // A frame without a block is invalid.
             ensure!(filled > 0 || rest.len() == bytes.len(), "no block in its first frame");
             (rest, short) = (tail, false);
             continue;
@@ -296,7 +301,7 @@ fn lz4_legacy(out: &mut Vec<u8>, bytes: &[u8], limit: usize) -> Result<bool> {
         if filled > limit {
             return Ok(false);
         }
-        // What was made room for and not used is there for the next block.
+        // The previous block may have left unused room, so this one may need less.
         while out.len() < filled + LZ4_BLOCK {
             grow(out, usize::MAX - 1)?;
         }

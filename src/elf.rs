@@ -1,5 +1,5 @@
-//! What ld.so(8) reads of an ELF file: interpreter, run paths, needed libraries (elf(5)). Only the
-//! headers and the dynamic section are read, so that a compiler of 90 MB costs what `true` does.
+//! Reads what ld.so(8) reads of an ELF file: interpreter, run paths, needed libraries (elf(5)). It
+//! reads only the headers and the dynamic section, so a compiler of 90 MB takes as long as `true`.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,21 +12,21 @@ use object::elf::{self, FileHeader64};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::{Endianness, ReadCache, ReadRef};
 
-/// The machine programs run on here; files of others are not ours to judge.
+/// The machine that programs run on here. Files for other machines are not checked.
 const MACHINE: elf::Machine =
     if cfg!(target_arch = "aarch64") { elf::EM_AARCH64 } else { elf::EM_X86_64 };
-/// No dynamic section or interpreter name is larger; the file is not trusted to be sane.
+/// No dynamic section or interpreter name is larger. The bound is for hostile files.
 const MAX_SEGMENT: u64 = 1 << 20;
-/// Entries of one kind in a dynamic section.
+/// The maximum number of entries of one kind in a dynamic section.
 const MAX_ENTRIES: usize = 4096;
 
-/// What an ELF file is good for.
+/// The use of an ELF file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Has an interpreter and is run.
+    /// A program with an interpreter.
     Program,
-    /// Is mapped by a program: a shared object, also one that has an interpreter of its own
-    /// (libc), and the interpreter itself.
+    /// A file that programs map: a shared object (even if it has an interpreter, as libc does), or
+    /// the interpreter itself.
     Library,
     /// A program that needs no interpreter.
     Static,
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     Foreign,
 }
 
-/// An ELF file, as far as it decides what is mapped with it.
+/// The parts of an ELF file that decide what ld.so maps with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Elf {
     pub kind: Kind,
@@ -50,7 +50,7 @@ pub(crate) struct Elf {
     pub needed: Vec<PathBuf>,
     /// DT_SONAME.
     pub soname: Option<PathBuf>,
-    /// What else ld.so maps because of it: DT_AUDIT, DT_DEPAUDIT, DT_AUXILIARY, DT_FILTER.
+    /// Other files that ld.so maps for it: DT_AUDIT, DT_DEPAUDIT, DT_AUXILIARY, DT_FILTER.
     pub besides: Vec<PathBuf>,
 }
 
@@ -72,10 +72,10 @@ impl Elf {
         }
     }
 
-    /// Reads `file` from its beginning; none when it is no ELF file.
+    /// Reads `file` from its beginning; `None` if it is no ELF file.
     ///
     /// # Errors
-    /// It cannot be read, or is damaged.
+    /// The file cannot be read, or is damaged.
     pub(crate) fn open(file: &File) -> Result<Option<Elf>> {
         let mut head = [0; 64];
         let read = file.read_at(&mut head, 0).context("reading")?;
@@ -91,7 +91,7 @@ impl Elf {
     /// # Errors
     /// Its headers contradict themselves or end too early.
     pub(crate) fn read(head: &[u8], file: &File) -> Result<Elf> {
-        // e_ident: class, byte order (elf(5)); both machines have one of each.
+        // e_ident: class and byte order (elf(5)). Both machines are 64-bit and little-endian.
         if head.get(4..6) != Some(&[2, 1]) {
             return Ok(Elf::bare(Kind::Foreign));
         }
@@ -131,8 +131,8 @@ struct Segments<'data> {
 }
 
 impl Segments<'_> {
-    /// The segment of this kind. Of several the kernel takes one and ld.so another: no linker makes such
-    /// a file.
+    /// The segment of this kind. Two segments of one kind are an error: the kernel may take one and
+    /// ld.so the other. No linker makes such a file.
     fn segment(&self, kind: elf::ProgramType) -> Result<Option<&elf::ProgramHeader64<Endianness>>> {
         let mut all = self.headers.iter().filter(|h| h.p_type(self.endian) == kind);
         let found = all.next();
@@ -150,7 +150,7 @@ impl Segments<'_> {
         Ok(bytes.map(path))
     }
 
-    /// Reads the dynamic section; whether DF_1_PIE is set.
+    /// Reads the dynamic section. Returns whether DF_1_PIE is set.
     fn dynamic(&self, into: &mut Elf) -> Result<bool> {
         let Some(header) = self.segment(elf::PT_DYNAMIC)? else { return Ok(false) };
         let entries = header.dynamic(self.endian, self.data).context("PT_DYNAMIC")?;
@@ -161,7 +161,7 @@ impl Segments<'_> {
             .take_while(|(tag, _)| *tag != elf::DT_NULL)
             .collect();
         let value = |wanted| entries.iter().find(|(tag, _)| *tag == wanted).map(|(_, v)| *v);
-        // ld.so takes the last of several.
+        // ld.so takes the last entry of a kind, `value` the first.
         for once in [elf::DT_STRTAB, elf::DT_SONAME, elf::DT_RPATH, elf::DT_RUNPATH] {
             let count = entries.iter().filter(|(tag, _)| *tag == once).count();
             ensure!(count < 2, "{once:?} stands {count} times in the dynamic section");
@@ -189,7 +189,7 @@ impl Segments<'_> {
         Ok(flags & 0x0800_0000 != 0)
     }
 
-    /// A string of the table at the address `table`.
+    /// The string at `offset` of the table at the address `table`.
     fn string(&self, table: u64, offset: u64) -> Result<&[u8]> {
         let address = table.checked_add(offset).context("DT_STRTAB")?;
         for header in self.headers.iter().filter(|h| h.p_type(self.endian) == elf::PT_LOAD) {

@@ -36,7 +36,8 @@ pub enum Exit {
     Locked = 18,
     /// Network error.
     Network = 19,
-    /// Expected pools are absent, degraded, read-only or locked, or it is not known whether they are.
+    /// Expected pools are absent, degraded, read-only or locked, or it is not known whether they
+    /// are.
     PoolsAbsent = 20,
     /// Not tried: backing off after an earlier failure.
     BackingOff = 21,
@@ -55,15 +56,15 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error with the exit status it asks for. Put into an [`anyhow::Error`] anywhere; found again
-/// by [`of`].
+/// An error with the exit status it asks for. Any code may put it into an [`anyhow::Error`]; [`of`]
+/// finds it there.
 #[derive(Debug)]
 pub struct Failure {
-    /// What the program shall exit with.
+    /// The exit status of the program.
     pub exit: Exit,
     /// The whole message: what was tried, on which path, what was found, what to do.
     pub message: String,
-    /// One line of it that says enough, where it has several and the last one does not.
+    /// The line of a long message that says enough, if that is not its last line.
     pub line: Option<String>,
 }
 
@@ -81,7 +82,7 @@ impl Failure {
         Failure { exit, message: message.into(), line: None }
     }
 
-    /// With `line` as the one that says enough.
+    /// Sets [`Failure::line`].
     #[must_use]
     pub fn said_by(mut self, line: impl Into<String>) -> Self {
         self.line = Some(line.into());
@@ -139,7 +140,7 @@ pub fn line(error: &anyhow::Error) -> String {
     })
 }
 
-/// Return early with a [`Failure`]: `fail!(Exit::NoSpace, "{path}: …")`.
+/// Returns early with a [`Failure`]: `fail!(Exit::NoSpace, "{path}: …")`.
 #[macro_export]
 macro_rules! fail {
     ($exit:expr, $($arg:tt)*) => {

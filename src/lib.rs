@@ -2,8 +2,8 @@
 //! loaded before pool import.
 //!
 //! Data flows one way: host and configuration -> kernel facts -> plan -> build -> store -> load.
-//! docs/architecture.md has the picture of the folders, and tests/layers.rs holds it. Only the mains
-//! and `cli` touch the process environment.
+//! docs/architecture.md has the picture of the folders, and tests/layers.rs enforces it. Only the
+//! mains and `cli` touch the process environment.
 
 pub mod builder;
 pub mod cli;
@@ -33,6 +33,6 @@ pub mod systemd;
 mod text;
 pub mod userland;
 
-/// The version of these programs: of `--version`, of manifests, and of every journal entry
+/// The version of these programs. It is in `--version`, in manifests, and in every journal entry
 /// (ZFS_PREFIX_VERSION).
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,12 +1,13 @@
 //! Logging for the programs that may use tracing: native journal entries under systemd, plain
-//! lines on stderr otherwise; and the MESSAGE_IDs of the journal catalog.
+//! lines on stderr otherwise. Also the MESSAGE_IDs of the journal catalog.
 
 use std::path::Path;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// MESSAGE_ID of each result an operator may want explained; texts in `units/zfs-prefix.catalog`.
+/// The MESSAGE_ID of each result that an operator may want to look up. The texts are in
+/// `units/zfs-prefix.catalog`.
 pub mod id {
     /// Modules were inserted.
     pub const LOADED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b01";
@@ -67,8 +68,9 @@ pub mod id {
 pub fn init(identifier: &str, journal: bool) {
     if journal && let Ok(layer) = tracing_journald::layer() {
         let layer = layer.with_field_prefix(None).with_syslog_identifier(identifier.to_owned());
-        // journald looks up the unit of a message's process; that of a program that ended with
-        // the message may be gone, and `journalctl -u` would not show the reason.
+        // journald looks up the unit of the process that sends a message. If the program ends right
+        // after its message, the process may be gone, and `journalctl -u` would not show the
+        // message. So each message names its unit.
         let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let unit = unit_of(&cgroup).map(|unit| ("OBJECT_SYSTEMD_UNIT", unit));
         let layer = layer
@@ -89,7 +91,8 @@ pub fn init(identifier: &str, journal: bool) {
         .init();
 }
 
-/// What zbus has to say of itself is nothing for an operator: its errors are told where they count.
+/// Drops the log messages of zbus, which do not help an operator. Our code reports the errors of
+/// zbus that matter.
 fn ours() -> tracing_subscriber::filter::Targets {
     use tracing_subscriber::filter::LevelFilter;
     tracing_subscriber::filter::Targets::new()
@@ -108,7 +111,7 @@ pub(crate) fn unit_of(cgroup: &str) -> Option<&str> {
     (path.len() > ".service".len()).then_some(path)
 }
 
-/// On a terminal only the message is of interest; the fields are for the journal.
+/// Prints only the message: the fields are for the journal.
 struct MessageOnly;
 
 impl<'w> tracing_subscriber::fmt::FormatFields<'w> for MessageOnly {

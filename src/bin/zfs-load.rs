@@ -1,6 +1,6 @@
 //! `zfs-load`: loads the published ZFS modules of the running kernel. See zfs-prefix(8).
 //!
-//! `$ZFS_PREFIX_ROOT` moves every path, for tests; the kernel release is the machine's own.
+//! `$ZFS_PREFIX_ROOT` moves every path, for tests. The kernel release is always the machine's own.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,8 +1,9 @@
-//! The door for `fuzz/`: one function for each parser of foreign bytes, behind the feature `fuzzing`.
+//! The entry points for `fuzz/`: one function for each parser of foreign bytes, behind the feature
+//! `fuzzing`.
 //!
-//! An input may be anything. What must not happen is a panic, and each function panics itself when
-//! what was read contradicts itself. How much memory a parser may have is said in `fuzz/fuzz_targets`.
-//! What writes files writes below `$TMPDIR`; a NUL separates the files of an input that has several.
+//! An input may be anything. No parser may panic. Each function here panics if the parser's results
+//! contradict each other. `fuzz/fuzz_targets` says how much memory a parser may have. Functions
+//! that write files write below `$TMPDIR`. A NUL separates the files of an input that has several.
 #![allow(clippy::unwrap_used, reason = "a fuzz target says by panicking what is wrong")]
 
 mod machine;
@@ -25,7 +26,7 @@ use crate::module::{
 use crate::pools::{nvlist as list, text};
 use crate::{config as configuration, generator, provision, userland};
 
-/// A kernel's image: what is read of it, its configuration, its BTF and its export tables.
+/// A kernel's image: its release and notes, its configuration, its BTF and its export tables.
 pub fn image(bytes: &[u8]) {
     let Ok(image) = Image::parse(bytes) else { return };
     let _ = (image.release(), image.banner(), image.build_id(), image.build_salt());
@@ -40,12 +41,12 @@ pub fn image(bytes: &[u8]) {
     }
 }
 
-/// What was read is written, and read again it is the same.
+/// Asserts that the table is the same after it is written and read again.
 fn read_again(symvers: &Symvers) {
     assert_eq!(Symvers::parse(&symvers.to_text()).unwrap(), *symvers);
 }
 
-/// A module, read in each of the ways there are, and the probe of sizes.
+/// A module, read in every possible way, and the probe of sizes.
 pub fn module(bytes: &[u8]) {
     let (info, tables) = (read_info(bytes).ok(), read_tables(bytes).ok());
     let _ = probe_sizes(bytes);
@@ -97,7 +98,7 @@ pub fn symvers(bytes: &[u8]) {
     read_again(&symvers);
 }
 
-/// An nvlist in either encoding, as a zpool.cache and as any other.
+/// An nvlist in either encoding, read as a zpool.cache and as any other nvlist.
 pub fn nvlist(bytes: &[u8]) {
     let whole = list::pairs(bytes, &mut |_, _, _| Ok(()));
     let names = list::pool_names(bytes);
@@ -108,7 +109,7 @@ pub fn nvlist(bytes: &[u8]) {
     assert!(names.iter().all(|name| configuration::is_pool_name(name)), "{names:?}");
 }
 
-/// What `zpool status` and `zpool import` print.
+/// The output of `zpool status` and `zpool import`.
 pub fn zpool(bytes: &[u8]) {
     let said = String::from_utf8_lossy(bytes);
     for block in text::parse(&said) {
@@ -119,7 +120,7 @@ pub fn zpool(bytes: &[u8]) {
     }
 }
 
-/// Compressed data, unpacked to a MiB at most.
+/// Compressed data, unpacked to at most one MiB.
 pub fn compressed(bytes: &[u8]) {
     const MOST: usize = 1 << 20;
     let first = unpack(bytes, Tail::Ignored, MOST);
@@ -131,7 +132,7 @@ pub fn compressed(bytes: &[u8]) {
     }
 }
 
-/// The archive of a prefix. Its headers' checksums are put right first, and it gets an end.
+/// The archive of a prefix. It first gets the right checksums in its headers, and an end mark.
 pub fn archive(bytes: &[u8]) {
     let machine = machine::with_a_tree();
     let archive = machine.write("archive", &machine::repaired(bytes));
@@ -139,13 +140,13 @@ pub fn archive(bytes: &[u8]) {
         let eprefix = Path::new("/home/core/gentoo");
         let done = provision::unpack::unpack(&archive, &machine.tree, eprefix, "{}", |_| ());
         let error = done.err().map(|e| format!("{e:#}")).unwrap_or_default();
-        // Where fuzz/apart runs it nothing else can be written to.
+        // Under fuzz/apart all other directories are read-only.
         assert!(!error.contains("Read-only file system"), "{error}");
     });
 }
 
-/// The list of a pool's datasets, fstab, a configuration and a kernel command line: what the
-/// generator makes of them.
+/// The generator's output for the list of a pool's datasets, fstab, a configuration and a kernel
+/// command line.
 pub fn generator(bytes: &[u8]) {
     let mut parts = bytes.split(|&b| b == 0);
     let machine = machine::with_units();
@@ -180,21 +181,21 @@ pub fn config(bytes: &[u8]) {
     let lines = parts[0].split('\n').count();
     for note in &loaded.notes {
         assert!(note.line.is_none_or(|line| (1..=lines).contains(&line)), "{note}");
-        // A file that is set aside decides nothing.
+        // No setting comes from a file that is set aside.
         let mut decided =
             configuration::keys().filter(|key| loaded.origin(key) == Some(&note.file));
         assert!(note.severity == configuration::Severity::Warning || decided.next().is_none());
     }
 }
 
-/// The files of an input that are text.
+/// The two text files of an input.
 fn parts(bytes: &[u8]) -> [Cow<'_, str>; 2] {
     let mut parts = bytes.splitn(2, |&b| b == 0).map(String::from_utf8_lossy);
     [(); 2].map(|()| parts.next().unwrap_or_default())
 }
 
-/// A file of modprobe.d and a kernel command line: of the latter the module's options are what the
-/// kernel would read itself.
+/// A file of modprobe.d and a kernel command line. The module options of the latter have to be
+/// those that the kernel itself would read.
 pub fn modprobe(bytes: &[u8]) {
     let parts = parts(bytes);
     let mut options = Options::default();
@@ -212,7 +213,7 @@ pub fn modprobe(bytes: &[u8]) {
     assert_eq!(next_arg::arguments(&options.of("zfs")), expected);
 }
 
-/// An ELF file: what ld.so(8) reads of it, and versions of symbols.
+/// An ELF file: the parts that ld.so(8) reads, and the versions of symbols.
 pub fn elf(bytes: &[u8]) {
     let _ = userland::symbols::Versions::read(bytes);
     let Ok(Some(elf)) = Elf::open(&machine::file(bytes)) else { return };

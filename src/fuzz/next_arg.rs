@@ -1,5 +1,5 @@
-//! How the kernel takes a command line apart: next_arg() of lib/cmdline.c and parse_args() of
-//! kernel/params.c, of which nothing else here knows.
+//! Parses a command line as the kernel does: next_arg() of lib/cmdline.c and parse_args() of
+//! kernel/params.c. This is independent of all other parsers here.
 
 /// isspace() of lib/ctype.c.
 const SPACE: [char; 6] = [' ', '\t', '\n', '\x0b', '\x0c', '\r'];

@@ -1,5 +1,5 @@
-//! Where a path leads, component by component, without a look at what may be another one later in the
-//! boot: what is decided before /var is mounted has to be decided in the same way afterwards.
+//! Resolves a path component by component, and stops at a directory that may change later in the
+//! boot. A decision before /var is mounted has to be the same as one after it is mounted.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -7,29 +7,30 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::host::Host;
 
-/// As many links as the kernel follows.
+/// The maximum number of links, as in the kernel.
 const MOST: usize = 40;
 
-/// What is at the end.
+/// What is at the end of a path.
 #[derive(Debug)]
 pub(crate) enum End {
     Here(Metadata),
     Nothing,
-    /// In a directory that is not looked into.
+    /// Unknown: the path leads into a directory that may change later.
     Later,
 }
 
-/// A path without links, as far as it was looked at, and without `.` and `..`.
+/// A path without `.` and `..`, and without links up to where the resolution stopped.
 #[derive(Debug)]
 pub(crate) struct Way {
     pub(crate) path: PathBuf,
     pub(crate) end: End,
 }
 
-/// Follows the links in `path`, which is absolute; what `later` is true of is not looked at.
+/// Follows the links in `path`, which is absolute. Stops at the first path for which `later` is
+/// true.
 pub(crate) fn follow(host: &Host, path: &Path, later: impl Fn(&Path) -> bool) -> Way {
     let mut way = Way { path: PathBuf::from("/"), end: End::Nothing };
-    // The next one is at the end.
+    // In reverse order: the next component is at the end.
     let mut rest = reversed(path);
     let mut links = 0;
     while let Some(name) = rest.pop() {
@@ -96,7 +97,7 @@ mod tests {
             ("/opt/real", "home"),
             ("../../../mnt/../srv", "opt/real/deep/up"),
             ("loop", "loop"),
-            // Behind the door that stays closed.
+            // In a directory that is not looked into.
             ("/opt", "var/srv/away"),
         ] {
             symlink(target, root.path().join(link)).unwrap();

@@ -1,6 +1,6 @@
-//! The one injected view of the machine. A main makes it and passes it down. Paths of the machine are
-//! put together here, below [`Host::root`]. Who reads /proc for another reason is named in
-//! tests/layers.rs.
+//! The one injected view of the machine. A main makes it and passes it down. This module builds
+//! paths of the machine, below [`Host::root`]. tests/layers.rs names the modules that read /proc
+//! for another reason.
 
 pub(crate) mod links;
 pub(crate) mod mountinfo;
@@ -13,27 +13,27 @@ use anyhow::Context;
 
 pub use release::Release;
 
-/// Where a system has its own programs for administrators, first choice first.
+/// The directories of a system's own programs for administrators, first choice first.
 pub const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
-/// What this machine is, as far as the boot path has to know.
+/// The facts about this machine that the boot path needs.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// Where the file system begins: `/`, or a test's temporary directory.
     pub root: PathBuf,
     /// `uname -r`.
     pub kernel_release: Release,
-    /// The kernel command line; in a container the command line of its PID 1, as systemd does it.
+    /// The kernel command line. In a container it is the command line of PID 1, as in systemd.
     pub cmdline: String,
-    /// In a container: the kernel is somebody else's.
+    /// In a container: the kernel is the host's.
     pub container: bool,
     /// In the initrd (systemd.generator(7), `$SYSTEMD_IN_INITRD`).
     pub in_initrd: bool,
 }
 
 impl Host {
-    /// This machine, for programs that systemd does not tell what it is (a generator is told).
-    /// `root` moves every path, for tests; none is `/`.
+    /// This machine, for all programs but the generator: systemd tells the generator these facts.
+    /// `root` moves every path, for tests. `None` means `/`.
     ///
     /// # Errors
     /// uname(2) failed, or the kernel command line cannot be read.
@@ -45,8 +45,8 @@ impl Host {
             container: false,
             in_initrd: false,
         };
-        // PID 1 of a container writes the file (os-release(5) and the container interface of
-        // systemd); podman and docker have one of their own.
+        // PID 1 of a container writes the first file (os-release(5) and the container interface of
+        // systemd). Podman and Docker have files of their own.
         let marks = ["/run/systemd/container", "/run/.containerenv", "/.dockerenv"];
         host.container = marks.iter().any(|mark| host.path(mark).exists());
         host.in_initrd = host.path("/etc/initrd-release").exists();
@@ -54,8 +54,8 @@ impl Host {
         Ok(host)
     }
 
-    /// The command line of this boot. A container has no kernel command line of its own: systemd
-    /// takes the arguments of its PID 1, and so do we.
+    /// The command line of this boot. A container has no kernel command line of its own: this takes
+    /// the arguments of its PID 1, as systemd does.
     ///
     /// # Errors
     /// The file cannot be read.

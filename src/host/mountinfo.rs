@@ -1,4 +1,4 @@
-//! What is mounted where: `/proc/self/mountinfo` (proc(5)).
+//! The list of mounts: `/proc/self/mountinfo` (proc(5)).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,13 +8,14 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) place: PathBuf,
-    /// Of ZFS: the name of the dataset.
+    /// The mount source. For ZFS it is the name of the dataset.
     pub(crate) source: String,
-    /// It is a trap that mounts at the first access: nobody could write below it.
+    /// It is an automount point (autofs), which mounts at the first access. Nobody can write below
+    /// it.
     pub(crate) trap: bool,
 }
 
-/// Reads the file; blanks in its fields are written in octal.
+/// Reads the file. The kernel writes blanks in its fields as octal numbers.
 pub(crate) fn read(mountinfo: &[u8]) -> Vec<Mount> {
     mountinfo.split(|&b| b == b'\n').filter_map(mount).collect()
 }
@@ -22,7 +23,7 @@ pub(crate) fn read(mountinfo: &[u8]) -> Vec<Mount> {
 fn mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&b| b == b' ');
     let place = unescape(fields.nth(4)?);
-    // Any number of optional fields end with a dash.
+    // A dash ends the optional fields, of which there may be any number.
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = rest.next().unwrap_or_default();
     let source = unescape(rest.next().unwrap_or_default());

@@ -27,9 +27,9 @@ impl Release {
         &self.0
     }
 
-    /// The version as upstream names it, without what the distribution or the build added: `6.6.74`
-    /// of `6.6.74-flatcar`, `6.1` of `6.1.0-56-cloud-amd64`, `6.13-rc2` of `6.13.0-rc2+`. A release
-    /// that does not begin with two numbers is its own version.
+    /// The version as upstream names it, without the suffix of the distribution or the build:
+    /// `6.6.74` of `6.6.74-flatcar`, `6.1` of `6.1.0-56-cloud-amd64`, `6.13-rc2` of `6.13.0-rc2+`.
+    /// A release that does not begin with two numbers is its own version.
     pub fn version(&self) -> String {
         let end = self.0.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(self.0.len());
         let (numbers, rest) = self.0.split_at(end);

@@ -14,20 +14,20 @@ const MAX_TYPES: usize = 0x000f_ffff;
 const HEADER: usize = 24;
 /// `KSYM_NAME_LEN` is 512, and no name in the kernel is longer.
 const MAX_NAME: usize = 512;
-/// So many places that look like the beginning of a blob are looked into, in each byte order: real
-/// kernels have a handful.
+/// How many places that look like the beginning of a blob are tried, in each byte order. Real
+/// kernels have a handful of them.
 const MAX_CANDIDATES: usize = 256;
 /// `struct btf_type`.
 const TYPE: usize = 12;
 const KIND_STRUCT: u32 = 4;
 
-/// The BTF in a kernel's image: section `.BTF` of an ELF kernel; in one without sections (arm64
-/// Image) the blob that describes `struct module`. `None` when it has none.
+/// The BTF in a kernel's image. In an ELF kernel it is section `.BTF`. In a kernel without sections
+/// (arm64 Image) it is the blob that describes `struct module`. `None` if the kernel has no BTF.
 pub fn in_image(image: &Image) -> Option<&[u8]> {
     image.section(".BTF").or_else(|| find(image.kernel()))
 }
 
-/// The first BTF blob in the kernel's bytes that can be read and has a `struct module`.
+/// The first BTF blob in the kernel's bytes that parses and describes `struct module`.
 pub fn find(kernel: &[u8]) -> Option<&[u8]> {
     // Magic number, version, no flags; in either byte order.
     let magics = [[0x9f, 0xeb, 1, 0], [0xeb, 0x9f, 1, 0]];
@@ -41,7 +41,7 @@ pub fn find(kernel: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// How long the blob is that `bytes` begin with, header included: to the end of its last part.
+/// The length of the blob at the beginning of `bytes`, from its header to the end of its last part.
 fn length(bytes: &[u8]) -> Option<usize> {
     let order = if bytes[0] == 0x9f { Endianness::Little } else { Endianness::Big };
     let word = |at: usize| usize::try_from(u32_at(bytes, at, order)?).ok();
@@ -61,8 +61,8 @@ pub struct Btf<'data> {
     types: &'data [u8],
     strings: &'data [u8],
     order: Endianness,
-    /// Sorted by name. A name may stand more than once: files of the kernel have structures of the
-    /// same name of their own.
+    /// Sorted by name. A name may occur more than once: two source files of the kernel may define
+    /// different structures of one name.
     structs: Vec<(&'data str, Struct)>,
 }
 
@@ -85,7 +85,8 @@ pub struct Member<'data> {
     pub bit_offset: u32,
 }
 
-/// What follows each `struct btf_type` of one kind: once, and for each of its `vlen` elements.
+/// How many bytes follow each `struct btf_type` of one kind: once, and for each of its `vlen`
+/// elements.
 #[derive(Clone, Copy, Debug)]
 struct Layout {
     once: usize,
@@ -116,9 +117,9 @@ impl<'data> Btf<'data> {
     /// Reads a blob of either byte order.
     ///
     /// # Errors
-    /// No BTF of version 1, sections or types outside of the blob, a kind of type that neither is
-    /// known here nor described by the blob's own layout section, or more types than the kernel
-    /// takes.
+    /// The blob is not BTF of version 1, has sections or types that end outside of it, or has more
+    /// types than the kernel accepts. Or it has a kind of type that is neither known here nor
+    /// described by its own layout section.
     pub fn parse(bytes: &'data [u8]) -> Result<Btf<'data>> {
         Btf::read(bytes).context("BTF")
     }
@@ -158,7 +159,7 @@ impl<'data> Btf<'data> {
             let here = || format!("type {number}");
             let [name, info, size] = self.type_at(at).with_context(here)?;
             let kind = (info >> 24) & 0x7f;
-            // 16 bits, 24 since Linux 7.1; the rest was always zero.
+            // `vlen` has 16 bits, and 24 since Linux 7.1. Older kernels leave the other bits zero.
             let count = usize::try_from(info & 0x00ff_ffff)?;
             let layout = layout(kind, layouts, self.order).with_context(here)?;
             let members = at + TYPE;
@@ -183,7 +184,7 @@ impl<'data> Btf<'data> {
 
     fn name(&self, offset: u32) -> Result<&'data str> {
         let bytes = self.strings.get(usize::try_from(offset)?..).context("name outside")?;
-        // A million types could all have the same long name.
+        // The search is bounded: a million types could all have the same long name.
         let bytes = &bytes[..bytes.len().min(MAX_NAME + 1)];
         let end = memchr::memchr(0, bytes).context("name without an end, or a very long one")?;
         std::str::from_utf8(&bytes[..end]).context("name that is not UTF-8")
@@ -205,8 +206,8 @@ impl<'data> Btf<'data> {
         self.structs.is_empty()
     }
 
-    /// `sizeof(struct NAME)` in bytes; of each structure of that name, ascending and each size
-    /// once. Empty when there is none.
+    /// `sizeof(struct NAME)` in bytes, for every structure of that name: ascending, each size once.
+    /// Empty if there is no such structure.
     pub fn sizes(&self, name: &str) -> Vec<u64> {
         let mut sizes: Vec<u64> = self.named(name).iter().map(|(_, s)| s.size.into()).collect();
         sizes.sort_unstable();
@@ -232,7 +233,7 @@ impl<'data> Btf<'data> {
     }
 }
 
-/// How long the types of `kind` are: known here, or said by the blob (`struct btf_layout`).
+/// The length of the types of `kind`: known here, or else told by the blob (`struct btf_layout`).
 fn layout(kind: u32, layouts: &[u8], order: Endianness) -> Result<Layout> {
     let index = usize::try_from(kind)?;
     if let Some(known) = KINDS.get(index).filter(|_| kind != 0) {

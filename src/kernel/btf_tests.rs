@@ -82,7 +82,7 @@ fn all_kinds(big: bool) -> Blob {
         (18, 0, 0),
         (19, 2, 6),
     ] {
-        // The linkage of a FUNC stands where others have a number of elements.
+        // A FUNC has its linkage where other kinds have the number of elements.
         blob.words(&[name, kind << 24 | count, 8]);
         blob.words(&vec![0; more]);
         blob.structure("module", 512 + kind, false, &[("state", 0), ("list", 64)]);
@@ -168,7 +168,7 @@ fn torn_and_flipped_blobs_never_panic() {
             let mut bytes = good.clone();
             bytes[at] ^= 1 << bit;
             if let Ok(btf) = Btf::parse(&bytes) {
-                // An offset may have become another one, a name too: errors both, or other words.
+                // The change may hit an offset or a name. Both give an error, or other words.
                 let _ = btf.members("module");
                 assert!(btf.len() <= good.len() / TYPE, "byte {at} bit {bit}");
             }

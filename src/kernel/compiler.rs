@@ -1,8 +1,8 @@
-//! Compiler lines: the first of `cc --version`, which the kernel keeps as `CONFIG_CC_VERSION_TEXT`
-//! (init/Kconfig).
+//! Compiler lines. A compiler line is the first line of `cc --version`. The kernel keeps it as
+//! `CONFIG_CC_VERSION_TEXT` (init/Kconfig).
 
-/// Why modules compiled by `prefix` may not fit a kernel compiled by `kernel`; both are compiler
-/// lines. `None` when they name the same major version.
+/// The reason why modules that `prefix` compiles may not fit a kernel that `kernel` compiled. Both
+/// are compiler lines. `None` if they name the same major version.
 pub fn compiler_mismatch(kernel: &str, prefix: &str) -> Option<String> {
     (major(kernel) != major(prefix)).then(|| {
         format!(

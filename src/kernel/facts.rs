@@ -1,5 +1,5 @@
-//! What matters of a kernel to whoever builds modules for it, gathered from its image, its
-//! configuration and, where it is the running one, from /proc and /sys.
+//! The facts about a kernel that matter for building modules. They come from its image, its
+//! configuration and, for the running kernel, from /proc and /sys.
 
 use std::fmt;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::module::refusal::Policy;
 
 /// Which kernel, and where its files are if not in the usual places.
 pub struct Wanted<'a> {
-    /// Its release; none: that of `image`, or the running kernel.
+    /// Its release. `None` means that of `image`, or else that of the running kernel.
     pub release: Option<Release>,
     /// Its image, below [`Host::root`].
     pub image: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct Wanted<'a> {
     pub config: &'a dyn Fn(&Release) -> Option<PathBuf>,
 }
 
-/// The facts. What is `None` could not be learnt; [`Facts::notes`] says why.
+/// The facts. `None` means that the fact could not be learnt; [`Facts::notes`] says why.
 #[derive(Clone, Debug, Serialize)]
 pub struct Facts {
     /// `uname -r`.
@@ -39,22 +39,22 @@ pub struct Facts {
     pub image: Option<PathBuf>,
     /// What kind of file that is.
     pub format: Option<Format>,
-    /// How the kernel in it is compressed; none where it is not.
+    /// How the kernel in it is compressed; `None` if it is not compressed.
     pub compression: Option<Compression>,
     /// GNU build-id.
     pub build_id: Option<String>,
-    /// CONFIG_BUILD_SALT, as the kernel has it in its notes; else as the configuration says.
+    /// CONFIG_BUILD_SALT from the kernel's notes, or else from the configuration.
     pub build_salt: Option<String>,
-    /// The compiler's line: CONFIG_CC_VERSION_TEXT, or what the image's banner has of it.
+    /// The compiler line: CONFIG_CC_VERSION_TEXT, or else the part of it in the image's banner.
     pub compiler: Option<String>,
     /// Where the configuration was found.
     pub config: Option<locate::Source>,
     /// What the configuration says.
     #[serde(flatten)]
     pub built: Option<Built>,
-    /// How many structures the image's BTF describes; none where it has no BTF.
+    /// How many structures the image's BTF describes; `None` if the image has no BTF.
     pub btf_structs: Option<usize>,
-    /// What the kernel demands of a module's signature now; only of the running one.
+    /// What the running kernel demands of a module's signature now. `None` for any other kernel.
     pub policy: Option<Policy>,
     /// What could not be learnt, and what does not fit together.
     pub notes: Vec<String>,
@@ -63,16 +63,16 @@ pub struct Facts {
     pub options: Option<Kconfig>,
 }
 
-/// How the kernel was built, in what matters to modules.
+/// The build options of the kernel that matter to modules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Built {
-    /// The version in the configuration's head: that of the source.
+    /// The version of the source, from the head of the configuration.
     pub kernel_version: Option<String>,
-    /// CONFIG_MODVERSIONS: symbols have CRCs. Without, vermagic alone protects the machine.
+    /// CONFIG_MODVERSIONS: symbols have CRCs. Without them, vermagic alone protects the machine.
     pub modversions: bool,
-    /// CONFIG_MODULE_SIG: the kernel knows signatures.
+    /// CONFIG_MODULE_SIG: the kernel checks signatures.
     pub module_sig: bool,
-    /// CONFIG_MODULE_SIG_FORCE: it takes no module without.
+    /// CONFIG_MODULE_SIG_FORCE: the kernel loads no module without a valid signature.
     pub module_sig_force: bool,
     /// CONFIG_MODULE_SIG_HASH.
     pub module_sig_hash: Option<String>,
@@ -87,7 +87,7 @@ pub struct Built {
     pub cfi: bool,
     /// CONFIG_GCC_PLUGINS.
     pub gcc_plugins: bool,
-    /// CONFIG_TRIM_UNUSED_KSYMS: exports that no module of the distribution uses are gone.
+    /// CONFIG_TRIM_UNUSED_KSYMS: the kernel lacks exports that no module of the distribution uses.
     pub trim_unused_ksyms: bool,
     /// CONFIG_DEBUG_INFO_BTF.
     pub btf: bool,
@@ -134,7 +134,7 @@ impl Built {
 }
 
 impl Facts {
-    /// What the configuration alone says of kernel `release`; enough for
+    /// The facts about kernel `release` that the configuration alone gives. They are enough for
     /// [`super::guard::refusal`]. The image is not read.
     pub fn of_config(host: &Host, release: &Release, located: locate::Located) -> Facts {
         let mut facts = Facts::none(host, release);
@@ -142,11 +142,11 @@ impl Facts {
         facts
     }
 
-    /// Everything that can be learnt of a kernel. What cannot is a note.
+    /// Everything that can be learnt about a kernel. A note says what cannot be learnt.
     ///
     /// # Errors
-    /// [`Exit::NoKernelSource`]: an image that was named cannot be read, is of another release than
-    /// the one named, or says no release; or there is neither image nor configuration.
+    /// [`Exit::NoKernelSource`]: the named image cannot be read, is of another release than the
+    /// named one, or does not say its release; or there is neither image nor configuration.
     pub fn gather(host: &Host, wanted: &Wanted<'_>) -> Result<Facts> {
         let named = wanted.image.as_deref().map(|path| open(&host.path(path)));
         let named = named.transpose().exit(Exit::NoKernelSource)?;
@@ -167,7 +167,7 @@ impl Facts {
             }
         };
         if let Some((path, image)) = &opened {
-            // One that was found may have been taken by its name.
+            // `locate::image` may have taken this image by its name alone.
             if let Err(error) = is_of(path, image, &release) {
                 facts.notes.push(format!("{error:#}"));
             }

@@ -9,15 +9,15 @@ use anyhow::{Context, Result, bail};
 /// The largest configurations have half a MiB; a bound against hostile input.
 pub const MAX_CONFIG: usize = 16 * 1024 * 1024;
 
-/// A parsed configuration. Symbols are named without `CONFIG_`, as Kconfig names them; the prefix
-/// is accepted when asking.
+/// A parsed configuration. It names symbols without `CONFIG_`, as Kconfig does. Queries accept the
+/// prefix too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kconfig {
     options: BTreeMap<String, String>,
     version: Option<String>,
 }
 
-/// A symbol that two configurations do not agree on.
+/// A symbol with different values in two configurations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The symbol, without `CONFIG_`.
@@ -29,12 +29,12 @@ pub struct Change {
 }
 
 impl Kconfig {
-    /// Parses the text of a configuration. Of a symbol that stands twice the last value counts, as
-    /// in Kconfig.
+    /// Parses the text of a configuration. If a symbol occurs twice, the last value counts, as in
+    /// Kconfig.
     ///
     /// # Errors
-    /// Larger than [`MAX_CONFIG`], not UTF-8, a line that is neither an assignment nor a comment
-    /// (named by its number), or no symbol at all.
+    /// The text is larger than [`MAX_CONFIG`], is not UTF-8, has no symbol at all, or has a line
+    /// that is neither an assignment nor a comment. The error names the number of that line.
     pub fn parse(bytes: &[u8]) -> Result<Kconfig> {
         if bytes.len() > MAX_CONFIG {
             bail!("kernel configuration: larger than {MAX_CONFIG} bytes");
@@ -106,8 +106,8 @@ impl Kconfig {
         self.options.is_empty()
     }
 
-    /// What is set, a line for each symbol but those that `ignored` names, sorted: the same for two
-    /// texts that configure the same kernel.
+    /// The symbols that are set, sorted, one a line, without those that `ignored` names. Two texts
+    /// that configure the same kernel have the same canonical form.
     pub fn canonical(&self, ignored: impl Fn(&str) -> bool) -> String {
         let set = self.options.iter().filter(|(name, value)| *value != "n" && !ignored(name));
         set.map(|(name, value)| format!("{name}={value}\n")).collect()
@@ -117,15 +117,15 @@ impl Kconfig {
         self.options.get(name.strip_prefix("CONFIG_").unwrap_or(name)).map(String::as_str)
     }
 
-    /// The value as it stands in the file, if it says anything: "is not set" and not to be
-    /// mentioned (because a dependency is not met) are the same to the kernel.
+    /// The value as it stands in the file; `None` if the symbol is not set or not mentioned. The
+    /// file omits a symbol when a dependency is not met. To the kernel both cases are the same.
     fn set(&self, name: &str) -> Option<&str> {
         self.raw(name).filter(|value| *value != "n")
     }
 }
 
-/// What `prepared` has otherwise than `given`, sorted by name. A symbol that is not set and one
-/// that is not mentioned are equal.
+/// The symbols that differ between `given` and `prepared`, sorted by name. A symbol that is not set
+/// and one that is not mentioned are equal.
 pub fn diff(given: &Kconfig, prepared: &Kconfig) -> Vec<Change> {
     let mut names: Vec<&String> = given.options.keys().chain(prepared.options.keys()).collect();
     names.sort();

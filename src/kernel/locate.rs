@@ -1,6 +1,5 @@
-//! Where a kernel's image and configuration are, on a machine of any distribution. An image that
-//! another kernel's update has left in its place is not taken for this kernel's: it has to say its
-//! own release.
+//! Finds a kernel's image and configuration on a machine of any distribution. An image has to say
+//! its own release: an update may have replaced it with the image of another kernel.
 
 use std::fmt;
 use std::fs::File;
@@ -17,8 +16,8 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::{Host, Release};
 
-/// Enough of a bzImage for its release (Documentation/arch/x86/boot.rst: `kernel_version` is a
-/// place in the first 64 KiB and 512 bytes).
+/// How many bytes of a bzImage hold its release (Documentation/arch/x86/boot.rst: `kernel_version`
+/// points into the first 64 KiB and 512 bytes).
 const HEADER: u64 = 0x1_0200 + 256;
 
 /// A configuration and where it was found.
@@ -61,11 +60,12 @@ impl serde::Serialize for Source {
 
 /// The image of kernel `release`: `configured` (kernel.image, its template filled in), or the first
 /// of /usr/lib/modules/RELEASE/vmlinuz, /boot/vmlinuz-RELEASE, /usr/boot/vmlinuz and
-/// /boot/flatcar/vmlinuz-{a,b} that is of this very release. An image without a boot header (arm64)
-/// at one of the first two places is taken by its name: each boot asks, and would have to unpack it.
+/// /boot/flatcar/vmlinuz-{a,b} that is of this very release. At the first two places, an image
+/// without a boot header (arm64) is taken by its name: otherwise each boot would have to unpack it.
 ///
 /// # Errors
-/// [`Exit::NoKernelSource`]: none is; each place with the reason.
+/// [`Exit::NoKernelSource`]: no image of this release was found. The error names each place and the
+/// reason.
 pub fn image(host: &Host, configured: Option<&Path>, release: &Release) -> Result<PathBuf> {
     let places = match configured {
         Some(path) => vec![path.to_owned()],
@@ -103,13 +103,15 @@ fn is_missing(error: &anyhow::Error) -> bool {
 }
 
 /// The configuration of kernel `release`: `configured` (kernel.config, its template filled in), or
-/// the first of /proc/config.gz for the running kernel (not in a container, whose kernel is
-/// somebody else's), the one in `image` (where the caller has opened that),
-/// /usr/lib/modules/RELEASE/config, /boot/config-RELEASE, and /usr/boot/config where
-/// /usr/boot/vmlinuz is of this release.
+/// the first that exists of these:
+/// - /proc/config.gz, for the running kernel. Not in a container: its kernel is the host's.
+/// - The one in `image`, if the caller has opened an image.
+/// - /usr/lib/modules/RELEASE/config
+/// - /boot/config-RELEASE
+/// - /usr/boot/config, if /usr/boot/vmlinuz is of this release.
 ///
 /// # Errors
-/// [`Exit::NoKernelSource`]: none is there, or the first that is there cannot be read.
+/// [`Exit::NoKernelSource`]: there is no configuration, or the first that exists cannot be read.
 pub fn config(
     host: &Host,
     configured: Option<&Path>,
@@ -169,8 +171,8 @@ fn from_file(path: &Path) -> Result<Located> {
     Ok(Located { text, config, source: Source::File(path.to_owned()) })
 }
 
-/// The contents of a regular file, at most `limit` bytes, that nobody but root (or, in tests, we)
-/// can have written: what is in it decides what root loads.
+/// The contents of a regular file, at most `limit` bytes. Only root (in tests, we) may be able to
+/// write the file: its contents decide what root loads.
 fn roots_own(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
@@ -179,7 +181,7 @@ fn roots_own(path: &Path, limit: u64) -> Result<Vec<u8>> {
 }
 
 fn open(path: &Path) -> Result<File> {
-    // A FIFO is not waited for.
+    // O_NONBLOCK: opening a FIFO does not wait for its writer.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let meta = file.metadata()?;
     ensure!(meta.is_file(), "not a regular file");
@@ -193,12 +195,13 @@ fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Whether the file is an image of this release; the error says what it is instead. One that is
-/// `named` after it is not unpacked to see that; its build-id is compared where it matters.
+/// Checks that the file is an image of this release. The error says what it is instead. A file that
+/// is `named` after the release is not unpacked for this check: callers compare its build-id where
+/// that matters.
 fn is_of(path: &Path, release: &Release, named: bool) -> Result<()> {
     let mut header = Vec::new();
     open(path)?.take(HEADER).read_to_end(&mut header)?;
-    // The header of a bzImage says it without anything being unpacked.
+    // The header of a bzImage has the release, so nothing has to be unpacked.
     let found = match boot_header_release(&header) {
         Some(found) => found,
         None if named && looks_like_an_image(&header) => return Ok(()),

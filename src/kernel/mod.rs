@@ -1,4 +1,4 @@
-//! What can be learnt of a kernel without building one.
+//! What can be learnt about a kernel without building it.
 
 pub mod btf;
 mod compiler;

@@ -51,7 +51,7 @@ fn next(bytes: &[u8], endian: Endianness) -> Option<(Note<'_>, &[u8])> {
 }
 
 /// The GNU build-id among the notes in `bytes`, lower-case hexadecimal, as `readelf -n` and
-/// `file` print it. Either byte order: only one of them gives a note named `GNU`.
+/// `file` print it. It tries both byte orders: only one of them gives a note named `GNU`.
 pub fn gnu_build_id(bytes: &[u8]) -> Option<String> {
     let orders = [Endianness::Little, Endianness::Big];
     let desc = orders.iter().find_map(|&endian| {

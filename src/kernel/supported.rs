@@ -1,5 +1,5 @@
-//! Does this OpenZFS release support this kernel? Its META file says (config/kernel.m4 of OpenZFS
-//! enforces it too, but only in configure).
+//! Does this OpenZFS release support this kernel? Its META file answers that. config/kernel.m4 of
+//! OpenZFS enforces the same bounds, but only in configure.
 
 use anyhow::{Context, Result};
 
@@ -11,9 +11,9 @@ use crate::host::Release;
 /// release's META. Every kernel of the maximum's major.minor series passes.
 ///
 /// # Errors
-/// [`Exit::KernelUnsupported`]: older than the minimum; or newer than the maximum, unless
-/// `experimental` (`zfs.linux-experimental`). [`Exit::Other`]: the META or the release names no
-/// version that could be compared.
+/// [`Exit::KernelUnsupported`]: the kernel is older than the minimum, or newer than the maximum
+/// without `experimental` (`zfs.linux-experimental`). [`Exit::Other`]: the META or the release has
+/// no version to compare.
 pub fn supported(meta: &str, release: &Release, experimental: bool) -> Result<()> {
     let field = |name: &str| {
         let line = meta.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
@@ -47,7 +47,7 @@ pub fn supported(meta: &str, release: &Release, experimental: bool) -> Result<()
 
 type Version = (u32, u32, u32);
 
-/// `6.12.4` of `6.12.4-200.fc41.x86_64`; what is not there is 0.
+/// `6.12.4` of `6.12.4-200.fc41.x86_64`. A missing number is 0.
 fn version(text: &str) -> Option<Version> {
     let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     let mut numbers = text[..end].trim_end_matches('.').split('.').map(str::parse::<u32>);

@@ -23,12 +23,12 @@ pub struct Exported {
 pub struct Symvers(HashMap<String, Exported>);
 
 impl Symvers {
-    /// Parses the text of a Module.symvers. Fields are separated by tabs: CRC, name, owner, kind
-    /// and (since 5.4) namespace; 5.4 and 5.5 had the namespace before the owner.
+    /// Parses the text of a Module.symvers. Tabs separate the fields: CRC, name, owner, kind and
+    /// (since 5.4) namespace. 5.4 and 5.5 had the namespace before the owner.
     ///
     /// # Errors
-    /// A line of another shape, named by its number; no line at all; more, or longer names, than any
-    /// kernel has.
+    /// A line has another shape (the error names its number), there is no line at all, or there are
+    /// more names, or longer ones, than any kernel has.
     pub fn parse(text: &str) -> Result<Symvers> {
         let (mut exports, mut budget) = (HashMap::new(), Budget::new());
         for (index, line) in text.lines().enumerate() {
@@ -56,7 +56,7 @@ impl Symvers {
         self.0.len()
     }
 
-    /// Whether there is none; a table that was parsed has some.
+    /// Whether there is no symbol. A table that was parsed has some.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -66,8 +66,8 @@ impl Symvers {
         self.0.iter().map(|(name, exported)| (name.as_str(), exported))
     }
 
-    /// Adds a symbol. One that is there already stays, as modpost does it with a symbol that is
-    /// exported twice; then this is false.
+    /// Adds a symbol, and returns true. If the table has the symbol already, the old export stays
+    /// and this returns false: modpost does the same with a symbol that is exported twice.
     pub fn insert(&mut self, mut exported: Exported) -> bool {
         // A kernel without CONFIG_MODVERSIONS writes 0.
         exported.export.crc = exported.export.crc.filter(|crc| *crc != 0);
@@ -96,14 +96,14 @@ impl Symvers {
         text
     }
 
-    /// Whether this kernel was built with CONFIG_MODVERSIONS: without, every CRC is 0.
+    /// Whether this kernel was built with CONFIG_MODVERSIONS. Without it, every CRC is 0.
     pub fn has_versions(&self) -> bool {
         self.0.values().any(|e| e.export.crc.is_some())
     }
 }
 
 fn parse_line(line: &str) -> Result<Exported> {
-    // One more than there can be: a line may be nothing but tabs.
+    // Splits into one field more than is valid, and no further: a line may be nothing but tabs.
     let fields: Vec<&str> = line.splitn(6, '\t').collect();
     let shown = || line.chars().take(200).collect::<String>();
     let (owner, kind, namespace) = match fields[..] {
@@ -116,7 +116,7 @@ fn parse_line(line: &str) -> Result<Exported> {
     if !kind.starts_with("EXPORT_") {
         bail!("no EXPORT_… kind in {:?}", shown());
     }
-    // As in the tables of kernels and modules: what is written is read again as the same.
+    // The same checks as for the tables of kernels and modules: `to_text` and `parse` agree.
     let name = symbol_name(fields[1].as_bytes())?;
     let namespace = module::namespace(namespace.as_bytes())?;
     if owner.is_empty() || !owner.bytes().all(|b| b.is_ascii_graphic()) {

@@ -1,5 +1,5 @@
-//! A kernel build tree that is there: what the distribution's headers package or
-//! `modules_prepare` left (Documentation/kbuild/modules.rst).
+//! An existing kernel build tree, from the distribution's headers package or from
+//! `modules_prepare` (Documentation/kbuild/modules.rst).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,12 +12,12 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::host::Release;
 
-/// A kernel build tree, checked to be for the release it was asked for.
+/// A kernel build tree. It is checked to be for the requested release.
 #[derive(Clone, Debug)]
 pub struct Tree {
     /// The output directory: `.config`, `include/generated`, Module.symvers (KV_OUT_DIR).
     pub output: PathBuf,
-    /// The source directory, the same as `output` where one tree has both (KERNEL_DIR).
+    /// The source directory (KERNEL_DIR). It is the same as `output` if one tree has both.
     pub source: PathBuf,
     /// The bytes of `.config`.
     pub config: Vec<u8>,
@@ -28,12 +28,12 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Opens the tree in `dir` for kernel `release`. The release is taken from
+    /// Opens the tree in `dir` for kernel `release`. It reads the release of the tree from
     /// `include/generated/utsrelease.h`: Debian's `kernel.release` has another name in it.
     ///
     /// # Errors
-    /// [`Exit::NoKernelSource`]: no tree there, or one for another kernel.
-    /// [`Exit::NoSymvers`]: no Module.symvers in it, or one that cannot be read.
+    /// [`Exit::NoKernelSource`]: there is no tree, or it is for another kernel.
+    /// [`Exit::NoSymvers`]: the tree has no Module.symvers, or one that cannot be read.
     pub fn open(dir: &Path, release: &Release) -> Result<Tree> {
         let output = fs::canonicalize(dir)
             .with_context(|| {
@@ -52,9 +52,9 @@ impl Tree {
         Tree::of(&output, &source, release, read, None)
     }
 
-    /// The tree with this output and source directory; `read` reads its files by their names, as
-    /// far as it trusts whoever they belong to. `exports`: those of the kernel, where they are known
-    /// better than from the tree's Module.symvers.
+    /// The tree with this output and source directory. `read` reads its files by name, and may
+    /// refuse files whose owner it does not trust. `exports` are the kernel's exports, if the
+    /// caller knows them better than the tree's Module.symvers does.
     ///
     /// # Errors
     /// As [`Tree::open`].
@@ -98,8 +98,9 @@ impl Tree {
     }
 }
 
-/// What is read from the tree goes into the journal and the store, and decides what root publishes:
-/// the tree is root's (or, in tests, ours), and no link leads out of what is read of it.
+/// Checks that the tree and the files that are read from it belong to root (in tests, to us), and
+/// that none is a symlink. Their contents go into the journal and the store, and decide what root
+/// publishes.
 fn roots_own(output: &Path) -> Result<()> {
     let us = nix::unistd::geteuid().as_raw();
     let read = ["", ".config", "Module.symvers", "include/generated/utsrelease.h"];
@@ -128,8 +129,8 @@ fn uts_release(output: &Path, read: impl Fn(&str) -> Result<Vec<u8>>) -> Result<
     Ok(value.trim().trim_matches('"').to_owned())
 }
 
-/// The sources of a tree: where `source` beside a `build` link, or in the output directory,
-/// points to; otherwise the output directory itself.
+/// The sources of a tree. The link `source` beside a `build` link, or in the output directory,
+/// points to them. Otherwise they are in the output directory itself.
 fn source_of(dir: &Path, output: &Path) -> PathBuf {
     let beside = dir.parent().map(|p| p.join("source"));
     let inside = Some(output.join("source"));

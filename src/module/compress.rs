@@ -1,5 +1,5 @@
-//! Compressed module files (CONFIG_MODULE_COMPRESS_*): `.ko.gz`, `.ko.xz` and `.ko.zst`, told
-//! apart by their first bytes.
+//! Compressed module files (CONFIG_MODULE_COMPRESS_*): `.ko.gz`, `.ko.xz` and `.ko.zst`. Their
+//! first bytes say which one it is.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use anyhow::{Context, Result};
 
 use crate::compress::{Compression, Tail, unpack};
 
-/// No module is as large as this when decompressed, debug information included; a file that
-/// claims more is an attack or damage.
+/// No decompressed module is as large as this, even with debug information. A larger one is an
+/// attack or damage.
 const LIMIT: usize = 512 << 20;
 
-/// The module itself: `bytes` as they are, or decompressed, at most 512 MiB. `path` is for the
-/// message.
+/// Decompresses a module to at most 512 MiB, or returns `bytes` as they are if they are not
+/// compressed. `path` is for the message.
 ///
 /// # Errors
 /// The compressed data is damaged, or decompresses to more than 512 MiB.

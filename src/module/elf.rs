@@ -22,18 +22,19 @@ pub(super) struct Symbol<'data> {
     pub global: bool,
 }
 
-/// Sections at most: what an ELF header can count without the help of the first section.
+/// The maximum number of sections. A larger number does not fit into the ELF header: it would be in
+/// the first section.
 const MAX_SECTIONS: usize = 0xffff;
 
-/// Sections are looked for by name again and again: there must not be too many of them, nor names
-/// that take long to read.
+/// Checks the number of sections and the length of their names. Sections are looked up by name
+/// again and again, and each lookup reads all names.
 ///
 /// # Errors
-/// More, or longer names, than any kernel or module has.
+/// There are more sections, or longer names, than in any kernel or module.
 pub(crate) fn check_sections<'data, R: ReadRef<'data>>(elf: &object::File<'data, R>) -> Result<()> {
     for (index, section) in elf.sections().enumerate() {
         ensure!(index < MAX_SECTIONS, "more than {MAX_SECTIONS} sections");
-        // One without a readable name is never found.
+        // A section without a readable name does no harm: no lookup finds it.
         let length = section.name_bytes().map_or(0, <[u8]>::len);
         ensure!(length <= MAX_STRING, "section {index}: a name of {length} bytes");
     }
@@ -59,7 +60,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     pub(super) fn info(&self) -> Result<Info> {
         let section = self.elf.section_by_name(".modinfo");
         let section = section.context("no .modinfo section: not a kernel module")?;
-        // Of a file that is not in memory, nothing larger is read into it.
+        // If the file is not in memory, this bounds how much of it is read.
         let size = section.size();
         ensure!(size <= info::MAX_SECTION, ".modinfo: {size} bytes, more than any module has");
         Info::parse(section.data().context("section .modinfo")?)
@@ -73,7 +74,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         }
     }
 
-    /// Every named symbol of `.symtab`, up to the first whose name is longer than any.
+    /// Every named symbol of `.symtab`. A symbol whose name is too long is an error.
     pub(super) fn symbols(&self) -> impl Iterator<Item = Result<Symbol<'data>>> + '_ {
         self.elf.symbols().filter_map(|s| match s.name() {
             Ok("") => None,

@@ -1,5 +1,5 @@
-//! The export tables of a module, read as the kernel reads them (kernel/module/main.c): not by the
-//! names of local symbols, which a strip may take away. The fields are filled in by relocations.
+//! Reads the export tables of a module as the kernel does (kernel/module/main.c). It does not use
+//! the names of local symbols: strip may remove those. Relocations fill in the fields.
 
 use anyhow::{Context, Result, bail, ensure};
 use object::{Object, ObjectSection, ObjectSymbol, ReadRef, RelocationTarget, SectionIndex};
@@ -8,16 +8,16 @@ use super::elf::Elf;
 use super::limits::{Budget, MAX_ENTRIES, MAX_STRING};
 use super::symbols::Export;
 
-/// Name of a table, of its CRCs, and whether its symbols are GPL-only where there are no flags.
+/// Names of a table and of its CRCs, and whether its symbols are GPL-only if there are no flags.
 const TABLES: [(&str, &str, bool); 2] =
     [("__ksymtab", "__kcrctab", false), ("__ksymtab_gpl", "__kcrctab_gpl", true)];
 
-/// Size of an entry of a table, where in it the name is and where the namespace: PREL32 and
-/// absolute, each as since and as before Linux 5.4. (Relocations make the two alike.)
+/// The size of a table entry, and the offsets of name and namespace in it: PREL32 and absolute
+/// since Linux 5.4, then both before 5.4. (Relocations make PREL32 and absolute fields alike.)
 const LAYOUTS: [(usize, usize, Option<usize>); 4] =
     [(12, 4, Some(8)), (24, 8, Some(16)), (8, 4, None), (16, 8, None)];
 
-/// What a relocation puts into a place.
+/// The value that a relocation writes.
 #[derive(Clone, Copy, Debug)]
 enum Value {
     /// A symbol that is not defined.
@@ -76,7 +76,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         Ok(exports)
     }
 
-    /// The CRCs of a table of `count` symbols; none where there is no such section.
+    /// The CRCs of a table of `count` symbols. Empty if there is no such section.
     fn crcs(&self, name: &str, count: usize) -> Result<Vec<u32>> {
         let Some(section) = self.elf.section_by_name(name) else { return Ok(Vec::new()) };
         let data = section.data().with_context(|| name.to_owned())?;
@@ -84,7 +84,8 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         let words = (0..count).map(|index| self.u32_at(data, index * 4));
         let mut crcs: Vec<u32> =
             words.collect::<Option<_>>().with_context(|| format!("{name}: cut short"))?;
-        // Before Linux 5.19: symbols that the linker was given, or that stand for the CRC's place.
+        // Before Linux 5.19 a relocation fills in the CRC. Its symbol is absolute, and its value is
+        // the CRC; or it says where the CRC is.
         for (offset, value) in self.relocations(&section).with_context(|| name.to_owned())? {
             let index = usize::try_from(offset / 4)?;
             let crc = crcs.get_mut(index).context("a relocation outside of the CRCs")?;
@@ -105,7 +106,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     fn relocations(&self, section: &object::Section<'data, '_, R>) -> Result<Vec<(u64, Value)>> {
         let mut values = Vec::new();
         for (offset, relocation) in section.relocations() {
-            // Three fields of an entry have one.
+            // An entry has three fields, with one relocation each.
             ensure!(values.len() < 3 * MAX_ENTRIES, "more relocations than any module has");
             if relocation.has_implicit_addend() {
                 bail!("relocations without addends (REL): no 64-bit machine has them");
@@ -136,10 +137,11 @@ struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// Reads names and namespaces of a table of `size` bytes; `None` when that is not its layout.
+    /// Reads names and namespaces of a table of `size` bytes; `None` if it does not have this
+    /// layout.
     ///
     /// # Errors
-    /// More than any module has.
+    /// The table has more names, or longer ones, than any module.
     fn read(
         &self,
         size: usize,
@@ -167,7 +169,7 @@ impl<'a> Names<'a> {
         Ok(Some(exports))
     }
 
-    /// The string that the field at `at` points to, `Some(None)` when nothing is put there.
+    /// The string that the field at `at` points to; `Some(None)` if no relocation fills the field.
     fn string(&self, at: usize) -> Option<Option<&'a [u8]>> {
         let found = self.fields.binary_search_by_key(&(at as u64), |(offset, _)| *offset);
         let Ok(index) = found else { return Some(None) };
@@ -183,14 +185,14 @@ impl<'a> Names<'a> {
     }
 }
 
-/// The name of a symbol: printable, so that it can be a field of a Module.symvers.
+/// The name of a symbol. It has to be printable, to be a field of a Module.symvers.
 pub(crate) fn symbol_name(bytes: &[u8]) -> Result<&str> {
     let name = std::str::from_utf8(bytes).ok();
     let name = name.filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_graphic()));
     name.with_context(|| format!("not a symbol's name: {:?}", String::from_utf8_lossy(bytes)))
 }
 
-/// A symbol namespace: printable, or empty.
+/// A symbol namespace. It has to be printable or empty.
 pub(crate) fn namespace(bytes: &[u8]) -> Result<&str> {
     let space = std::str::from_utf8(bytes).ok();
     let space = space.filter(|n| n.bytes().all(|b| b.is_ascii_graphic() || b == b' '));

@@ -3,24 +3,25 @@
 
 use anyhow::{Result, ensure};
 
-/// Bytes of a `.modinfo`; those with the most aliases have 200 KiB.
+/// The maximum size of a `.modinfo`. Modules with the most aliases have 200 KiB.
 pub(super) const MAX_SECTION: u64 = 1 << 20;
-/// Entries of one. `=` and a NUL are one already, which has 24 times their size in memory.
+/// The maximum number of entries. `=` and a NUL are an entry already, and it takes 24 times their
+/// size in memory.
 const MAX_ENTRIES: usize = 1 << 16;
 
 /// The entries of a module's `.modinfo`, in the order of the file. Bytes that are not UTF-8 are
-/// replaced; none of the keys read here can have any.
+/// replaced. The values of the keys that are read here have no such bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Info {
     entries: Vec<(String, String)>,
 }
 
 impl Info {
-    /// Reads the contents of a `.modinfo` section. Strings without `=` are padding or unknown
-    /// and are left out, as kmod does.
+    /// Reads the contents of a `.modinfo` section. Like kmod, it skips strings without `=`: they
+    /// are padding or unknown.
     ///
     /// # Errors
-    /// Larger, or with more entries, than that of any module.
+    /// The section is larger, or has more entries, than that of any module.
     pub fn parse(section: &[u8]) -> Result<Info> {
         let size = section.len() as u64;
         ensure!(size <= MAX_SECTION, ".modinfo: {size} bytes, more than any module has");
@@ -59,7 +60,7 @@ impl Info {
             .collect()
     }
 
-    /// `name=`, canonical; `None` in modules of kernels before 4.13, which are named by their file
+    /// `name=`, canonical. `None` in modules of kernels before 4.13: their file gives the name
     /// ([`super::name_of_path`]).
     pub fn name(&self) -> Option<String> {
         self.get("name").map(super::canonical_name)
@@ -73,13 +74,13 @@ impl Info {
 
 /// A version magic: the first word is the kernel release, the rest are flags such as
 /// `SMP preempt mod_unload modversions` (include/linux/vermagic.h). A kernel with
-/// CONFIG_MODVERSIONS compares only the flags (same_magic(), kernel/module/version.c); without,
-/// all of it.
+/// CONFIG_MODVERSIONS compares only the flags (same_magic(), kernel/module/version.c). Without
+/// it, the kernel compares everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vermagic<'a> {
     /// The kernel release the module was built for.
     pub release: &'a str,
-    /// The flags, as they stand, without white space at either end.
+    /// The flags, unchanged, without white space at either end.
     pub flags: &'a str,
 }
 

@@ -1,5 +1,4 @@
-//! Putting a module into the kernel, behind a trait so that everything around it can be tested
-//! without a kernel that would take it.
+//! Inserts a module into the kernel, behind a trait: tests need no kernel that accepts the module.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -10,7 +9,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module, init_module};
 
-/// What the kernel is given.
+/// What the kernel gets.
 #[derive(Clone, Copy, Debug)]
 pub enum Image<'a> {
     /// An open plain file: finit_module(2), which lets the kernel's security modules see where
@@ -42,18 +41,18 @@ impl Insert for Kernel {
     }
 }
 
-/// For tests: writes down what is inserted, and answers as it was told.
+/// For tests: records what is inserted, and answers as configured.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    /// Name, parameters and whether it came as an open file, in order; also of those refused.
+    /// Name, parameters and whether it came as an open file, in order. Includes refused modules.
     pub inserted: Vec<(String, String, bool)>,
-    /// Modules the kernel shall refuse: the errno, and the line it leaves in the kernel log.
+    /// The modules that the kernel refuses, each with the errno and the line in the kernel log.
     pub refuse: HashMap<String, (Errno, String)>,
-    /// This one becomes live just before it is inserted, as if udev had been faster.
+    /// This module becomes live just before it is inserted, as if udev had been faster.
     pub meanwhile: Option<String>,
-    /// MODULE_VERSION() of whatever becomes live, if it has one.
+    /// MODULE_VERSION() of each module that becomes live, if it has one.
     pub version: Option<String>,
-    /// What is inserted becomes `live` below this `/sys/module`.
+    /// An inserted module becomes `live` below this `/sys/module`.
     pub sys_module: PathBuf,
     /// Where the kernel's log lines go.
     pub kmsg: PathBuf,

@@ -1,11 +1,11 @@
-//! The kernel log from now on: the reason of a refusal stands only there.
+//! The kernel log from now on. Only there does the kernel say why it refused a module.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Records read at most: a kernel that talks all the time must not keep a boot waiting.
+/// The maximum number of records to read. A kernel that logs all the time must not delay a boot.
 const MOST: usize = 4096;
 
 /// An open /dev/kmsg (Documentation/ABI/testing/dev-kmsg) that never blocks.
@@ -13,7 +13,7 @@ const MOST: usize = 4096;
 pub struct Kmsg(File);
 
 impl Kmsg {
-    /// Opens the log behind its last record; `None` when it cannot be read (no CAP_SYSLOG, no
+    /// Opens the log behind its last record. `None` if the log cannot be read (no CAP_SYSLOG, no
     /// device): messages then lack the kernel's own words.
     pub fn at_end(path: &Path) -> Option<Kmsg> {
         let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
@@ -22,19 +22,19 @@ impl Kmsg {
         Some(Kmsg(file))
     }
 
-    /// The messages written since, without their prefixes.
+    /// The messages since then, without their prefixes.
     pub fn messages(&mut self) -> Vec<String> {
         let mut messages = Vec::new();
-        // A read(2) gives one record; larger than any (CONSOLE_EXT_LOG_MAX is 8 KiB).
+        // read(2) returns one record. The buffer is larger than any (CONSOLE_EXT_LOG_MAX is 8 KiB).
         let mut record = [0; 16 * 1024];
         for _ in 0..MOST {
             match self.0.read(&mut record) {
                 Ok(0) => break,
                 Ok(n) => messages.extend(parse(&String::from_utf8_lossy(&record[..n]))),
-                // Records were overwritten before they were read; the next read goes on.
+                // The kernel overwrote records before they were read. The next read continues.
                 Err(e) if e.raw_os_error() == Some(libc::EPIPE) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                // EAGAIN: no more.
+                // EAGAIN: there are no more records.
                 Err(_) => break,
             }
         }
@@ -42,8 +42,8 @@ impl Kmsg {
     }
 }
 
-/// The messages in `PRIORITY,SEQUENCE,TIME,FLAGS;MESSAGE` lines; lines that begin with a space
-/// are a record's dictionary.
+/// The messages in `PRIORITY,SEQUENCE,TIME,FLAGS;MESSAGE` lines. Lines that begin with a space are
+/// a record's dictionary, and are skipped.
 fn parse(records: &str) -> impl Iterator<Item = String> {
     records
         .lines()

@@ -1,4 +1,4 @@
-//! What the tables of one file may take: the file may be anybody's.
+//! How much memory the tables of one file may take: the file may come from anybody.
 
 use anyhow::{Context, Result};
 
@@ -7,11 +7,11 @@ pub(crate) const MAX_STRING: usize = 4096;
 
 /// Exports, imports or records of `__versions` of one file: real kernels have 20,000.
 pub(crate) const MAX_ENTRIES: usize = 1 << 20;
-/// Bytes of names of one file; kernels have 1 MB. Entries may all point to the same long string,
-/// and each has its own copy of it.
+/// Bytes of names of one file; kernels have 1 MB. All entries may point to the same long string,
+/// and each entry gets its own copy.
 const MAX_NAMES: usize = 64 << 20;
 
-/// What the tables of one file may still take.
+/// How much the tables of one file may still take.
 #[derive(Debug)]
 pub(crate) struct Budget {
     entries: usize,
@@ -23,7 +23,7 @@ impl Budget {
         Budget { entries: MAX_ENTRIES, bytes: MAX_NAMES }
     }
 
-    /// Takes one entry with so many bytes of names.
+    /// Takes one entry with `bytes` bytes of names from the budget.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<()> {
         let left = self.entries.checked_sub(1).zip(self.bytes.checked_sub(bytes));
         (self.entries, self.bytes) = left.context("more or longer names than any kernel has")?;

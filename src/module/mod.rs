@@ -1,8 +1,8 @@
-//! One kernel module file (.ko): its `.modinfo`, the symbols it imports and exports, what it
-//! depends on, and how it is put into the kernel.
+//! One kernel module file (.ko): its `.modinfo`, the symbols it imports and exports, the modules it
+//! depends on, and its insertion into the kernel.
 //!
-//! Pure functions of bytes, but for [`insert`] and [`kmsg`]. The bytes may be hostile or torn: every reader
-//! here gives an error and never panics.
+//! Everything but [`insert`] and [`kmsg`] is a pure function of bytes. The bytes may be hostile or
+//! torn: every reader here returns an error and never panics.
 
 mod compress;
 mod elf;
@@ -39,11 +39,11 @@ pub struct Module {
 }
 
 impl Module {
-    /// Reads a module file, decompressed ([`decompress`]).
+    /// Reads a decompressed module file ([`decompress`]).
     ///
     /// # Errors
-    /// Not an ELF relocatable object, tables that point outside the file or do not fit their
-    /// records, or no `.modinfo`. The caller names the file.
+    /// The file is not an ELF relocatable object, has tables that point outside of it or do not fit
+    /// their records, or has no `.modinfo`. The caller names the file.
     pub fn parse(bytes: &[u8]) -> Result<Module> {
         let elf = elf::Elf::parse(bytes)?;
         let versions = elf.versions()?;
@@ -73,7 +73,7 @@ impl Module {
         self.info.get("license")
     }
 
-    /// The undefined symbols, weak ones left out, sorted by name.
+    /// The undefined symbols without the weak ones, sorted by name.
     pub fn imports(&self) -> &[Import] {
         &self.imports
     }
@@ -88,22 +88,22 @@ impl Module {
         &self.versions
     }
 
-    /// What it shows of the layout of `struct module`; `None` when it has no such structure.
+    /// The layout of `struct module` that it was built with; `None` if it has no such structure.
     pub fn this_module(&self) -> Option<ThisModule> {
         self.this_module
     }
 }
 
-/// Only the `.modinfo` of a module file, decompressed: cheaper than [`Module::parse`], which
+/// Only the `.modinfo` of a decompressed module file. This is cheaper than [`Module::parse`], which
 /// walks the symbol table of a large module.
 ///
 /// # Errors
-/// Not an ELF relocatable object, or no `.modinfo`. The caller names the file.
+/// The file is not an ELF relocatable object, or has no `.modinfo`. The caller names the file.
 pub fn read_info(bytes: &[u8]) -> Result<Info> {
     elf::Elf::parse(bytes)?.info()
 }
 
-/// The same of an open, not compressed file, of which only what is needed is read.
+/// [`read_info`] of an open file that is not compressed. It reads only the parts that it needs.
 ///
 /// # Errors
 /// As [`read_info`].
@@ -123,7 +123,7 @@ pub struct Tables {
     pub versions: Vec<Version>,
 }
 
-/// Only the tables of a module file, decompressed: cheaper than [`Module::parse`], as
+/// Only the tables of a decompressed module file. This is cheaper than [`Module::parse`], as
 /// [`read_info`] is.
 ///
 /// # Errors
@@ -134,8 +134,8 @@ pub fn read_tables(bytes: &[u8]) -> Result<Tables> {
     Ok(Tables { info: elf.info()?, exports, versions: elf.versions()? })
 }
 
-/// A module's name as the kernel knows it (`/sys/module/NAME`, `depends=`): every `-` is a `_`,
-/// as modprobe(8) says there is no difference between the two.
+/// A module's name as the kernel knows it (`/sys/module/NAME`, `depends=`): every `-` becomes `_`.
+/// modprobe(8) says that there is no difference between the two.
 pub fn canonical_name(name: &str) -> String {
     name.replace('-', "_")
 }
@@ -143,8 +143,8 @@ pub fn canonical_name(name: &str) -> String {
 /// The suffixes of module files, plain and compressed (depmod(8)).
 pub const SUFFIXES: [&str; 4] = [".ko", ".ko.gz", ".ko.xz", ".ko.zst"];
 
-/// The module name that a file name stands for: without directories and `.ko`, `.ko.gz`,
-/// `.ko.xz` or `.ko.zst`, `-` read as `_`. `None` when it is not the name of a module file.
+/// The module name in a file name: without directories and without `.ko`, `.ko.gz`, `.ko.xz` or
+/// `.ko.zst`, and with `_` for `-`. `None` if it is not the name of a module file.
 pub fn name_of_path(path: &str) -> Option<String> {
     let file = path.rsplit('/').next().unwrap_or(path);
     let stem = SUFFIXES.iter().find_map(|s| file.strip_suffix(s))?;

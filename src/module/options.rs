@@ -1,10 +1,10 @@
 //! Module options: `options` lines of modprobe.d(5) and `MODULE.PARAMETER=VALUE` of the kernel
-//! command line, which for a module that is loaded later is user space's business
-//! (Documentation/admin-guide/kernel-parameters.rst).
+//! command line. The kernel does not apply the latter to a module that is loaded later: user space
+//! has to pass them (Documentation/admin-guide/kernel-parameters.rst).
 
 use super::canonical_name;
 
-/// Where modprobe.d(5) files live, the first of a name masks the others.
+/// The directories of modprobe.d(5) files. The first file of a name masks the others.
 pub const DIRECTORIES: [&str; 5] = [
     "/etc/modprobe.d",
     "/run/modprobe.d",
@@ -13,15 +13,14 @@ pub const DIRECTORIES: [&str; 5] = [
     "/lib/modprobe.d",
 ];
 
-/// Options of all modules, in the order they were given: of two values of one parameter the
-/// kernel takes the last.
+/// Options of all modules, in their original order: the kernel takes the last of two values of one
+/// parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options(Vec<(String, String)>);
 
 impl Options {
-    /// Adds the `options` lines of one modprobe.d file. Lines of other kinds are left out:
-    /// aliases, install commands and blacklists mean nothing to a loader that is told what to
-    /// load.
+    /// Adds the `options` lines of one modprobe.d file, and skips all others. Aliases, install
+    /// commands and blacklists mean nothing to a loader that is told what to load.
     pub fn add_file(&mut self, text: &str) {
         for line in logical_lines(text) {
             let Some((command, rest)) = word(&line) else { continue };
@@ -33,9 +32,9 @@ impl Options {
         }
     }
 
-    /// Adds what the kernel command line says of modules. Quotes stay where they are, for the kernel
-    /// takes options apart as it takes its command line apart (`next_arg()`, lib/cmdline.c):
-    /// `m.p="a b"` and `"m.p=a b"` both give `p` the value `a b`. What stands behind `--` is for PID 1.
+    /// Adds the module options of the kernel command line. Quotes stay where they are: the kernel
+    /// parses module options and its command line in the same way (`next_arg()`, lib/cmdline.c).
+    /// `m.p="a b"` and `"m.p=a b"` both give `p` the value `a b`. Words after `--` are for PID 1.
     pub fn add_cmdline(&mut self, cmdline: &str) {
         for token in tokens(cmdline) {
             let (quote, word) = token.split_at(usize::from(token.starts_with('"')));
@@ -57,9 +56,9 @@ impl Options {
     }
 }
 
-/// The lines of a modprobe.d file as kmod reads them: a backslash before the end of a line joins
-/// it with the next, comments included; any other backslash is dropped and the character behind
-/// it taken as it is.
+/// The lines of a modprobe.d file as kmod reads them. A backslash at the end of a line joins it
+/// with the next one, even in a comment. Any other backslash is dropped, and the character after it
+/// is literal.
 fn logical_lines(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut chars = text.chars();
@@ -83,14 +82,14 @@ fn logical_lines(text: &str) -> Vec<String> {
     lines
 }
 
-/// The first word of `text` and what stands behind it.
+/// The first word of `text`, and the rest.
 fn word(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_start_matches([' ', '\t']);
     let end = text.find([' ', '\t']).unwrap_or(text.len());
     (end > 0).then(|| (&text[..end], &text[end..]))
 }
 
-/// Whether an option has no parameter; `--` would end the options.
+/// Whether an option names no parameter. `--` is none either: it would end the options.
 fn is_nameless(option: &str) -> bool {
     option.is_empty() || option.starts_with(['"', '=']) || option.trim_end_matches('"') == "--"
 }

@@ -1,4 +1,4 @@
-//! In which order modules go in: depth first along `depends=`, each once.
+//! The order in which modules are inserted: depth first along `depends=`, each module once.
 
 use anyhow::Result;
 
@@ -12,16 +12,16 @@ pub enum Found<T> {
     Present,
     /// A file to insert, and the modules it depends on (canonical names).
     File(T, Vec<String>),
-    /// Nowhere; the text says where was looked.
+    /// It was not found. The text says where the search looked.
     Absent(String),
 }
 
-/// The modules to insert for `root`, dependencies before those that need them, root last; empty
-/// when it is present already.
+/// The modules to insert for `root`. Dependencies come before the modules that need them, and
+/// `root` comes last. Empty if `root` is present already.
 ///
 /// # Errors
-/// What `find` gives; [`Exit::Refused`] for a module that is nowhere (says who wants it and where
-/// was looked) or that depends on itself.
+/// Errors of `find`. [`Exit::Refused`]: a module depends on itself, or was not found; then the
+/// error says which module wants it and where the search looked.
 pub fn order<T>(
     root: &str,
     mut find: impl FnMut(&str) -> Result<Found<T>>,

@@ -1,5 +1,5 @@
-//! Why the kernel did not take a module: errno, the kernel's own words, and its policy, made into
-//! one message with an exit status (init_module(2); kernel/module/{main,signing,version}.c).
+//! Explains why the kernel refused a module. One message with an exit status combines the errno,
+//! the kernel's own words and its policy (init_module(2); kernel/module/{main,signing,version}.c).
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use crate::exit::{Exit, Failure};
 use crate::host::Host;
 
-/// What the kernel says of its policy on modules.
+/// The kernel's policy on modules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Policy {
     /// The active mode in `/sys/kernel/security/lockdown`: `none`, `integrity`,
@@ -21,7 +21,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// This machine's policy now. What cannot be read is not known: securityfs may not be mounted yet.
+    /// This machine's policy now. A file may be unreadable: securityfs may not be mounted yet. Then
+    /// that part of the policy is unknown.
     pub fn read(host: &Host) -> Policy {
         let read = |path: &str| fs::read_to_string(host.path(path)).unwrap_or_default();
         Policy {
@@ -37,7 +38,7 @@ impl Policy {
         Some(word.to_owned())
     }
 
-    /// What makes the kernel take signed modules only, in words.
+    /// The setting that makes the kernel load only signed modules; `None` if there is none.
     pub fn demands_signatures(&self) -> Option<String> {
         match (&self.lockdown, self.sig_enforce) {
             (_, true) => Some("module.sig_enforce".to_owned()),
@@ -51,8 +52,8 @@ impl Policy {
     }
 }
 
-/// The failure for module `name` in file `path`, which the kernel refused with `errno`; `log` is
-/// what it wrote meanwhile.
+/// The failure for module `name` in file `path`, which the kernel refused with `errno`. `log` has
+/// the kernel's messages from that time.
 pub fn explain(name: &str, path: &str, errno: Errno, policy: &Policy, log: &[String]) -> Failure {
     let prefix = format!("{name}: ");
     let words: Vec<&str> = log

@@ -1,5 +1,5 @@
-//! What a module wants from the kernel: undefined symbols with the CRCs it was built against
-//! (kernel/module/version.c, scripts/mod/modpost.c of Linux 4.x to 7.x).
+//! The symbols that a module needs from the kernel: undefined symbols with the CRCs that the module
+//! was built against (kernel/module/version.c, scripts/mod/modpost.c of Linux 4.x to 7.x).
 
 use std::collections::HashMap;
 
@@ -31,8 +31,8 @@ pub struct Export {
     pub namespace: String,
 }
 
-/// A record of `__versions`: a symbol and the CRC the module was built against. Not every one is
-/// an undefined symbol: `module_layout` stands for the layout of `struct module`.
+/// A record of `__versions`: a symbol and the CRC the module was built against. Not every record is
+/// for an undefined symbol: `module_layout` stands for the layout of `struct module`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// The symbol.
@@ -41,8 +41,8 @@ pub struct Version {
     pub crc: u32,
 }
 
-/// Undefined in an object file, but not resolved through export tables: modpost.c ignores them
-/// too (`ignore_undef_symbol`).
+/// Symbols that are undefined in an object file, but that no export table resolves. modpost.c
+/// ignores them too (`ignore_undef_symbol`).
 const NOT_IMPORTS: [&str; 4] = ["__this_module", "_GLOBAL_OFFSET_TABLE_", ".TOC.", "TOC."];
 
 /// A record of `__versions` is 64 bytes: an `unsigned long`, then the name
@@ -50,8 +50,8 @@ const NOT_IMPORTS: [&str; 4] = ["__this_module", "_GLOBAL_OFFSET_TABLE_", ".TOC.
 const RECORD: usize = 64;
 
 impl<'data, R: ReadRef<'data>> Elf<'data, R> {
-    /// The undefined symbols of the module, weak ones left out, sorted by name, each with the
-    /// CRC of `versions`.
+    /// The undefined symbols of the module without the weak ones, sorted by name, each with its CRC
+    /// from `versions`.
     pub(super) fn imports(&self, versions: &[Version]) -> Result<Vec<Import>> {
         let crcs: HashMap<&str, u32> = versions.iter().map(|v| (v.name.as_str(), v.crc)).collect();
         let (mut imports, mut budget) = (Vec::new(), Budget::new());
@@ -68,8 +68,8 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     }
 
     /// The CRCs the module was built against, in file order; empty without CONFIG_MODVERSIONS.
-    /// `__version_ext_crcs` and `__version_ext_names` (Linux 6.14, any length of name) before
-    /// `__versions`, as the kernel does it.
+    /// Like the kernel, it prefers `__version_ext_crcs` and `__version_ext_names` (Linux 6.14,
+    /// names of any length) to `__versions`.
     pub(super) fn versions(&self) -> Result<Vec<Version>> {
         if let Some(crcs) = self.section("__version_ext_crcs")? {
             return self.extended_versions(crcs);

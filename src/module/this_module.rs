@@ -1,5 +1,5 @@
-//! `__this_module`: the `struct module` that modpost compiles into every module, section
-//! `.gnu.linkonce.this_module`. Its size and the places of its pointers are the layout of the
+//! `__this_module`: the `struct module` that modpost compiles into every module, in section
+//! `.gnu.linkonce.this_module`. Its size and the offsets of its pointers show the layout of the
 //! structure in the kernel that the module was compiled for.
 
 use anyhow::{Context, Result, ensure};
@@ -10,8 +10,8 @@ use super::limits::MAX_STRING;
 
 const SECTION: &str = ".gnu.linkonce.this_module";
 
-/// What a module shows of the layout of `struct module`. A kernel whose structure differs writes
-/// beside the module's pointers, or calls what is none.
+/// The layout of `struct module` that a module was built with. If the kernel's layout differs, the
+/// kernel writes to wrong offsets in it, or calls a pointer that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThisModule {
     /// `sizeof(struct module)`, in bytes.
@@ -23,7 +23,7 @@ pub struct ThisModule {
 }
 
 impl<'data, R: ReadRef<'data>> Elf<'data, R> {
-    /// The module's `__this_module`; `None` in an object that is not linked to a module.
+    /// The module's `__this_module`; `None` if the object is not linked as a module.
     pub(super) fn this_module(&self) -> Result<Option<ThisModule>> {
         let Some(section) = self.elf.section_by_name(SECTION) else { return Ok(None) };
         let mut found = ThisModule { size: section.size(), init: None, exit: None };

@@ -1,5 +1,5 @@
-//! Private apts: any suite of the machine's own Debian archive, for any kind of machine, without
-//! touching the machine's lists or packages.
+//! Private apt states, for any suite of the machine's own Debian archive and any architecture. They
+//! do not touch the machine's lists or packages.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,21 +12,21 @@ use anyhow::{Context, Result, bail};
 use super::cache;
 use super::tool::run;
 
-/// The machine's own release: the laboratory's kernel is its, and the prefix is made of its packages.
+/// The machine's own release. The laboratory's kernel and the packages of the prefix come from it.
 pub const KERNEL: &str = "bookworm";
-/// The release of the root image: another one, with another C library.
+/// The release of the root image. It is another one than the machine's, with another C library.
 pub const ROOT: &str = "trixie";
-/// Those that have `-updates` and `-security` beside them.
+/// The suites with `-updates` and `-security`.
 const STABLE: [&str; 2] = ["bookworm", "trixie"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Lists older than this are fetched again: packages that they name may be gone.
+/// The maximum age of package lists. The archive may lack packages that older lists name.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 
-/// OpenZFS is the same release in both: the backports' one, whose source the archive has too.
+/// Both suites get OpenZFS from the backports. The archive has the source of that release too.
 const PREFERENCES: &str =
     "Package: src:zfs-linux\nPin: release n=bookworm-backports\nPin-Priority: 990\n";
 
-/// The private apt state of one suite and kind of machine, below `<lab>/apt`.
+/// The private apt state of one suite and architecture, below `<lab>/apt`.
 #[derive(Clone, Debug)]
 pub struct Apt {
     /// The suite's name.
@@ -42,16 +42,16 @@ struct Remote {
 }
 
 impl Apt {
-    /// The state of a suite for this kind of machine; package lists are fetched when there are none
-    /// or they are old.
+    /// The state of a suite for this architecture. Fetches package lists if there are none or they
+    /// are old.
     ///
     /// # Errors
-    /// The archive cannot be reached, or the machine has none.
+    /// The archive cannot be reached, or the machine has no archive configured.
     pub fn open(suite: &str) -> Result<Apt> {
         Apt::open_for(suite, "amd64")
     }
 
-    /// The same for another kind of machine (`dpkg --print-architecture` there).
+    /// [`Apt::open`] for another architecture (as `dpkg --print-architecture` prints it).
     ///
     /// # Errors
     /// As [`Apt::open`].
@@ -70,7 +70,7 @@ impl Apt {
         Apt::of(suite, arch, &lines)
     }
 
-    /// A state with these lines of sources.list, in which MAIN and SECURITY are replaced.
+    /// A state with these lines of sources.list. MAIN and SECURITY in them are replaced.
     pub(crate) fn of(name: &str, arch: &str, lines: &[String]) -> Result<Apt> {
         let own = format!("{name}-{arch}");
         let apt = Apt { suite: name.to_owned(), dir: super::dir().join("apt").join(&own) };
@@ -104,8 +104,8 @@ impl Apt {
         Ok(fs::write(self.stamp(), "")?)
     }
 
-    /// Runs `ask`; when that fails, once more with new package lists: an archive changes daily, and
-    /// does not keep what its lists no longer name.
+    /// Runs `ask`. If that fails, fetches new package lists and runs it once more: an archive
+    /// changes daily, and drops packages that its lists no longer name.
     pub(crate) fn with_new_lists<T>(&self, ask: impl Fn() -> Result<T>) -> Result<T> {
         ask().or_else(|first| {
             let _lock = self.lock()?;
@@ -115,7 +115,7 @@ impl Apt {
     }
 
     fn update_for(&self, failed: &anyhow::Error) -> Result<()> {
-        eprintln!("lab: {failed:#}\nlab: once more with new package lists");
+        eprintln!("lab: {failed:#}\nlab: trying again with new package lists");
         self.update()
     }
 
@@ -153,12 +153,13 @@ impl Apt {
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut c = Command::new(program);
         c.env("APT_CONFIG", self.config()).env("LC_ALL", "C");
-        // Not where the files are: apt-get prints no URI for a file that it finds there.
+        // Not the directory with the files: apt-get prints no URI for a file that it finds there.
         c.current_dir(&self.dir);
         c
     }
 
-    /// What a package depends on, without versions and second choices. `NAME` or `NAME=VERSION`.
+    /// The dependencies of a package (`NAME` or `NAME=VERSION`), without versions and second
+    /// choices.
     ///
     /// # Errors
     /// There is no such package.
@@ -200,7 +201,8 @@ impl Apt {
         })
     }
 
-    /// What installing `packages` into nothing would install: sorted `name version` lines.
+    /// The packages that apt would install for `packages` on an empty system: sorted `name version`
+    /// lines.
     ///
     /// # Errors
     /// They cannot be installed.
@@ -217,7 +219,7 @@ impl Apt {
         Ok(plan.into_iter().collect::<Vec<_>>().join("\n"))
     }
 
-    /// The .deb of `package` (`NAME` or `NAME=VERSION`), downloaded when it is not there.
+    /// The .deb of `package` (`NAME` or `NAME=VERSION`). Downloads it if it is not there.
     ///
     /// # Errors
     /// The archive does not have it.
@@ -250,7 +252,7 @@ impl Apt {
             helper.args(["download-file", &remote.uri]).arg(&partial).arg(&remote.hash);
             run(&mut helper).with_context(|| {
                 format!(
-                    "the index of {} names {}, and the archive does not give it away: it is being changed, or its mirror is not complete. Wait and try again",
+                    "the index of {} names {}, but the archive does not have it: the archive is being updated, or its mirror is incomplete. Wait and try again",
                     self.suite, remote.file
                 )
             })?;
@@ -276,8 +278,8 @@ fn remote(uris: &str, suffix: &str) -> Result<Remote> {
     bail!("no file {suffix} in the answer of apt-get --print-uris:\n{uris}")
 }
 
-/// sources.list: MAIN is the archive that this machine gets its own packages from, SECURITY where
-/// it gets their security updates; without such a one those lines are left out.
+/// The text of sources.list. MAIN is the archive of this machine's own packages, SECURITY that of
+/// its security updates. If the machine has no such archive, those lines are left out.
 fn sources(lines: &[String]) -> Result<String> {
     let targets = run(Command::new("apt-get")
         .args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"])
@@ -294,7 +296,7 @@ fn sources(lines: &[String]) -> Result<String> {
     let mut list = String::new();
     for line in lines.iter().filter(|l| security.is_some() || !l.contains("SECURITY")) {
         let (kind, rest) = line.split_once(' ').context("a line of sources.list")?;
-        // Mirrors of unstable may be days behind; what they have is signed all the same.
+        // Mirrors of unstable may be days behind, but their lists are signed all the same.
         let late = if rest.contains(" sid ") { " check-valid-until=no" } else { "" };
         let by = if Path::new(KEYRING).exists() {
             format!("[signed-by={KEYRING}{late}]")

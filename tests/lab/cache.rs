@@ -1,6 +1,6 @@
-//! Artefacts that are made once: `<lab>/<name>-<digest of what goes in>`, complete as soon as the
-//! name exists. All clones and processes of a user share them. What was not used for longest goes
-//! when they are too large together.
+//! Artefacts that are made once: `<lab>/<name>-<digest of the inputs>`. An artefact is complete as
+//! soon as the name exists. All clones and processes of a user share them. If they are too large
+//! together, the least recently used ones are removed.
 
 use std::fs::{self, File, FileTimes, TryLockError};
 use std::io::Read;
@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 
 use super::times::{self, Timed};
 
-/// What all artefacts together may take, in GiB, unless `$ZFS_PREFIX_LAB_GIB` says otherwise.
+/// The size limit of all artefacts together, in GiB, unless `$ZFS_PREFIX_LAB_GIB` is set.
 const LIMIT: u64 = 24;
 
-/// The artefact `name` made from `inputs`; `make` gets a path that does not exist and creates a
+/// The artefact `name` made from `inputs`. `make` gets a path that does not exist, and creates a
 /// file or directory there. Other processes wait meanwhile.
 ///
 /// # Errors
@@ -38,8 +38,8 @@ pub fn artifact(
     Ok(path)
 }
 
-/// The same, but its path is named after what is in the tree: names, modes, links and contents. So
-/// who takes the path as an input is not made again when other inputs yielded the same tree.
+/// [`artifact`], but the path is named after the tree itself: names, modes, links and contents. If
+/// other inputs give the same tree, artefacts that take the path as an input are not made again.
 ///
 /// # Errors
 /// `make` failed, or made something else than a directory.
@@ -68,7 +68,7 @@ pub fn tree_artifact(
     Ok(tree)
 }
 
-/// Makes it beside its place.
+/// Makes the artefact beside its final place.
 fn made(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let partial = super::dir().join(format!("{name}.partial"));
     remove(&partial)?;
@@ -97,7 +97,7 @@ pub fn lock(name: &str) -> Result<File> {
     Ok(file)
 }
 
-/// Removes a file or a tree; nothing there is fine.
+/// Removes a file or a tree. If there is none, that is fine.
 ///
 /// # Errors
 /// It cannot be removed.
@@ -161,15 +161,15 @@ fn digest(inputs: &[&[u8]]) -> String {
     hash.finalize()[..8].iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Beside an artefact: its size in KiB; the time is that of its last use, and who uses it holds a
-/// shared lock.
+/// The file beside an artefact with its size in KiB. Its time is that of the last use, and each
+/// user of the artefact holds a shared lock on it.
 fn mark(path: &Path) -> PathBuf {
     let mut mark = path.as_os_str().to_owned();
     mark.push(".used");
     PathBuf::from(mark)
 }
 
-/// Notes the size of a new artefact, and makes room for it.
+/// Records the size of a new artefact, and makes room for it.
 fn weigh(path: &Path) -> Result<()> {
     let kib = disk_usage(path)?.div_ceil(1024);
     fs::write(mark(path), kib.to_string())?;
@@ -189,7 +189,7 @@ pub(crate) fn disk_usage(path: &Path) -> Result<u64> {
     Ok(sum)
 }
 
-/// Takes what was not used for longest, and is not used now, until all fit into `limit` KiB.
+/// Removes the least recently used artefacts that nobody uses now, until all fit into `limit` KiB.
 fn evict(new: &Path, limit: u64) -> Result<()> {
     let mut all: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
     for entry in fs::read_dir(super::dir())? {
@@ -207,7 +207,11 @@ fn evict(new: &Path, limit: u64) -> Result<()> {
         }
         let file = File::options().write(true).open(&used)?;
         if used != mark(new) && file.try_lock().is_ok() {
-            eprintln!("lab: {} goes: more than {} GiB", used.display(), limit >> 20);
+            eprintln!(
+                "lab: removing {}: the artefacts take more than {} GiB",
+                used.display(),
+                limit >> 20
+            );
             remove(&used.with_extension(""))?;
             remove(&used)?;
             sum -= size;
@@ -216,7 +220,7 @@ fn evict(new: &Path, limit: u64) -> Result<()> {
     Ok(())
 }
 
-/// Nobody takes it away while this process lives.
+/// Keeps the artefact from removal while this process lives.
 fn keep(path: &Path) -> Result<()> {
     static KEPT: Mutex<Vec<(PathBuf, File)>> = Mutex::new(Vec::new());
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! A control group for each machine. systemd-nspawn puts a machine into `payload` below its own
-//! group: machines that one process starts would share it, and the systemd of one remove or kill
-//! what another's unit of the same name runs (cgroups(7), systemd-nspawn(1) `--keep-unit`).
+//! group, so machines that one process starts would share it. Then the systemd of one machine could
+//! remove the group of another machine's unit of the same name, or kill its processes (cgroups(7),
+//! systemd-nspawn(1) `--keep-unit`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,18 +12,18 @@ use anyhow::{Context, Result, ensure};
 
 const PREFIX: &str = "zfs-prefix-lab-";
 
-/// Joins the groups before `--`, and becomes what follows.
+/// Joins the groups before `--`, and executes the command after it.
 const JOIN: &str = "while [ \"$1\" != -- ]; do echo $$ >\"$1/cgroup.procs\" || exit; shift; done; \
                     shift; exec \"$@\"";
 
-/// The groups of one machine: one in each hierarchy that a systemd manages. They go when dropped.
+/// The groups of one machine: one in each hierarchy that a systemd manages. Drop removes them.
 pub struct Cgroup {
     dirs: Vec<PathBuf>,
 }
 
 impl Cgroup {
     /// # Errors
-    /// This process is in none, or cannot make one: it has to be root.
+    /// This process is in no group, or cannot make one. It has to be root.
     pub fn new(machine: &str) -> Result<Cgroup> {
         let own = own_groups(
             &fs::read_to_string("/proc/self/mountinfo")?,
@@ -40,7 +41,7 @@ impl Cgroup {
         Ok(Cgroup { dirs })
     }
 
-    /// A command that begins `program` in these groups, under the PID of the command.
+    /// A command that starts `program` in these groups, under the PID of the command.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("sh");
@@ -52,7 +53,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         for dir in &self.dirs {
-            // Of a machine that was killed the last process may not be gone yet.
+            // The last process of a killed machine may not be gone yet.
             let deadline = Instant::now() + Duration::from_secs(2);
             while remove(dir).is_err() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(20));
@@ -86,21 +87,21 @@ fn own_groups(mountinfo: &str, cgroup: &str) -> Vec<PathBuf> {
     mountinfo.lines().filter_map(group).collect()
 }
 
-/// Removes the groups of processes that have ended without it.
+/// Removes the groups that earlier processes have left behind.
 fn sweep(own: &Path) -> Result<()> {
     for entry in fs::read_dir(own).with_context(|| own.display().to_string())? {
         let entry = entry?;
         let name = entry.file_name();
         let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            // One that still has processes stays for the next.
+            // A group that still has processes stays until the next call.
             let _ = remove(&entry.path());
         }
     }
     Ok(())
 }
 
-/// A group and all below it; one that is not there is fine.
+/// Removes a group and all groups below it. If there is none, that is fine.
 fn remove(dir: &Path) -> std::io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -1,4 +1,4 @@
-//! What cargo keeps for all clones, `<lab>/cargo` (`CARGO_BUILD_BUILD_DIR` in the Makefile).
+//! cargo's build directory for all clones, `<lab>/cargo` (`CARGO_BUILD_BUILD_DIR` in the Makefile).
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 
 use super::cache::{disk_usage, remove};
 
-/// What it may take, in GiB.
+/// Its size limit, in GiB.
 const LIMIT: u64 = 10;
 
-/// Empties what is too large, profile by profile, except where cargo is at work. Clones that are gone
-/// leave their own crates there, and nothing says who used a dependency last.
+/// Empties the directory if it is too large, profile by profile. Profiles that a running cargo has
+/// locked stay. Everything else goes: removed clones leave their own crates there, and nothing
+/// records when a dependency was last used.
 ///
 /// # Errors
 /// Something cannot be read or removed.
@@ -26,7 +27,7 @@ pub fn bound() -> Result<()> {
     Ok(())
 }
 
-/// The directories that cargo locks: of a profile, also below a target.
+/// The directories that cargo locks: those of the profiles, also below a target.
 fn profiles(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
@@ -49,7 +50,10 @@ fn empty(profile: &Path) -> Result<()> {
         Err(TryLockError::WouldBlock) => return Ok(()),
         Err(TryLockError::Error(e)) => return Err(e).context(profile.display().to_string()),
     }
-    eprintln!("lab: {} goes: more than {LIMIT} GiB are compiled", profile.display());
+    eprintln!(
+        "lab: emptying {}: cargo's build directory has more than {LIMIT} GiB",
+        profile.display()
+    );
     for entry in fs::read_dir(profile)? {
         let entry = entry?;
         if entry.file_name() != LOCK {

@@ -1,4 +1,5 @@
-//! What a machine can write to ([`State`]), and file system images of trees, made without mounting.
+//! The files that a machine can write to ([`State`]), and file system images of trees. Images are
+//! made without mounting.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use super::cache;
 use super::root::Root;
 use super::tool::run;
 
-/// A private copy of everything outside /usr: /etc, /var, /home. The machine may write to it; it
-/// can be booted natively, looked at, changed, and made into the disks of a virtual machine.
+/// A private copy of everything outside /usr: /etc, /var, /home. The machine may write to it. A
+/// test can boot it natively, read and change it, and make the disks of a virtual machine from it.
 #[derive(Debug)]
 pub struct State {
     dir: PathBuf,
@@ -22,7 +23,7 @@ const FSTAB: &str = "/dev/disk/by-id/virtio-root / ext4 rw,noatime 0 0\n\
 const FSTAB_VAR: &str = "/dev/disk/by-id/virtio-var /var ext4 rw,noatime 0 0\n";
 
 impl State {
-    /// A fresh copy for `root` at `dir`, replacing what is there.
+    /// A fresh copy of `root` at `dir`. It replaces old contents.
     pub fn fresh(root: &Root, dir: &Path) -> Result<State> {
         cache::remove(dir)?;
         fs::create_dir_all(dir)?;
@@ -32,20 +33,21 @@ impl State {
                 run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(e.path()).arg(dir))?;
             }
         }
-        // nspawn refuses a directory without it, before it mounts the real /usr over this.
+        // nspawn refuses a directory without os-release. Only then does it mount the real /usr over
+        // this one.
         fs::create_dir_all(dir.join("usr/lib"))?;
         fs::copy(root.dir.join("usr/lib/os-release"), dir.join("usr/lib/os-release"))?;
         Ok(State { dir: dir.to_owned() })
     }
 
-    /// A copy of this state at `dir`, replacing what is there.
+    /// A copy of this state at `dir`. It replaces old contents.
     pub fn copy(&self, dir: &Path) -> Result<State> {
         cache::remove(dir)?;
         run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&self.dir).arg(dir))?;
         Ok(State { dir: dir.to_owned() })
     }
 
-    /// Where it is: its root directory; the real /usr is mounted over the one in it.
+    /// Its root directory. The real /usr is mounted over the one in it.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -55,7 +57,7 @@ impl State {
         self.dir.join(path.trim_start_matches('/'))
     }
 
-    /// Writes a file as the machine's root, with its directories.
+    /// Writes a file as the machine's root, and makes the directories above it.
     pub fn write(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
         let to = self.path(path);
         if let Some(parent) = to.parent() {
@@ -64,8 +66,7 @@ impl State {
         fs::write(&to, content).with_context(|| to.display().to_string())
     }
 
-    /// Makes `root.ext4` and `var.ext4` in `dir`: /var is a mount of its own, by the fstab this
-    /// writes.
+    /// Makes `root.ext4` and `var.ext4` in `dir`, and writes the fstab. /var is a mount of its own.
     pub fn disks(&self, dir: &Path) -> Result<StateDisks> {
         self.disks_with(dir, FSTAB_VAR)
     }
@@ -75,7 +76,7 @@ impl State {
         self.disks_with(dir, "")
     }
 
-    /// With these lines in fstab for /var; none: it stays where it is.
+    /// [`State::disks`] with these lines in fstab for /var. Without lines, /var stays on the root.
     fn disks_with(&self, dir: &Path, fstab_var: &str) -> Result<StateDisks> {
         fs::create_dir_all(dir)?;
         let split = dir.join("split");
@@ -108,15 +109,16 @@ pub struct StateDisks {
     pub var: PathBuf,
 }
 
-/// The image of /usr: the root's, with the files of `staged` (a directory filled by `make install
-/// DESTDIR=`) in it.
+/// The image of the root's /usr with the files of `staged`. That is a directory which
+/// `make install DESTDIR=` has filled.
 pub fn usr(root: &Root, staged: Option<&Path>) -> Result<PathBuf> {
     let files = staged.map(cache::tree).transpose()?.unwrap_or_default();
     let inputs = [root.dir.as_os_str().as_encoded_bytes(), &files, include_bytes!("disk.rs")];
     cache::artifact("usr.ext4", &inputs, |to| {
         let tree = to.with_extension("tree");
         cache::remove(&tree)?;
-        // Hard links: 500 MB are not copied for 20 files. What is staged replaces, never overwrites.
+        // Hard links save a copy of 500 MB for 20 files. A staged file replaces the link, and never
+        // overwrites the file behind it.
         run(Command::new("cp").arg("-al").arg(root.dir.join("usr")).arg(&tree))?;
         if let Some(staged) = staged {
             let from = staged.join("usr/.");

@@ -1,6 +1,6 @@
-//! OpenZFS's modules for the root's kernel and its programs by a real emerge in a native machine,
-//! and the signed binary packages of them, without anything of this project around it: for tests of what comes
-//! after a build, and of builds from binary packages.
+//! A real emerge in a native machine makes OpenZFS's modules for the root's kernel, its programs,
+//! and their signed binary packages. It uses nothing of this project. Tests use the results for the
+//! steps after a build, and for builds from binary packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,44 +15,44 @@ use super::prefix::EPREFIX;
 use super::root::Root;
 use super::tool::run;
 
-/// Debian's package of the kernel's own programs (objtool) depends on libelf, and the root has none of
-/// its dependencies. A build in the prefix's namespace replaces these programs.
+/// Debian's package of the kernel's own programs (objtool) depends on libelf, and the root has none
+/// of its dependencies. A build in the prefix's namespace replaces these programs.
 const READY: &str = "mkdir /opt/lab && \
     cp -L /home/core/gentoo/usr/lib/x86_64-linux-gnu/libelf.so.1 /opt/lab && \
     echo /opt/lab > /etc/ld.so.conf.d/lab.conf && ldconfig";
-/// What the prefix's owner types to make packages; see there.
+/// The script that the prefix's owner runs to make packages; see there.
 const BINPKG: &str = include_str!("guest/binpkg.sh");
-/// Where the owner works in the machine.
+/// The owner's working directory in the machine.
 pub const DIR: &str = "/var/tmp/e";
 /// The key of [`Emerged::packages`].
 pub const SIGNER: &str = "fleet";
 
-/// What one emerge left.
+/// The results of one emerge.
 #[derive(Clone, Debug)]
 pub struct Emerged {
     /// A directory with `spl.ko` and `zfs.ko`.
     pub modules: PathBuf,
-    /// PKGDIR: the packages of them and of the programs, signed by [`SIGNER`], and the index.
+    /// PKGDIR: the packages of modules and programs, signed by [`SIGNER`], and the index.
     pub packages: PathBuf,
     /// The signer's public key.
     pub key: PathBuf,
-    /// [`DIR`] as it was left, for more packages of the same: ROOT, GNUPGHOME of the signer.
+    /// [`DIR`] after the emerge, to make more packages from it: ROOT, GNUPGHOME of the signer.
     pub dir: PathBuf,
 }
 
-/// A directory with `spl.ko` and `zfs.ko`, made when it is not there (some minutes).
+/// A directory with `spl.ko` and `zfs.ko`. Makes it if it is not there (some minutes).
 pub fn modules(root: &Root) -> Result<PathBuf> {
     Ok(emerged(root)?.modules)
 }
 
-/// All that the same run of emerge left.
+/// All results of that emerge.
 ///
 /// # Errors
-/// It failed.
+/// The emerge failed.
 pub fn emerged(root: &Root) -> Result<Emerged> {
     let prefix = super::prefix::tree()?;
     let prefix = prefix.parent().and_then(Path::file_name).context("a tree has a name")?;
-    // The root hosts the build, and nothing of it goes in.
+    // The root only hosts the build. None of its files go into the result, so it is no input.
     let inputs =
         [root.kernel.as_bytes(), prefix.as_encoded_bytes(), BINPKG.as_bytes(), READY.as_bytes()];
     let dir = cache::artifact("emerged", &inputs, |to| build(root, to))?;
@@ -80,8 +80,8 @@ fn build(root: &Root, to: &Path) -> Result<()> {
     run(Command::new("cp").arg("-a").arg(state.path(DIR)).arg(to)).map(drop)
 }
 
-/// The command line, for a machine's root, that runs a command of guest/binpkg.sh as the prefix's
-/// owner; the script has to be at [`DIR`]`.sh`.
+/// The command line with which a machine's root runs a command of guest/binpkg.sh as the prefix's
+/// owner. The script has to be at [`DIR`]`.sh`.
 pub fn as_owner(command: &str) -> String {
     format!(
         "setpriv --reuid=core --regid=core --clear-groups env -i \
@@ -89,7 +89,7 @@ pub fn as_owner(command: &str) -> String {
     )
 }
 
-/// Puts what [`emerged`] left to [`DIR`] of `state`, with the script.
+/// Copies the results of [`emerged`] to [`DIR`] of `state`, with the script.
 pub fn put(emerged: &Emerged, state: &State) -> Result<()> {
     state.write(&format!("{DIR}.sh"), BINPKG)?;
     run(Command::new("cp").arg("-a").arg(&emerged.dir).arg(state.path(DIR))).map(drop)

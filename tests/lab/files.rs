@@ -1,4 +1,4 @@
-//! Files of a test's machine, in a directory.
+//! Helpers for the files of a test's machine in a directory.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 #![allow(clippy::missing_panics_doc, reason = "each of these is a part of a test")]
 
@@ -7,13 +7,13 @@ use std::path::Path;
 
 pub use super::tmp::scratch;
 
-/// Copies one file, making directories on the way.
+/// Copies one file, and makes the directories above it.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to.parent().unwrap()).unwrap();
     fs::copy(from, to).unwrap_or_else(|e| panic!("{} -> {}: {e}", from.display(), to.display()));
 }
 
-/// Copies a tree over another one, symlinks as such; a missing `from` is an empty one.
+/// Copies a tree over another one. Symlinks stay symlinks. A missing `from` is an empty tree.
 pub fn copy_tree(from: &Path, to: &Path) {
     if !from.exists() {
         return;

@@ -1,5 +1,5 @@
 //! The smallest initrd that mounts the root and a read-only /usr: busybox and the virtio modules.
-//! dracut's takes six seconds to make and as long to run.
+//! An initrd of dracut takes six seconds to make and six to run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::root::Root;
 use super::tool::run;
 use zfs_prefix::compress::{Tail, unpack};
 
-/// With all that they need; what is built in is left out.
+/// The modules, to which their dependencies are added. Modules that are built in are left out.
 const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
 
 /// The initrd for `root`'s kernel.
@@ -56,7 +56,7 @@ fn fill(root: &Root, init: &str, tree: &Path) -> Result<()> {
     Ok(fs::set_permissions(path, mode)?)
 }
 
-/// A module's name, and its file without compression: busybox's insmod knows none.
+/// A module's name, and its decompressed file: busybox's insmod does not decompress.
 fn plain(file: &Path) -> Result<(String, Vec<u8>)> {
     let name = file.file_name().context("a file has a name")?.to_string_lossy().into_owned();
     let (name, compression) = name.split_once(".ko").context("a module")?;

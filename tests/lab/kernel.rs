@@ -1,5 +1,5 @@
-//! Kernels of Debian as shipped, of any suite, each with its headers and the Module.symvers of its
-//! own build.
+//! Kernels of any Debian suite, as shipped. Each comes with its headers and the Module.symvers of
+//! its own build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ pub struct Kernel {
     pub release: String,
     /// The packages' version.
     pub version: String,
-    /// Where they are unpacked: `usr/src` has the headers, `usr/lib` the programs of these.
+    /// The directory with the unpacked packages. `usr/src` has the headers, `usr/lib` their
+    /// programs.
     pub dir: PathBuf,
     /// The image.
     pub image: PathBuf,
@@ -42,10 +43,10 @@ impl Kernel {
         modules(&self.modules)
     }
 
-    /// The file of a module (its name without `.ko`), where modules are not compressed.
+    /// The file of a module (its name without `.ko`) of a kernel without compressed modules.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such file.
     pub fn module(&self, name: &str) -> Result<PathBuf> {
         let file = format!("{name}.ko");
         let mut files = self.module_files()?.into_iter();
@@ -54,9 +55,9 @@ impl Kernel {
     }
 }
 
-/// The laboratory's kernel: the newest of this machine's Debian for clouds, of which the archive
-/// has image, headers and source. The source is there before the signed image, and the other way
-/// round when the lists of a mirror are of two days.
+/// The laboratory's kernel: the newest cloud kernel of this machine's Debian for which the archive
+/// has image, headers and source. The source reaches the archive before the signed image. If a
+/// mirror's lists are of two different days, the image may be there before the source.
 ///
 /// # Errors
 /// The archive has no such kernel.
@@ -79,10 +80,10 @@ pub fn source(version: &str) -> String {
     format!("linux-source-{}", series.join("."))
 }
 
-/// The kernel that `package` of `suite` for `arch` is or stands for.
+/// The kernel in `package` of `suite` for `arch`, or the one that this metapackage depends on.
 ///
 /// # Errors
-/// The archive does not have all of it.
+/// The archive does not have all its packages.
 pub fn kernel(suite: &str, arch: &str, package: &str) -> Result<Kernel> {
     found(&Apt::open_for(suite, arch)?, arch, package, &|_| Ok(true))
 }
@@ -103,12 +104,12 @@ fn found(
         }
     }
     anyhow::bail!(
-        "{}: no version of {package} of which the archive has all parts (image, headers, source; seen: {incomplete:?}): wait, or see whether the mirror is complete",
+        "{}: the archive has no version of {package} with all parts (image, headers, source; seen: {incomplete:?}): wait, or check whether the mirror is complete",
         apt.suite
     )
 }
 
-/// The release of one version, and its packages as `NAME=VERSION`; `None`: one is not there.
+/// The release of one version, and its packages as `NAME=VERSION`. `None` if one is missing.
 fn packages(apt: &Apt, package: &str, version: &str) -> Result<Option<(String, Vec<String>)>> {
     let depends = apt.depends(&format!("{package}={version}"))?;
     let named = |name: &String| name.strip_prefix("linux-image-").map(str::to_owned);
@@ -120,7 +121,8 @@ fn packages(apt: &Apt, package: &str, version: &str) -> Result<Option<(String, V
     if !there(&image)? || !there(&headers)? {
         return Ok(None);
     }
-    // Since Debian 14 the image is in parts. Headers share files and programs with other kernels'.
+    // Since Debian 14 the image is split into packages. Headers share files and programs with the
+    // headers of other kernels.
     let parts =
         ["linux-base-", "linux-binary-", "linux-modules-"].map(|part| format!("{part}{release}"));
     let of_image = apt.depends(&format!("{image}={version}"))?;

@@ -1,10 +1,11 @@
-//! The laboratory: Debian root images with a prefix, booted natively (nspawn) and in virtual
-//! machines (QEMU), kernels, sources and servers, for the tests, `make demo` and `make bench`. Real
-//! tools only; what is missing is an error.
+//! The laboratory for the tests, `make demo` and `make bench`. It has Debian root images with a
+//! prefix, which boot natively (nspawn) and in virtual machines (QEMU), and kernels, sources and
+//! servers. It uses only real tools. A missing tool is an error.
 //!
-//! What takes long to make is kept in [`dir`], named after a digest of everything that decides its
-//! content, and shared by all clones and processes of this user (see [`cache`]). Every test, boot
-//! and artefact says there what it cost ([`times`]); tests take turns at the processors ([`turns`]).
+//! [`dir`] keeps artefacts that take long to make. Their names have a digest of everything that
+//! decides their content. All clones and processes of this user share them (see [`cache`]). Every
+//! test, boot and artefact records its cost there ([`times`]). Tests take turns at the processors
+//! ([`turns`]).
 
 pub mod apt;
 pub mod cache;
@@ -36,10 +37,10 @@ pub mod without;
 
 use std::path::{Path, PathBuf};
 
-/// Where artefacts are kept: `$ZFS_PREFIX_LAB`, or beside the user's other caches
+/// The directory of the artefacts: `$ZFS_PREFIX_LAB`, or beside the user's other caches
 /// (`$XDG_CACHE_HOME`, `~/.cache`).
 ///
-/// The first call in a test's thread is where the test begins: it waits for its turn.
+/// The first call in a test's thread waits for the test's turn. The test begins there.
 pub fn dir() -> PathBuf {
     times::test();
     place()
@@ -62,18 +63,18 @@ pub fn repo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/lab").to_owned()
 }
 
-/// What `make stage` made.
+/// The directory that `make stage` has filled.
 ///
 /// # Panics
-/// Without `$ZFS_PREFIX_STAGE`, which `make check` sets.
+/// `$ZFS_PREFIX_STAGE` is not set. `make check` sets it.
 pub fn stage() -> PathBuf {
     let stage = std::env::var_os("ZFS_PREFIX_STAGE");
     PathBuf::from(stage.expect(
-        "ZFS_PREFIX_STAGE is not set: the programs under test, put there by `make stage`; run `make check`",
+        "ZFS_PREFIX_STAGE is not set: it names the directory where `make stage` puts the programs under test; run `make check`",
     ))
 }
 
-/// A program of the laboratory (`tests/lab/Cargo.toml`), compiled when it is not or is old.
+/// A program of the laboratory (`tests/lab/Cargo.toml`). Compiles it if it is missing or old.
 ///
 /// # Panics
 /// It cannot be compiled.
@@ -97,7 +98,7 @@ pub fn program(name: &str) -> PathBuf {
     built.iter().find(of).unwrap_or_else(|| panic!("cargo made no {name}: {built:?}")).clone()
 }
 
-/// The programs that cargo says it made, in its messages of JSON.
+/// The programs that cargo has made, from its JSON messages.
 fn executables(messages: &str) -> Vec<PathBuf> {
     let message = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
     let program = |line: &str| message(line)?["executable"].as_str().map(PathBuf::from);

@@ -1,8 +1,8 @@
-//! The laboratory by hand: `lab warm`, `lab report RUN`.
+//! The command line of the laboratory: `lab warm`, `lab report RUN`.
 
 use anyhow::{Context, Result, bail};
 
-/// Makes what nearly every test needs, before the programs under test are compiled.
+/// Makes the artefacts that nearly every test needs, before the programs under test are compiled.
 fn warm() -> Result<()> {
     let root = lab::root::root()?;
     lab::prefix::archive()?;

@@ -16,25 +16,25 @@ use super::root::Root;
 pub struct Native {
     /// The running machine.
     pub machine: Machine,
-    /// All that it can write to.
+    /// All files that it can write to.
     pub state: State,
-    /// The kernel that it has an image of.
+    /// The release of the kernel whose image it has.
     pub release: String,
     _work: tempfile::TempDir,
 }
 
 impl Native {
-    /// With the prefix in its place.
+    /// Boots a machine with the prefix in its place.
     pub fn boot(name: &str) -> Native {
         Native::prepared(name, |state| super::prefix::install(state).unwrap())
     }
 
-    /// With what `prepare` does to its files before it is booted.
+    /// Boots a machine. `prepare` changes its files before that.
     pub fn prepared(name: &str, prepare: impl FnOnce(&State)) -> Native {
         Native::staged(name, &super::stage(), prepare)
     }
 
-    /// The same with other files over the root image's /usr than those of the stage.
+    /// [`Native::prepared`], but with the files of `stage` over the root image's /usr.
     pub fn staged(name: &str, stage: &Path, prepare: impl FnOnce(&State)) -> Native {
         let root: Root = super::root::root().unwrap();
         let work = super::tmp::scratch(name);
@@ -45,12 +45,12 @@ impl Native {
         Native { machine, state, release: root.release, _work: work }
     }
 
-    /// Runs a line in the machine; UNIT in it is the builder's unit.
+    /// Runs a line in the machine. UNIT in it stands for the builder's unit.
     pub fn exec(&self, line: &str) -> Ran {
         self.machine.exec(&line.replace("UNIT", &self.unit())).unwrap()
     }
 
-    /// The same, and it has to succeed; its output.
+    /// [`Native::exec`] of a line that has to succeed. Returns its output.
     pub fn check(&self, line: &str) -> String {
         self.machine.check(&line.replace("UNIT", &self.unit())).unwrap().trim().to_owned()
     }
@@ -60,7 +60,7 @@ impl Native {
         format!("zfs-build@{}.service", self.release)
     }
 
-    /// Where its store is, for this process.
+    /// The layout of its store, as paths of this process.
     pub fn layout(&self) -> Layout {
         Layout::new(self.state.dir())
     }
@@ -83,7 +83,7 @@ impl Native {
         self.start_until_within(word, Duration::from_secs(900));
     }
 
-    /// The same, for what takes longer.
+    /// [`Native::start_until`] with another time limit.
     pub fn start_until_within(&self, word: &str, limit: Duration) {
         self.check("systemctl start --no-block UNIT");
         let begin = Instant::now();
@@ -94,7 +94,7 @@ impl Native {
             }
             let state = self.check("systemctl show --value -p ActiveState UNIT");
             let log = || self.exec("journalctl -o cat -u UNIT -n 30").output;
-            // Its job may be waiting for the prefix.
+            // The unit's job may still be waiting for the prefix.
             let waits = !self.check("systemctl show --value -p Job UNIT").is_empty();
             let alive = waits || state == "activating";
             assert!(alive, "the build ended before {word:?}: {state}\n{}", log());
@@ -103,7 +103,7 @@ impl Native {
         }
     }
 
-    /// Nothing was published, nothing is left over.
+    /// Asserts that nothing was published and nothing is left over.
     pub fn assert_store_untouched(&self, case: &str) {
         let found = self
             .exec("find /var/lib/zfs-prefix/store /var/lib/zfs-prefix/current -type f -o -type l");
@@ -112,7 +112,7 @@ impl Native {
         assert!(published.is_empty(), "{case}: {published:?}");
     }
 
-    /// The prefix's owner has no process.
+    /// Asserts that the prefix's owner has no process.
     pub fn assert_no_process_of_the_build(&self, case: &str) {
         let left = self.exec("ps -u core -o pid,args --no-headers");
         assert_eq!(left.output.trim(), "", "{case}: processes of the build are left");

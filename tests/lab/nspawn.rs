@@ -1,5 +1,6 @@
-//! Machines that run natively: systemd as PID 1 in systemd-nspawn, /usr read-only. `uname -r` is the
-//! host's there, so they serve unit graphs and builds for a named kernel, not loading.
+//! Machines that run natively: systemd as PID 1 in systemd-nspawn, with a read-only /usr. There
+//! `uname -r` is the host's. So they are for unit graphs and for builds for a named kernel, and not
+//! for loading.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -17,7 +18,7 @@ use super::tool::{self, run};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
-/// A running machine; killed when dropped.
+/// A running machine. Drop kills it.
 pub struct Machine {
     nspawn: Child,
     /// PID of the machine's init, as the host sees it.
@@ -27,10 +28,10 @@ pub struct Machine {
     _cgroup: Cgroup,
 }
 
-/// What a command in the machine did.
+/// The result of a command in the machine.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// Its exit status; 128 + signal when killed by one.
+    /// Its exit status; 128 + signal if a signal killed it.
     pub status: i32,
     /// Its output and error output.
     pub output: String,
@@ -49,7 +50,7 @@ impl Machine {
         Machine::boot_with(name, root, state, staged, &[], timeout)
     }
 
-    /// The same with arguments for the machine's PID 1: a container's command line.
+    /// [`Machine::boot`] with arguments for the machine's PID 1: a container's command line.
     ///
     /// # Errors
     /// As [`Machine::boot`].
@@ -82,7 +83,7 @@ impl Machine {
             })
             .args(arguments)
             .env_remove("NOTIFY_SOCKET")
-            // As the machines that this is for have it.
+            // The real machines have the unified hierarchy, too.
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
@@ -111,28 +112,31 @@ impl Machine {
         Ok(ran.output)
     }
 
-    /// Like [`Machine::exec`] with the output on this process's, as it comes; the exit status.
+    /// Like [`Machine::exec`], but the output goes to this process's output at once. Returns the
+    /// exit status.
     pub fn exec_live(&self, line: &str) -> Result<i32> {
         Ok(code(self.command(line).status().context("starting nsenter")?))
     }
 
-    /// `path` of the machine, as the host reaches it while the machine runs.
+    /// The host's path to `path` of the machine, while the machine runs.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.leader))
     }
 
-    /// The command that [`Machine::exec`] runs, for those who want its pipes.
+    /// The command that [`Machine::exec`] runs, for callers that want its pipes.
     pub fn command(&self, line: &str) -> Command {
         let mut c = Command::new("nsenter");
         c.args(["-t", &self.leader.to_string(), "-a", "--wdns=/"]);
         c.args(["/usr/bin/env", "-i", PATH, "HOME=/root", "LC_ALL=C.UTF-8"]);
         c.args(["SYSTEMD_COLORS=0", "SYSTEMD_PAGER="]);
-        // The machine's cgroup too: systemd's limits are for what it started, not for this.
+        // `-a` enters the machine's cgroup namespace, too. systemd's limits apply to what systemd
+        // has started, and not to this command.
         c.args(["/bin/bash", "-c", line]).stdin(Stdio::null());
         c
     }
 
-    /// Powers the machine off and waits; killed after `timeout`, which is an error.
+    /// Powers the machine off and waits. After `timeout` it kills the machine, and that is an
+    /// error.
     pub fn power_off(mut self, timeout: Duration) -> Result<()> {
         self.check("systemctl --no-block poweroff")?;
         let deadline = Instant::now() + timeout;
@@ -177,13 +181,14 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The machine's init, which takes everything in its PID namespace along: nspawn's death does
-        // not always end it, and a build in it would go on. Gone already is fine.
+        // Kill the machine's init: everything in its PID namespace dies with it. nspawn's death
+        // does not always end init, and a build in the machine would go on. If init is gone
+        // already, that is fine.
         if self.leader != 0 && self.nspawn.try_wait().is_ok_and(|ended| ended.is_none()) {
             let leader = nix::unistd::Pid::from_raw(self.leader.cast_signed());
             let _ = nix::sys::signal::kill(leader, nix::sys::signal::Signal::SIGKILL);
         }
-        // nspawn knows what the machine has cost as soon as it has seen it end.
+        // Let nspawn reap init first: then nspawn's times include those of the machine.
         let deadline = Instant::now() + Duration::from_secs(5);
         while self.leader != 0 && !times::has_ended(self.nspawn.id()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
@@ -203,7 +208,7 @@ fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// The process below `nspawn` that is PID 1 of a PID namespace of its own and runs its program.
+/// The process below `nspawn` that is PID 1 of its own PID namespace and already runs systemd.
 fn init_below(nspawn: u32) -> Option<u32> {
     let mut look = vec![nspawn];
     while let Some(pid) = look.pop() {

@@ -10,7 +10,7 @@ use super::apt::{Apt, KERNEL};
 use super::cache::artifact;
 use super::tool::run;
 
-/// Where the archive has it.
+/// The suites of the archive with OpenZFS.
 const SUITES: [&str; 5] = [KERNEL, "bookworm-backports", "trixie", "trixie-backports", "sid"];
 
 /// A release.
@@ -18,15 +18,15 @@ const SUITES: [&str; 5] = [KERNEL, "bookworm-backports", "trixie", "trixie-backp
 pub struct Release {
     /// As `2.3.2`.
     pub version: String,
-    /// Its tarball: upstream's, where the archive has that; or what of it Debian's zfs-dkms has, in
-    /// a tarball of the same shape: all that `--with-config=kernel` needs.
+    /// Its tarball: upstream's, if the archive has that. Otherwise it has the files of Debian's
+    /// zfs-dkms in the same layout: all that `--with-config=kernel` needs.
     pub tarball: PathBuf,
 }
 
 /// The newest release whose number begins with `series` (`2.1`, `2.3.2`).
 ///
 /// # Errors
-/// The archive has none; what it named and did not have is said.
+/// The archive has no such release. The error names releases that the archive lists but lacks.
 pub fn release(series: &str) -> Result<Release> {
     let lines = SUITES
         .iter()

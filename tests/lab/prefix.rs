@@ -1,5 +1,5 @@
-//! The prefix: made by its own recipe (packaging/prefix) of this machine's release of Debian, which
-//! is not the root image's.
+//! The prefix. Its own recipe (packaging/prefix) makes it of packages of this machine's Debian
+//! release. The root image is of another release.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,12 +21,12 @@ pub mod make;
 use make::packages;
 use make::tree::Tree;
 
-/// Where it is.
+/// Its path in the machines.
 pub const EPREFIX: &str = "/home/core/gentoo";
 /// Its owner in the root images.
 pub const CORE: u32 = 500;
 
-/// What the prefix of a suite's packages is made of, downloaded when it is not there.
+/// The parts of the prefix of a suite's packages. Downloads them if they are not there.
 ///
 /// # Errors
 /// The archive or PyPI does not have a part.
@@ -50,19 +50,19 @@ pub fn parts_of(suite: &str) -> Result<make::Parts> {
     })
 }
 
-/// A prefix that was made. Shared: copy it, never change it.
+/// A complete prefix. It is shared: copy it, never change it.
 #[derive(Clone, Debug)]
 pub struct Prefix {
     /// Its owner is root.
     pub tree: PathBuf,
-    /// As its maker says it.
+    /// The digest that its maker computed.
     pub digest: String,
     suite: String,
     time: i64,
     packages: Vec<packages::Package>,
 }
 
-/// The prefix of a suite's packages, made when it is not there (half a minute).
+/// The prefix of a suite's packages. Makes it if it is not there (half a minute).
 ///
 /// # Errors
 /// It cannot be made; the recipe says which suites it knows.
@@ -93,7 +93,7 @@ pub fn of(suite: &str) -> Result<Prefix> {
 }
 
 impl Prefix {
-    /// The tree with another owner, a user and group of this number.
+    /// A copy of the tree that belongs to the user and the group with this number.
     ///
     /// # Errors
     /// The disk is full.
@@ -106,8 +106,8 @@ impl Prefix {
         })
     }
 
-    /// The directory with its archive and manifest, and the archive's signature (minisign) with its
-    /// public key, `maker.pub`; made when they are not there.
+    /// The directory with its archive and manifest, the archive's signature (minisign) and the
+    /// public key, `maker.pub`. Makes them if they are not there.
     ///
     /// # Errors
     /// It cannot be made.
@@ -126,14 +126,15 @@ impl Prefix {
     }
 }
 
-/// The laboratory's own: of the packages of this machine's release. Asked once: apt takes seconds.
+/// The laboratory's own prefix, of packages of this machine's release. It is looked up only once:
+/// apt takes seconds.
 fn own() -> Result<Prefix> {
     static OWN: Once<std::result::Result<Prefix, String>> = Once::new();
     let own = OWN.get(|| of(apt::KERNEL).map_err(|e| format!("{e:#}")));
     own.clone().map_err(anyhow::Error::msg)
 }
 
-/// What it is made of.
+/// Its parts.
 ///
 /// # Errors
 /// As [`parts_of`].
@@ -141,7 +142,7 @@ pub fn parts() -> Result<make::Parts> {
     parts_of(apt::KERNEL)
 }
 
-/// Its tree, root's. Shared: copy it, never change it.
+/// Its tree, which belongs to root. It is shared: copy it, never change it.
 ///
 /// # Errors
 /// As [`of`].
@@ -165,7 +166,7 @@ pub fn digest() -> Result<String> {
     Ok(own()?.digest)
 }
 
-/// Where its archive is.
+/// The directory with its archive.
 ///
 /// # Errors
 /// As [`of`].
@@ -173,8 +174,8 @@ pub fn archive() -> Result<PathBuf> {
     own()?.archive()
 }
 
-/// Puts archive, signature and key into a machine's state, and configures them as the source of
-/// its prefix.
+/// Puts archive, signature and key into a machine's state, and configures the machine to use them
+/// as the source of its prefix.
 pub fn offer(state: &State) -> Result<()> {
     let dir = archive()?;
     fs::create_dir_all(state.path("/srv/prefix"))?;
@@ -195,7 +196,7 @@ pub fn offer(state: &State) -> Result<()> {
     state.write("/etc/zfs-prefix/config.d/10-prefix.toml", text)
 }
 
-/// Puts a copy of the prefix into a machine's state, as the user core's.
+/// Puts a copy of the prefix into a machine's state. The copy belongs to the user core.
 ///
 /// # Errors
 /// It cannot be made, or the disk is full.

@@ -1,5 +1,5 @@
-//! A published tree without a builder: modules by a real emerge, put into a state's store with the
-//! library's own calls. For tests of what comes after a build.
+//! A published tree without a builder, for tests of the steps after a build. A real emerge makes
+//! the modules. The library's own calls put them into a state's store.
 
 use std::fs;
 use std::io::Write;
@@ -67,11 +67,11 @@ fn copy(from: &Path, staging: &Staging, to: &Path) -> Result<()> {
     Ok(staging.create(to)?.write_all(&bytes)?)
 }
 
-/// Of the image, not of what runs here.
+/// The build-id of the image, not of the running kernel.
 fn image_build_id(root: &Root, release: &Release) -> Result<String> {
     let host = Host {
         root: root.dir.clone(),
-        // Of the running one /sys/kernel/notes would be asked.
+        // Must not be `release`: for the running kernel, build_id() reads /sys/kernel/notes.
         kernel_release: "0.0.0-another".parse()?,
         cmdline: String::new(),
         container: false,
@@ -93,7 +93,7 @@ impl Published {
         modules.join("extra").join(format!("{name}.ko"))
     }
 
-    /// Changes the bytes of a module's file, and nothing else: the manifest keeps the old digest.
+    /// Changes only the bytes of a module's file. The manifest keeps the old digest.
     pub fn damage(&self, state: &State, name: &str, change: impl Fn(&mut [u8])) -> Result<()> {
         let path = state.path(&self.module(name).display().to_string());
         let mut bytes = fs::read(&path)?;
@@ -101,7 +101,7 @@ impl Published {
         Ok(fs::write(path, bytes)?)
     }
 
-    /// Changes the manifest, after it was made to agree with the files again.
+    /// Updates the manifest to agree with the files again, and then changes it.
     pub fn edit(&self, state: &State, change: impl Fn(&mut Manifest)) -> Result<()> {
         let tree = state.path(&self.path().display().to_string());
         let path = tree.join("manifest.json");

@@ -1,6 +1,6 @@
-//! The root image tree: Debian with the stock cloud kernel and its headers, OpenZFS's programs and
-//! units; no zfs module, and neither compiler, make, perl nor python. The prefix is made of
-//! another release of Debian (lab/prefix.rs).
+//! The root image tree: Debian with the stock cloud kernel and its headers, and OpenZFS's programs
+//! and units. It has no zfs module, and neither compiler, make, perl nor python. The prefix is made
+//! of another release of Debian (lab/prefix.rs).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -18,20 +18,20 @@ use super::turns::Once;
 /// The OpenZFS release of the root's programs and of the overlay's ebuild.
 pub const ZFS: &str = "2.3.2";
 
-/// What the machine has.
+/// The packages of the machine.
 const PACKAGES: &str = "systemd systemd-sysv udev dbus kmod procps zfsutils-linux zfs-zed mawk \
     util-linux e2fsprogs strace";
 
-/// The time of what is made here (mmdebstrap, shadow): the same packages give the same tree.
+/// The time for mmdebstrap and shadow. With a fixed time the same packages give the same tree.
 const EPOCH: &str = "1700000000";
 
-/// What it must not have: it comes with packages that are needed for something else (gawk with
-/// zfsutils-linux from 2.4 on).
+/// Files that the machine must not have. They come as dependencies of packages that it needs (gawk
+/// with zfsutils-linux from 2.4 on).
 const REMOVED: &str = "usr/bin/gawk* usr/bin/perl* usr/share/perl* usr/lib/x86_64-linux-gnu/perl* \
     usr/bin/python* usr/bin/pydoc* usr/lib/python3* usr/share/python3";
 
-/// Not what is tested here, and each costs an emulated machine a tenth of a second to seconds: half
-/// of a boot together.
+/// Units that no test needs. Each costs an emulated machine a tenth of a second to seconds.
+/// Together they take half of a boot.
 const MASKED: &str = "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
     e2scrub_reap.service fstrim.timer systemd-tmpfiles-clean.timer getty@tty1.service \
     serial-getty@ttyS0.service console-getty.service dev-hugepages.mount dev-mqueue.mount \
@@ -47,21 +47,22 @@ const MASKED: &str = "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.tim
     systemd-hostnamed.socket systemd-initctl.socket systemd-pcrextend.socket \
     systemd-pcrlock.socket systemd-sysext.socket";
 
-/// Generators of what the machines do not have.
+/// Generators for features that the machines do not have.
 const GENERATORS: &str = "getty gpt-auto hibernate-resume rc-local run ssh system-update sysv tpm2";
 
-/// Of a machine's hundreds of devices those that somebody here waits for.
+/// Triggers only the devices that something here waits for. A machine has hundreds of devices.
 const TRIGGER: &str = "[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add \
     --subsystem-match=block --subsystem-match=net --subsystem-match=misc\n";
 
 /// The tree and what is in it.
 #[derive(Clone, Debug)]
 pub struct Root {
-    /// The root directory. Shared: boot copies of it, never itself.
+    /// The root directory. It is shared: boot copies of it, never the directory itself.
     pub dir: PathBuf,
     /// The kernel release whose modules and headers are in it.
     pub release: String,
-    /// The name of that kernel's artefact: what is compiled for it depends on nothing else here.
+    /// The name of that kernel's artefact. Modules that are compiled for it depend on nothing else
+    /// of the root.
     pub kernel: String,
 }
 
@@ -79,7 +80,7 @@ impl Root {
     }
 }
 
-/// The root tree with the laboratory's kernel, made when it is not there (a minute).
+/// The root tree with the laboratory's kernel. Makes it if it is not there (a minute).
 ///
 /// # Errors
 /// The archive does not have it.
@@ -109,7 +110,7 @@ pub fn of(suite: &str, kernel: &Kernel) -> Result<Root> {
     let inputs = [inputs[0], inputs[1], include_bytes!("root.rs")];
     let name = format!("root-{suite}-{}", kernel.release);
     let dir = cache::tree_artifact(&name, &inputs, |to| {
-        // Hard links: nobody writes to a root.
+        // Hard links are safe: nobody writes to a root.
         run(Command::new("cp").arg("-al").arg(&base).arg(to))?;
         kernel_files(kernel, to)
     })?;
@@ -137,8 +138,8 @@ fn base(suite: &str) -> Result<PathBuf> {
     })
 }
 
-/// mmdebstrap. zfs-zed wants a package with the modules; a package of that name, empty, says that
-/// this machine has them from elsewhere: otherwise dkms comes and builds them.
+/// Runs mmdebstrap. zfs-zed depends on a package with the modules. An empty package provides them:
+/// otherwise apt would install dkms, which builds them.
 fn bootstrap(apt: &Apt, packages: &[String], to: &Path) -> Result<()> {
     let provider = provider()?;
     let log = to.with_extension("log");
@@ -192,7 +193,7 @@ fn provider() -> Result<PathBuf> {
     })
 }
 
-/// A kernel where systems with an immutable /usr have it, and its headers.
+/// Puts a kernel where systems with an immutable /usr have it, and its headers.
 fn kernel_files(kernel: &Kernel, to: &Path) -> Result<()> {
     let release = &kernel.release;
     let modules = to.join(format!("usr/lib/modules/{release}"));
@@ -224,7 +225,7 @@ fn kernel_files(kernel: &Kernel, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes away what a system with an immutable /usr does not have.
+/// Removes what a system with an immutable /usr does not have.
 fn bare(to: &Path) -> Result<()> {
     let script =
         format!("cd \"$1\" && rm -rf {REMOVED} && ln -sf /usr/bin/mawk etc/alternatives/awk");
@@ -242,7 +243,7 @@ fn bare(to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// User, names, masks, and the unit that runs a test's script in the virtual machine.
+/// Sets up the user, names, masks, and the unit that runs a test's script in the virtual machine.
 fn system(to: &Path) -> Result<()> {
     let root = to.to_str().context("the lab's path is not UTF-8")?;
     run_words(&["chroot", root, "groupadd", "-g", "500", "core"])?;
@@ -268,10 +269,10 @@ fn system(to: &Path) -> Result<()> {
     fs::write(etc.join("hostid"), [0x12, 0x34, 0x56, 0x78])?;
     fs::write(etc.join("hostname"), "lab\n")?;
     fs::write(etc.join("hosts"), "127.0.0.1 localhost lab\n")?;
-    // Nobody's mirror in an image, and nothing in it installs packages.
+    // An image names no mirror, and nothing in it installs packages.
     fs::write(etc.join("apt/sources.list"), "")?;
     cache::remove(&etc.join("resolv.conf"))?;
-    // What differs from day to day.
+    // These files differ from day to day.
     let volatile = "cd \"$1\" && rm -rf var/log/* var/cache/ldconfig var/cache/apt/* etc/*- var/lib/dpkg/*-old";
     run(Command::new("sh").args(["-c", volatile, "sh"]).arg(to))?;
     let units = etc.join("systemd/system");

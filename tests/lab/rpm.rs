@@ -1,4 +1,4 @@
-//! kernel-devel packages, as rpmbuild makes them.
+//! kernel-devel packages, made by rpmbuild.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::tool::run;
 
-/// A package that has `tree` as `/usr/src/kernels/RELEASE`; made in the directory `top`.
+/// Makes a package in the directory `top`. It has `tree` as `/usr/src/kernels/RELEASE`.
 pub fn kernel_devel(tree: &Path, release: &str, top: &Path) -> Result<PathBuf> {
     fs::create_dir_all(top)?;
-    // Its own name and version are nobody's business; fast instead of small.
+    // No test reads the package's own name and version. Compression is fast, not small.
     let spec = format!(
         "%global _binary_payload w1.gzdio\n%global __os_install_post %nil\n%global _build_id_links none\n\
          Name: kernel-devel\nVersion: 1\nRelease: 1\nSummary: x\nLicense: GPLv2\nBuildArch: x86_64\n\

@@ -1,5 +1,5 @@
-//! A real web server on loopback, with the faults of real ones: https with a certificate of any
-//! kind, or http; files of the test's, of a directory, or git repositories.
+//! A real web server on loopback, with the faults of real ones. It speaks https with a certificate
+//! of any kind, or http. It serves files of the test, files of a directory, or git repositories.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 #![allow(clippy::missing_panics_doc, reason = "each of these is a part of a test")]
 
@@ -18,26 +18,26 @@ use rcgen::{
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// How a server gives a file away.
+/// How a server sends a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     /// With ranges and an ETag.
     Well,
-    /// Ranges are not known to it: always the whole.
+    /// Ignores ranges, and always sends the whole file.
     NoRanges,
-    /// Closes the connection after so many bytes, the first time it is asked; well afterwards.
+    /// Closes the connection after so many bytes on the first request. Later requests go well.
     StopsOnce(usize),
-    /// After so many bytes nothing comes any more, and the connection stays.
+    /// Sends nothing more after so many bytes, but keeps the connection open.
     Hangs(usize),
-    /// Again and again, without saying how large it is.
+    /// Sends the file again and again, and does not say its size.
     Endless,
-    /// Another status.
+    /// Answers with this status and no file.
     Says(u16),
-    /// Over http:// it is said to be.
+    /// Redirects to an http:// address.
     LeadsToHttp,
 }
 
-/// What was asked for.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The path, with a query.
@@ -48,34 +48,34 @@ pub struct Asked {
     pub if_range: Option<String>,
 }
 
-/// The certificate it shows.
+/// The certificate of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certificate {
-    /// Of the authority, for localhost.
+    /// Signed by the authority, for localhost.
     Good,
-    /// In 2021.
+    /// Expired in 2021.
     Expired,
-    /// Of an authority that is not in `SSL_CERT_FILE`.
+    /// Signed by an authority that is not in `SSL_CERT_FILE`.
     Foreign,
     /// For another host.
     OtherName,
 }
 
-/// What is served, and what was asked for.
+/// The served files, and the requests so far.
 #[derive(Default)]
 struct Served {
     files: Mutex<HashMap<String, (Vec<u8>, Manner)>>,
-    /// Where files are that are not among these.
+    /// The directory of all other files.
     directory: Option<PathBuf>,
-    /// Where git repositories are, that are served below `/git/`.
+    /// The directory of the git repositories that are served below `/git/`.
     repositories: Mutex<Option<PathBuf>>,
     asked: Mutex<Vec<Asked>>,
     end: AtomicBool,
 }
 
-/// Serves until it is dropped.
+/// A server. It runs until it is dropped.
 pub struct Server {
-    /// On 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
     served: Arc<Served>,
 }
@@ -83,13 +83,13 @@ pub struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.served.end.store(true, Ordering::Relaxed);
-        // Out of accept(2). Gone already is fine.
+        // A connection ends the wait in accept(2). If the server is gone already, that is fine.
         drop(TcpStream::connect(("127.0.0.1", self.port)));
     }
 }
 
 impl Server {
-    /// Over https; the authority's certificate is written to `authority`.
+    /// Serves over https. Writes the authority's certificate to `authority`.
     pub fn start(certificate: Certificate, authority: &Path) -> Server {
         let config = Arc::new(configuration(certificate, authority));
         Server::listen(Served::default(), move |stream, served| {
@@ -98,7 +98,7 @@ impl Server {
         })
     }
 
-    /// The files of a directory, over http: a binhost.
+    /// Serves the files of a directory over http: a binhost.
     pub fn of(directory: &Path) -> Server {
         let served = Served { directory: Some(directory.to_owned()), ..Served::default() };
         Server::listen(served, serve)
@@ -118,14 +118,14 @@ impl Server {
                     return;
                 }
                 let (served, serve) = (served.clone(), serve.clone());
-                // A client that gives up is what some tests are about.
+                // Errors are dropped: in some tests the client gives up.
                 std::thread::spawn(move || drop(serve(stream.unwrap(), &served)));
             }
         });
         server
     }
 
-    /// Serves the repositories in this directory as `/git/NAME`, by git's own program.
+    /// Serves the repositories in this directory as `/git/NAME`, with git's own program.
     pub fn serve_git(&self, directory: &Path) {
         *self.served.repositories.lock().unwrap() = Some(directory.to_owned());
     }
@@ -135,12 +135,12 @@ impl Server {
         self.served.files.lock().unwrap().insert(path.to_owned(), (content, manner));
     }
 
-    /// What a client asks for `path` with, over https.
+    /// The https URL of `path`.
     pub fn url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.port)
     }
 
-    /// What was asked for since the last call.
+    /// The requests since the last call.
     pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.served.asked.lock().unwrap())
     }
@@ -273,7 +273,7 @@ fn request(stream: &mut impl BufRead) -> std::io::Result<Option<(Asked, Vec<Stri
     Ok(Some((Asked { path, range, if_range }, lines)))
 }
 
-/// False: the connection is over.
+/// Answers a request. Returns false if the connection is over.
 fn answer(
     to: &mut (impl Write + Read),
     request: &Asked,

@@ -1,5 +1,5 @@
-//! The source of the laboratory's kernel, as Debian packages it: the tree that the image was built
-//! from, as a tarball.
+//! The source of the laboratory's kernel, as Debian packages it: a tarball of the tree that the
+//! image was built from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::tool::run;
 /// Where [`offer`] puts it.
 pub const PLACE: &str = "/srv/linux-source.tar.xz";
 
-/// The tarball of [`kernel::stock`], made when it is not there (seconds).
+/// The tarball of [`kernel::stock`]. Unpacks it if it is not there (seconds).
 ///
 /// # Errors
 /// The archive does not have it.
@@ -34,8 +34,8 @@ pub fn tarball() -> Result<PathBuf> {
     Ok(found)
 }
 
-/// Puts the tarball into a machine's state and configures it as the kernel's source; of a build tree
-/// the machine knows nothing any more.
+/// Puts the tarball into a machine's state and configures it as the kernel's source. The machine's
+/// configuration then names a build tree that does not exist.
 pub fn offer(state: &State) -> Result<()> {
     let to = state.path(PLACE);
     fs::create_dir_all(to.parent().context("a file is in a directory")?)?;
@@ -46,10 +46,10 @@ pub fn offer(state: &State) -> Result<()> {
     state.write("/etc/zfs-prefix/config.d/10-kernel.toml", text)
 }
 
-/// The official headers' Module.symvers, sorted.
+/// The lines of the official headers' Module.symvers, sorted.
 pub fn official_symvers(root: &Root) -> Result<Vec<String>> {
     let path = root.modules().join("build");
-    // The link is the machine's: absolute.
+    // The link is absolute, for the machine.
     let target = fs::read_link(&path).with_context(|| format!("{}", path.display()))?;
     let path = root.dir.join(target.strip_prefix("/").unwrap_or(&target)).join("Module.symvers");
     lines(&path)

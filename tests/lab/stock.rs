@@ -28,7 +28,7 @@ pub fn module(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("the kernel has no {file}"))
 }
 
-/// Runs a tool; its stdout. A tool that is missing or fails is a failed test.
+/// Runs a tool and returns its stdout. If the tool is missing or fails, the test fails.
 pub fn run(command: &mut Command) -> String {
     super::tool::run(command).unwrap_or_else(|e| panic!("{e:#}"))
 }

@@ -1,10 +1,9 @@
-//! What strace(1) wrote.
+//! Reads the output of strace(1).
 
 use std::path::Path;
 
-/// The lines in which a path below /var occurs, of the machine below `root` or of this one. Of the
-/// latter, what is below `root` and `own` does not count: the laboratory or the clone may lie below
-/// /var.
+/// The lines with a path below /var, of the machine below `root` or of this machine. Paths below
+/// `root` and `own` do not count as this machine's: the laboratory or the clone may be below /var.
 #[must_use]
 pub fn below_var(trace: &str, root: &Path, own: &[&Path]) -> Vec<String> {
     let of = |path: &Path| format!("\"{}", path.display());

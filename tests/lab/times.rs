@@ -1,5 +1,5 @@
-//! What everything costs: a line in `<lab>/times.tsv` for each test, boot, machine, artefact and
-//! step of a run, with its seconds and the processor seconds of it and of what it started.
+//! The cost of everything. `<lab>/times.tsv` has a line for each test, boot, machine, artefact and
+//! step of a run: its seconds, and the processor seconds of it and of its children.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::turns::{self, Turn};
 
-/// Lines that the file keeps: some twenty runs.
+/// The number of lines that the file keeps: some twenty runs.
 const KEPT: usize = 20_000;
 
 thread_local! {
@@ -32,8 +32,8 @@ struct Test {
     _turn: Turn,
 }
 
-/// Where a test begins: waits for its turn, the first time that its thread calls this. In any other
-/// thread than a test's nothing happens.
+/// Begins a test. The first call in a test's thread waits for the test's turn. In other threads
+/// this does nothing.
 pub fn test() {
     let begun = TEST.with_borrow(Option::is_some);
     let name = std::thread::current().name().filter(|name| *name != "main").map(str::to_owned);
@@ -54,7 +54,7 @@ pub fn idle<T>(wait: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Something that takes time; it has ended when this is dropped.
+/// Something that takes time. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Timed {
     kind: &'static str,
@@ -73,7 +73,7 @@ impl Timed {
         Timed { kind, name: name.to_owned(), at, since, idle, processor }
     }
 
-    /// The seconds until now, without those that the thread has waited for its turn.
+    /// The seconds until now, without those that the thread has waited without a turn.
     pub fn seconds(&self) -> f64 {
         let idle = IDLE.get().saturating_sub(self.idle);
         self.since.elapsed().saturating_sub(idle).as_secs_f64()
@@ -91,7 +91,7 @@ impl Drop for Timed {
             self.name,
             self.seconds()
         );
-        // Whoever measures breaks nothing.
+        // A failed measurement must not break a test.
         let path = super::place().join("times.tsv");
         let file = File::options().create(true).append(true).open(path);
         drop(file.and_then(|mut file| file.write_all(line.as_bytes())));
@@ -103,14 +103,14 @@ fn run() -> String {
     std::env::var("ZFS_PREFIX_RUN").unwrap_or_else(|_| format!("p{}", std::process::id()))
 }
 
-/// Of this thread and of the children that it has seen end.
+/// The processor time of this thread and of the children that it has seen end.
 fn processor() -> Duration {
     let own = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
     own.unwrap_or_default() + CHILDREN.get()
 }
 
-/// Waits until a child has ended, without taking its status away, and counts its processor time
-/// (and of those that it has waited for) for this thread.
+/// Waits until a child has ended, but leaves its status for wait(2). Adds its processor time (and
+/// that of the children that it has waited for) to this thread's.
 pub fn ended(pid: u32) {
     let pid = pid.cast_signed();
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
@@ -119,7 +119,7 @@ pub fn ended(pid: u32) {
     }
 }
 
-/// Whether a child has ended, and can be waited for without waiting.
+/// Whether a child has ended, so that wait(2) returns at once.
 #[must_use]
 pub fn has_ended(pid: u32) -> bool {
     let pid = pid.cast_signed();
@@ -128,7 +128,7 @@ pub fn has_ended(pid: u32) -> bool {
     !matches!(status, Ok(nix::sys::wait::WaitStatus::StillAlive))
 }
 
-/// Of a child that has ended and has not been waited for.
+/// Adds the processor time of a child that has ended and has not been waited for.
 fn count(pid: i32) {
     // proc_pid_stat(5): utime, stime, cutime, cstime are fields 14 to 17; the name may have blanks.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -139,7 +139,7 @@ fn count(pid: i32) {
     CHILDREN.set(CHILDREN.get() + Duration::from_millis(ticks * 1000 / second));
 }
 
-/// The `most` longest of the run, and the total of each kind.
+/// The `most` longest lines of the run, and the total of each kind.
 ///
 /// # Errors
 /// There are no times.
@@ -168,7 +168,7 @@ fn row<'a>(line: &'a str, run: &str) -> Option<(f64, f64, &'a str, &'a str)> {
     (of == run).then_some((seconds, processor, kind, name))
 }
 
-/// Forgets all but the newest lines.
+/// Removes all but the newest lines.
 ///
 /// # Errors
 /// The file cannot be written.

@@ -1,6 +1,6 @@
-//! What a process writes for a while: below `<lab>/tmp/PID`, which goes when a later process finds
-//! that its owner is gone, however that ended. Where only its user gets to the laboratory (root's
-//! home is closed), it is below /var/tmp: programs that run as others have to get there.
+//! Temporary files of a process, below `<lab>/tmp/PID`. A later process removes that directory when
+//! its owner has ended, in whatever way. If other users cannot reach the laboratory (root's home is
+//! closed), the directory is below /var/tmp: programs that run as other users have to reach it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::cache;
 
-/// An empty directory for a test's own files, removed when dropped. Below the laboratory: neither
-/// the clone nor the machine's /tmp has to be large, or of any particular name.
+/// An empty directory for a test's own files. Drop removes it. It is below the laboratory, so
+/// neither the clone nor the machine's /tmp has to be large, or have a particular name.
 ///
 /// # Panics
 /// The laboratory cannot be written.
@@ -20,7 +20,7 @@ pub fn scratch(prefix: &str) -> tempfile::TempDir {
     dir(prefix).unwrap_or_else(|e| panic!("{e:#}"))
 }
 
-/// The same, for who reports errors.
+/// [`scratch`], for callers that report errors.
 ///
 /// # Errors
 /// The laboratory cannot be written.
@@ -40,7 +40,7 @@ fn own() -> Result<&'static Path> {
     }
 }
 
-/// The directory of all processes' directories; others get to it.
+/// The directory of all processes' directories. Other users can reach it.
 fn base() -> Result<PathBuf> {
     let lab = super::place();
     fs::create_dir_all(&lab).with_context(|| lab.display().to_string())?;
@@ -54,7 +54,7 @@ fn base() -> Result<PathBuf> {
     let meta = fs::symlink_metadata(&base)?;
     ensure!(
         meta.is_dir() && meta.uid() == nix::unistd::getuid().as_raw(),
-        "{} is somebody else's: remove it, or set ZFS_PREFIX_LAB",
+        "{} is not a directory of this user: remove it, or set ZFS_PREFIX_LAB",
         base.display()
     );
     Ok(base)
@@ -62,7 +62,8 @@ fn base() -> Result<PathBuf> {
 
 fn open() -> Result<(PathBuf, File)> {
     let all = base()?;
-    // Who makes or removes a directory is alone: none is removed between its making and its lock.
+    // Only one process at a time makes or removes directories. So none is removed between its
+    // creation and its lock.
     let guard = File::create(all.join("lock")).context("tmp/lock")?;
     guard.lock()?;
     for entry in fs::read_dir(&all)? {

@@ -1,4 +1,4 @@
-//! Running the real tools: no standard input, output kept, a failure that says what was run.
+//! Runs the real tools without standard input, and keeps their output. A failure names the command.
 
 use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 
 use super::times;
 
-/// Runs `cmd` to its end; its standard output. A status other than 0 is an error with the last
-/// lines of both streams.
+/// Runs `cmd` to its end, and returns its standard output. A status other than 0 is an error with
+/// the last lines of both streams.
 ///
 /// # Errors
 /// The program is not there, or has failed.
@@ -31,7 +31,7 @@ pub fn run_words(words: &[&str]) -> Result<String> {
     run(Command::new(program).args(args))
 }
 
-/// Runs `cmd` to its end, whatever its status; what it costs is counted.
+/// Runs `cmd` to its end, whatever its status. Counts its processor time.
 ///
 /// # Errors
 /// The program is not there.
@@ -44,7 +44,7 @@ pub fn output(cmd: &mut Command) -> Result<Output> {
     Ok(Output { status: child.wait()?, stdout, stderr })
 }
 
-/// Both streams to their end, at the same time: neither keeps the child waiting.
+/// Reads both streams to their end at the same time, so that neither blocks the child.
 fn streams(child: &mut Child) -> Result<(Vec<u8>, Vec<u8>)> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());

@@ -1,7 +1,7 @@
-//! Tests take turns at the processors: there are as many turns as processors, and a test has one
-//! from its first use of the laboratory to its end. libtest may therefore run any number of
-//! threads: who has no turn sleeps. Whoever waits for another test's work gives the turn away
-//! meanwhile ([`idle`]); so nobody who has a turn waits for somebody who has none.
+//! Tests take turns at the processors. There are as many turns as processors. A test has a turn
+//! from its first use of the laboratory to its end. So libtest may run any number of threads: a
+//! test without a turn sleeps. A test that waits for another test's work gives its turn away
+//! meanwhile ([`idle`]). So no test with a turn waits for one without.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -9,7 +9,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::times;
 
-/// What takes long begins first: then two are at work to the end. The beginnings of names.
+/// The beginnings of the names of long tests. They begin first, so that all turns are in use to the
+/// end.
 const FIRST: [&str; 12] = [
     "build::emerge",
     "boot::nothing",
@@ -62,7 +63,7 @@ fn take(rank: usize) {
     turns.waiting.remove(&place);
     turns.free -= 1;
     HAS.set(Some(rank));
-    // The next one may have its turn too.
+    // There may be a turn for the next one too.
     CHANGED.notify_all();
 }
 
@@ -72,7 +73,7 @@ fn give() {
     CHANGED.notify_all();
 }
 
-/// A test's turn; given back when dropped.
+/// A test's turn. Drop gives it back.
 #[derive(Debug)]
 pub(crate) struct Turn(());
 
@@ -91,7 +92,8 @@ impl Drop for Turn {
     }
 }
 
-/// Gives the turn away while `wait` runs; then who has begun already comes before all others.
+/// Gives the turn away while `wait` runs. After that, this test comes before those that have not
+/// begun yet.
 pub(crate) fn idle<T>(wait: impl FnOnce() -> T) -> T {
     let Some(_) = HAS.get() else { return wait() };
     give();
@@ -100,7 +102,7 @@ pub(crate) fn idle<T>(wait: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A value that the first who needs it makes, and the others wait for without a turn.
+/// A value that is made once. The first test that needs it makes it. Others wait without a turn.
 #[derive(Debug)]
 pub struct Once<T> {
     value: OnceLock<T>,
@@ -114,7 +116,7 @@ impl<T> Once<T> {
         Once { value: OnceLock::new(), making: Alone::new() }
     }
 
-    /// The value; `make` makes it.
+    /// The value. The first call makes it with `make`.
     pub fn get(&self, make: impl FnOnce() -> T) -> &T {
         times::test();
         if let Some(value) = self.value.get() {
@@ -131,18 +133,18 @@ impl<T> Default for Once<T> {
     }
 }
 
-/// What only one test does at a time; the others wait without a turn.
+/// A lock for work that only one test does at a time. Others wait without a turn.
 #[derive(Debug)]
 pub struct Alone(Mutex<()>);
 
 impl Alone {
-    /// Nobody does it.
+    /// A lock that nobody holds.
     #[must_use]
     pub const fn new() -> Alone {
         Alone(Mutex::new(()))
     }
 
-    /// Waits until nobody else does it.
+    /// Waits until nobody else holds the lock.
     pub fn lock(&self) -> MutexGuard<'_, ()> {
         times::test();
         times::idle(|| self.0.lock().unwrap_or_else(PoisonError::into_inner))

@@ -1,5 +1,4 @@
-//! Unit files: ours, and the real ones of systemd and OpenZFS, from the packages of the Debian that
-//! this machine runs.
+//! Unit files: ours, and the real ones of systemd and OpenZFS from this machine's Debian packages.
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 #![allow(clippy::missing_panics_doc, reason = "each of these is a part of a test")]
 
@@ -14,7 +13,7 @@ use super::repo;
 use super::tool::run;
 use super::turns::Once;
 
-/// OpenZFS's of the release itself, not of its backports, which the root image has.
+/// OpenZFS's packages come from the release itself. The root image has those of the backports.
 const PACKAGES: [&str; 4] = ["systemd", "udev", "zfsutils-linux/bookworm", "zfs-zed/bookworm"];
 
 /// A root directory with the unpacked packages. Never write into it.
@@ -44,8 +43,8 @@ fn unpack(debs: &[PathBuf], tree: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts the static units into `directory` (as `/usr/lib/systemd/system`) of `root`, and the
-/// dormant drop-ins to their place.
+/// Puts the static units into `directory` (such as `/usr/lib/systemd/system`) of `root`, and the
+/// dormant drop-ins into their place.
 pub fn install_units(root: &Path, directory: &str) {
     let into = root.join(directory.trim_start_matches('/'));
     for name in unit_names() {

@@ -1,5 +1,5 @@
-//! Virtual machines: the stock cloud kernel in QEMU (TCG: KVM is not everywhere), bounded in time,
-//! its serial console in a log file.
+//! Virtual machines: the stock cloud kernel in QEMU (TCG: KVM is not everywhere). Each boot has a
+//! time limit. A log file has its serial console.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,8 +15,8 @@ use super::initrd::initrd;
 use super::root::Root;
 use super::times::{self, Timed};
 
-/// Without AVX: vector instructions are emulated one by one, and OpenZFS tries each of its ways to
-/// checksum when it is loaded. A fifth of a boot.
+/// A processor without AVX. QEMU emulates vector instructions one by one, and OpenZFS tries each of
+/// its checksum implementations when it is loaded. That takes a fifth of a boot.
 const CPU: &str = "Nehalem";
 
 /// A disk of the machine.
@@ -26,7 +26,7 @@ pub struct Disk {
     pub image: PathBuf,
     /// Its serial number: `/dev/disk/by-id/virtio-<serial>` in the machine.
     pub serial: String,
-    /// Whether writes go to the image; otherwise they are forgotten at the end.
+    /// Whether writes go to the image. Otherwise they are lost at the end.
     pub keep: bool,
 }
 
@@ -48,21 +48,21 @@ pub struct VmSpec {
     /// Shell script to run after multi-user.target; `probe NAME COMMAND…` marks output for
     /// [`Boot::probe`]. The machine powers off when it ends.
     pub script: String,
-    /// Killed, and an error, after this long.
+    /// After this time the machine is killed, and that is an error.
     pub timeout: Duration,
-    /// Whether it has a network card: the machine is 10.0.2.15 if it says so, and 10.0.2.2 is the
-    /// loopback of this one.
+    /// Whether it has a network card. The machine may configure itself as 10.0.2.15. Its 10.0.2.2
+    /// is the loopback of this machine.
     pub network: bool,
     /// Show the console on standard output, with seconds since power-on.
     pub live: bool,
 }
 
-/// What a boot left behind.
+/// The results of a boot.
 #[derive(Debug)]
 pub struct Boot {
-    /// What the script said, on a port of its own.
+    /// The output of the script, on a port of its own.
     pub said: String,
-    /// The file that this and the serial console are in, each line with seconds since power-on.
+    /// The file with this output and the serial console, each line with seconds since power-on.
     pub log: PathBuf,
 }
 
@@ -82,7 +82,7 @@ impl Boot {
             .with_context(|| format!("no finished probe {name:?}. {}", tail(&self.log)))
     }
 
-    /// Seconds from the kernel's start to the script's, that is to multi-user.target.
+    /// Seconds from the kernel's start to the script's start, that is, to multi-user.target.
     pub fn uptime(&self) -> Result<f64> {
         let value = self.said.lines().find_map(|l| l.strip_prefix("@@uptime "));
         Ok(value
@@ -98,8 +98,8 @@ fn find_probe(said: &str, name: &str) -> Option<Probe> {
     Some(Probe { status, output: output.trim_end().to_owned() })
 }
 
-/// What [`START`] is waited for: an emulated kernel hangs before its first process once in some
-/// dozens of boots, when the machine is busy. Nothing of ours, and no disk, has been touched then.
+/// How long to wait for [`START`]. On a busy machine an emulated kernel hangs before its first
+/// process once in some dozens of boots. Then no code of ours has run, and no disk has changed.
 const STARTS_WITHIN: Duration = Duration::from_secs(90);
 /// The initrd's first words.
 const START: &str = "initrd: started";
@@ -107,7 +107,7 @@ const START: &str = "initrd: started";
 /// Boots the machine and waits until it is off.
 ///
 /// # Errors
-/// It is not off in time, or its kernel does not start however often it is tried.
+/// The machine is not off in time, or its kernel does not start in any attempt.
 pub fn boot(root: &Root, spec: &VmSpec) -> Result<Boot> {
     let logs = super::dir().join("logs");
     fs::create_dir_all(&logs)?;
@@ -142,7 +142,8 @@ fn boot_once(root: &Root, spec: &VmSpec, log: &Path) -> Result<(String, End)> {
             "starting qemu-system-x86_64 under setpriv (is it installed? `make setup`)",
         )?);
     let _timed = Timed::begin("boot", &spec.name);
-    // It holds a port that has to be QEMU's only, to be closed with it.
+    // The command holds the script's port open. Only QEMU may hold it, so that the port closes when
+    // QEMU ends.
     drop(command);
     let (send, lines) = mpsc::channel();
     let console = qemu.0.stdout.take().context("qemu has no standard output")?;
@@ -165,17 +166,18 @@ fn tail(log: &Path) -> String {
 }
 
 fn command(root: &Root, spec: &VmSpec, script: &Path) -> Result<Command> {
-    // A test that is killed takes its machine along.
+    // If the test is killed, its machine dies too.
     let mut c = Command::new("setpriv");
     c.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     c.args(["-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", "2048", "-M", "q35"]);
     c.args(["-nographic", "-nodefaults", "-no-reboot"]);
-    // The console, and after it the script's own port: kernel messages and prompts for passwords
-    // cannot come between its lines, and who gives up the console as its terminal hangs up on nobody.
+    // The console, and after it the script's own port. So kernel messages and password prompts
+    // cannot come between the script's lines, and a process that releases the console as its
+    // terminal does not hang up the script's port.
     c.args(["-serial", "file:/dev/stdout", "-serial", "file:/dev/stdin"]);
     c.arg("-kernel").arg(root.vmlinuz()).arg("-initrd").arg(initrd(root)?);
-    // Status lines of systemd would be most of the log. What works around a processor's faults is
-    // emulated too, and the emulated one has none of them.
+    // Status lines of systemd would fill most of the log. Mitigations are emulated too, and the
+    // emulated processor has none of the faults.
     c.arg("-append").arg(format!(
         "console=ttyS0 quiet panic=-1 systemd.show_status=false mitigations=off {}",
         spec.cmdline
@@ -210,7 +212,7 @@ fn command(root: &Root, spec: &VmSpec, script: &Path) -> Result<Command> {
 /// The script as a disk: text, filled up with newlines to whole sectors.
 fn script_disk(script: &str) -> Result<tempfile::NamedTempFile> {
     let mut text = format!("{}\n{script}\n", include_str!("guest/prelude.sh"));
-    // A shell reads on while it runs: `exit` keeps it from the padding.
+    // A shell reads its script while it runs. `exit` stops it before the padding.
     text += "exit\n";
     while text.len() % 4096 != 0 {
         text.push('\n');
@@ -242,7 +244,7 @@ fn read(port: Port, bytes: impl Read + Send + 'static, send: mpsc::Sender<(Port,
     });
 }
 
-/// Writes both ports to the log until they are closed or time is up; what the script said.
+/// Writes both ports to the log until they are closed or time is up. Returns the script's output.
 fn follow(
     lines: &mpsc::Receiver<(Port, String)>,
     log: &Path,
@@ -277,7 +279,7 @@ struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // Gone already is fine.
+        // If the child is gone already, that is fine.
         let _ = self.0.kill();
         times::ended(self.0.id());
         let _ = self.0.wait();

@@ -1,5 +1,5 @@
-//! The root as systems are that have never heard of OpenZFS: no program, library, unit, rule or
-//! configuration of it.
+//! The root of a system without OpenZFS: it has no program, library, unit, rule or configuration of
+//! OpenZFS.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::cache;
 use super::root::Root;
 use super::tool::run;
 
-/// What belongs to these is taken away.
+/// The files of these packages are removed.
 const PACKAGES: [&str; 7] = [
     "zfsutils-linux",
     "zfs-zed",
@@ -26,10 +26,10 @@ const PACKAGES: [&str; 7] = [
 pub fn openzfs(root: &Root) -> Result<Root> {
     let inputs = [root.dir.as_os_str().as_encoded_bytes(), include_bytes!("without.rs")];
     let dir = cache::artifact("without-openzfs", &inputs, |to| {
-        // Hard links: nobody writes to a root.
+        // Hard links are safe: nobody writes to a root.
         run(Command::new("cp").arg("-al").arg(&root.dir).arg(to))?;
         PACKAGES.iter().try_for_each(|package| purge(to, package))?;
-        // What `systemctl enable` and dpkg's scripts left, and the archive's pin.
+        // Files that `systemctl enable` and dpkg's scripts have made, and the archive's pin.
         run(Command::new("find")
             .args([to.join("etc"), to.join("var")])
             .args(["-depth", "-name", "*zfs*", "-exec", "rm", "-rf", "{}", "+"]))?;
@@ -40,17 +40,17 @@ pub fn openzfs(root: &Root) -> Result<Root> {
         find.args([")", "-print"]);
         let left = run(&mut find)?;
         if !left.is_empty() {
-            bail!("there is still something of OpenZFS:\n{left}");
+            bail!("files of OpenZFS are left in the root:\n{left}");
         }
         Ok(())
     })?;
     Ok(Root { dir, ..root.clone() })
 }
 
-/// Enables OpenZFS's units by their preset, as whoever builds an image does.
+/// Enables OpenZFS's units by their preset, as the builder of an image does.
 pub const PRESET: &str = "cd /usr/lib/systemd/system && systemctl preset zfs-*.service zfs*.target";
 
-/// The stage, and what `make install-openzfs` puts into a system that has none of it.
+/// The stage, and the files that `make install-openzfs` puts into a system without OpenZFS.
 pub fn stage_with_units(stage: &Path, to: &Path) -> Result<()> {
     run(Command::new("cp").arg("-a").arg(stage).arg(to))?;
     let install = super::repo().join("packaging/install-openzfs");
@@ -68,10 +68,11 @@ fn purge(root: &Path, package: &str) -> Result<()> {
     let list = ours.iter().find(|name| name.ends_with(".list"));
     let list = info.join(list.with_context(|| format!("{package} is not in the root"))?);
     let text = fs::read_to_string(&list)?;
-    // Its own directories go when they are empty: what is deepest comes last in the list.
+    // Remove the package's directories if they are empty. The deepest ones come last in the list,
+    // so go through it backwards.
     for path in text.lines().rev().filter(|path| *path != "/.") {
         let path = root.join(path.trim_start_matches('/'));
-        // /lib is a link to a directory of everybody's.
+        // is_dir() follows links: /lib is a link to a shared directory, and stays.
         if path.is_dir() { drop(fs::remove_dir(&path)) } else { cache::remove(&path)? }
     }
     ours.iter().try_for_each(|name| cache::remove(&info.join(name)))

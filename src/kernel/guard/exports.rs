@@ -1,4 +1,4 @@
-//! Are these the exports of the kernel that is shipped?
+//! Are these the exports of the shipped kernel?
 
 use std::fmt::Write as _;
 
@@ -11,12 +11,13 @@ use crate::kernel::Symvers;
 /// How many differences are named.
 const NAMED: usize = 10;
 
-/// Compares a table of exports with what the kernel that is shipped says itself: the table has every
-/// symbol of it, with the same CRC, and for the same modules. What it has beside them are modules
-/// that were not shipped. `what` the table is comes first in the message.
+/// Compares a table of exports with those of the shipped kernel. The table has to have each symbol
+/// of the kernel, with the same CRC, licence and namespace. It may have more symbols: they are of
+/// modules that were not shipped. The message begins with `what`, the name of the table.
 ///
 /// # Errors
-/// [`Exit::Refused`], naming the symbols that differ (the first ten): it is of another kernel.
+/// [`Exit::Refused`]: the table is of another kernel. The error names the first ten symbols that
+/// differ.
 pub fn exports(what: &str, table: &Symvers, shipped: &Symvers) -> Result<()> {
     let mut differences: Vec<String> = shipped
         .iter()

@@ -1,5 +1,5 @@
-//! Guards on what was compiled: `struct module` against a shipped module, structures against the
-//! kernel's BTF.
+//! Guards on compiled modules. They compare `struct module` with that of a shipped module, and
+//! structures with the kernel's BTF.
 
 use std::fmt::Write as _;
 
@@ -11,9 +11,9 @@ use crate::fail;
 use crate::kernel::btf::Btf;
 use crate::module::{Module, ThisModule};
 
-/// Structures whose sizes the probe records: of those that OpenZFS shares with the kernel, the
-/// ones that grow and shrink with options. Each is complete in the headers of every kernel that
-/// OpenZFS builds for, whatever its options.
+/// The structures whose sizes the probe records. OpenZFS shares them with the kernel, and their
+/// size depends on options. The headers of every kernel that OpenZFS builds for define each of them
+/// completely, whatever the options.
 pub const PROBE_STRUCTS: &[&str] = &[
     "module",
     "task_struct",
@@ -79,9 +79,9 @@ const HEADERS: [&str; 20] = [
 /// The section that the sizes are in.
 const SECTION: &str = ".zfs_prefix_sizes";
 
-/// C source of a module that does nothing and has `sizeof` each of [`PROBE_STRUCTS`] in a section
-/// of its own, for [`probe_sizes`]. To be compiled by the kernel's build system (`obj-m`), as the
-/// modules will be.
+/// C source of a module that does nothing. A section of its own holds `sizeof` each of
+/// [`PROBE_STRUCTS`], for [`probe_sizes`]. The kernel's build system has to compile it (`obj-m`),
+/// like the real modules.
 pub fn probe_source() -> String {
     let mut text = "/* Made by zfs-prefix: how large are structures for a module? */\n".to_owned();
     // Writing to a String cannot fail.
@@ -128,12 +128,13 @@ pub fn probe_sizes(ko: &[u8]) -> Result<Vec<(String, u64)>> {
     Ok(sizes.collect())
 }
 
-/// Compares `sizeof` of structures, as compiled, with the kernel's BTF. A structure that the BTF
-/// does not have is left out: the kernel may be built without what it belongs to. Of several with
-/// one name any may be meant.
+/// Compares `sizeof` of compiled structures with the kernel's BTF. It skips a structure that the
+/// BTF does not have: the kernel may be built without the part that uses it. If the BTF has several
+/// structures of one name, any of their sizes passes.
 ///
 /// # Errors
-/// [`Exit::Refused`], naming each structure with both sizes; or the BTF has none of them.
+/// [`Exit::Refused`]: sizes differ, or the BTF has none of the structures. The error names each
+/// structure with both sizes.
 pub fn structs(built: &[(String, u64)], btf: &Btf) -> Result<()> {
     let mut problems = Vec::new();
     let mut compared = 0;
@@ -158,11 +159,11 @@ pub fn structs(built: &[(String, u64)], btf: &Btf) -> Result<()> {
     refuse(&problems, "the kernel's BTF")
 }
 
-/// Compares `struct module`, as a built module shows it, with what modules that came with the kernel
-/// show: its size, and where the pointers to init and exit are (each where both know it).
+/// Compares `struct module` of a built module with that of modules that came with the kernel: its
+/// size, and the offsets of the pointers to init and exit, if both modules have them.
 ///
 /// # Errors
-/// [`Exit::Refused`], naming what differs; also when the built one has no
+/// [`Exit::Refused`]: they differ, and the error says where; or the built module has no
 /// `.gnu.linkonce.this_module`.
 pub fn this_module(built: &Module, shipped: ThisModule) -> Result<()> {
     refuse(&differences(of(built)?, shipped), "modules that came with the kernel")
@@ -173,10 +174,10 @@ fn of(built: &Module) -> Result<ThisModule> {
     found.context("the built module has no .gnu.linkonce.this_module").exit(Exit::Refused)
 }
 
-/// Compares `struct module`, as a built module shows it, with the kernel's BTF.
+/// Compares `struct module` of a built module with the kernel's BTF.
 ///
 /// # Errors
-/// As [`this_module`], and a BTF without a readable `struct module`.
+/// As [`this_module`]; or the BTF has no readable `struct module`.
 pub fn btf_module(built: &Module, btf: &Btf) -> Result<()> {
     let members = btf.members("module").exit(Exit::Refused)?;
     let offset =

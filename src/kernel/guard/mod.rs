@@ -1,6 +1,6 @@
 //! Guards against a wrong configuration. A Module.symvers that was recovered from the kernel has
-//! the kernel's CRCs whatever the tree was configured to: with it, neither CRCs nor vermagic
-//! notice a structure that has moved. These checks do.
+//! the kernel's CRCs, however the tree is configured. So neither CRCs nor vermagic notice a
+//! structure that has moved. These checks do.
 
 mod exports;
 mod layout;
@@ -22,17 +22,17 @@ use crate::host::Release;
 /// How many symbols an error names.
 const NAMED: usize = 20;
 
-/// Compares the configuration that `olddefconfig` made with the kernel's own: only probes of the
-/// toolchain, and what only the kernel's own build uses, may differ ([`may_differ`]).
+/// Compares the configuration that `olddefconfig` made with the kernel's own. Only probes of the
+/// toolchain and options that only the kernel's own build uses may differ ([`may_differ`]).
 ///
 /// # Errors
-/// [`Exit::Refused`], naming each option (the first twenty), its old and its new value, and what
-/// is probably missing.
+/// [`Exit::Refused`]: other options differ. For the first twenty, the error says the old value, the
+/// new value and what is probably missing.
 pub fn config(given: &Kconfig, prepared: &Kconfig) -> Result<()> {
     config_but_for(given, prepared, &[])
 }
 
-/// [`config`], with these symbols allowed to differ too: those that the builder itself has changed.
+/// [`config`], but the symbols in `edited` may differ too: the builder itself has changed them.
 ///
 /// # Errors
 /// As [`config`].
@@ -76,8 +76,8 @@ const CLANG: [&str; 7] = [
 ];
 
 /// Can a tree for this kernel be prepared from source with this compiler (its first line of
-/// `--version`)? Asked before anything is fetched or compiled. Of a tree that came with the kernel
-/// only [`compiler`] is asked: what was random is written down in it.
+/// `--version`)? Call this before anything is fetched or compiled. For a tree that came with the
+/// kernel, [`compiler`] is enough: such a tree contains the seed of RANDSTRUCT.
 ///
 /// # Errors
 /// [`Exit::Refused`], with the option and the reason: RANDSTRUCT, or as [`compiler`].
@@ -87,14 +87,14 @@ pub fn refusal(facts: &Facts, compiler_line: &str) -> Result<()> {
     if let Some(option) = RANDSTRUCT.iter().find(|o| config.is_on(o)) {
         fail!(
             Exit::Refused,
-            "kernel {release}: CONFIG_{option}=y: the order of members is random, and its seed is in no file of the running system; only the build tree that came with this kernel can be used (kernel.build-dir)"
+            "kernel {release}: CONFIG_{option}=y: the order of members is random, and its seed is in no file of the running system; set kernel.build-dir to the build tree that came with this kernel: no other tree fits"
         );
     }
     compiler(release, config, facts.compiler.as_deref(), compiler_line)
 }
 
-/// Can modules for this kernel be compiled with this compiler, whatever tree there is? `kernel`: the
-/// line of the one that it was built with.
+/// Can this compiler compile modules for this kernel, whatever tree there is? `kernel` is the line
+/// of the compiler that built the kernel.
 ///
 /// # Errors
 /// [`Exit::Refused`]: the kernel was made with clang (LTO, CFI), and this is not that same clang.

@@ -1,13 +1,12 @@
-//! Which Kconfig symbols say something of the toolchain or of the machine that the kernel was built
-//! on, and nothing of the kernel. Probes hold what `$(cc-option …)`, `$(as-instr …)`,
-//! `$(ld-option …)` and the version scripts of scripts/Kconfig.include found, and no structure
-//! depends on one of them. A real option that a probe takes away (or brings) is another symbol, and
-//! not excused by the probe.
+//! The Kconfig symbols that describe the toolchain or the machine that built the kernel, and not
+//! the kernel. Probes hold what `$(cc-option …)`, `$(as-instr …)`, `$(ld-option …)` and the version
+//! scripts of scripts/Kconfig.include found. No structure depends on a probe. If a probe disables
+//! (or enables) a real option, that option is another symbol, and it may not differ.
 
-/// Names of nothing but probes begin so (init/Kconfig, lib/Kconfig.*, arch/*/Kconfig of Linux 4.18
-/// to 7.x). Not `CC_IS_`: with another compiler it is another kernel.
+/// Only the names of probes begin so (init/Kconfig, lib/Kconfig.*, arch/*/Kconfig of Linux 4.18 to
+/// 7.x). `CC_IS_` is not in the list: another compiler makes another kernel.
 const PREFIXES: [&str; 18] = [
-    // Does the compiler take an option, has it a builtin or an attribute?
+    // Does the compiler have an option, a builtin or an attribute?
     "CC_HAS_",
     "CC_HAVE_",
     "CC_CAN_LINK",
@@ -20,7 +19,7 @@ const PREFIXES: [&str; 18] = [
     "GCC_ASM_GOTO_OUTPUT_",
     "GCC_SUPPORTS_",
     "CLANG_SUPPORTS_",
-    // Name and version of assembler and linker, the instructions known; arm64 names some after itself.
+    // Name and version of assembler and linker, and known instructions. arm64 has its own prefixes.
     "AS_",
     "ARM64_AS_HAS_",
     "ARM64_LD_HAS_",
@@ -58,9 +57,9 @@ const NAMES: [&str; 21] = [
     "BROKEN_GAS_INST",
 ];
 
-/// What only the build of the kernel itself uses: a string that makes its build-id another one,
-/// keys that are compiled into it or sign its modules. Debian strips these from the file that it
-/// ships, and Kconfig fills in its defaults.
+/// Symbols that only the build of the kernel itself uses: a string that changes its build-id, and
+/// the keys that are compiled into it or sign its modules. Debian strips these from the file that
+/// it ships, and Kconfig fills in its defaults.
 const BUILD: [&str; 5] = [
     "BUILD_SALT",
     "MODULE_SIG_ALL",
@@ -69,9 +68,8 @@ const BUILD: [&str; 5] = [
     "SYSTEM_REVOCATION_KEYS",
 ];
 
-/// Whether the symbol (without `CONFIG_`) is a probe of the toolchain, or names what only the
-/// kernel's own build uses: two configurations that differ in nothing else lay out the same
-/// structures.
+/// Whether the symbol (without `CONFIG_`) is a probe of the toolchain, or only the kernel's own
+/// build uses it. Two configurations that differ in nothing else lay out structures alike.
 pub fn may_differ(name: &str) -> bool {
     let probe = NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     probe || BUILD.contains(&name)

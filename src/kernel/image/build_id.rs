@@ -1,4 +1,4 @@
-//! The build-id of a kernel: what tells two kernels of one release apart.
+//! The build-id of a kernel. It distinguishes two kernels of one release.
 
 use std::fs;
 use std::path::Path;
@@ -20,9 +20,9 @@ pub fn running_build_id(host: &Host) -> Result<String> {
     gnu_build_id(&notes).with_context(|| format!("{}: no GNU build-id in it", path.display()))
 }
 
-/// The GNU build-id of kernel `release`: of the running kernel if it is that (and this is no
-/// container, whose kernel is somebody else's), whatever image is configured; else of the image
-/// that [`locate::image`] finds.
+/// The GNU build-id of kernel `release`. If that is the running kernel, it is the running kernel's
+/// build-id, whatever image is configured. In a container, whose kernel is the host's, and for any
+/// other kernel, it is that of the image that [`locate::image`] finds.
 ///
 /// # Errors
 /// [`Exit::NoKernelSource`]: no image of this release found, or no build-id in it.

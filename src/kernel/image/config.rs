@@ -1,5 +1,5 @@
-//! CONFIG_IKCONFIG: the kernel's configuration in the kernel, gzip between two marks
-//! (kernel/configs.c).
+//! CONFIG_IKCONFIG: the kernel contains its own configuration, compressed with gzip, between two
+//! marks (kernel/configs.c).
 
 use anyhow::{Context, Result, ensure};
 
@@ -16,7 +16,7 @@ pub(super) fn find(kernel: &[u8]) -> Result<Option<Vec<u8>>> {
         if Compression::of(packed) != Some(Compression::Gzip) {
             continue;
         }
-        // Cut to the end mark, so that damage to the first length cannot reach beyond it.
+        // Cut at the end mark: damaged gzip data cannot make the decoder read beyond it.
         let end = memchr::memmem::find(packed, END);
         let packed = &packed[..end.context("IKCONFIG: it has no end")?];
         let config = unpack(packed, Tail::Ignored, MAX_CONFIG).context("IKCONFIG")?;

@@ -1,4 +1,4 @@
-//! A kernel that is an ELF file: everything but the symbol table is kept in what is shipped.
+//! A kernel that is an ELF file. A shipped kernel lacks only its symbol table.
 
 use anyhow::{Context, Result, bail};
 use object::read::elf::FileHeader;
@@ -6,7 +6,8 @@ use object::{Endianness, Object, ObjectKind, ObjectSection};
 
 use crate::kernel::notes::notes;
 
-/// A kernel has twenty; sections may overlap, so that each byte could be a note of all of them.
+/// A kernel has twenty notes. The bound is for hostile input: sections may overlap, so each byte
+/// could be a note of all of them.
 const MAX_NOTES: usize = 100_000;
 
 /// Whether this is a linked program, not an object file such as a module.
@@ -25,8 +26,8 @@ pub(super) fn section<'a>(kernel: &'a [u8], name: &str) -> Option<&'a [u8]> {
     elf.section_by_name(name)?.data().ok()
 }
 
-/// The descriptor of a note in the kernel's own `.notes`. The vDSO has notes of its own, but in an
-/// ELF file within `.rodata` or `.init.data`.
+/// The descriptor of a note in the kernel's own `.notes`. The vDSO's notes are not found: they are
+/// in an ELF file within `.rodata` or `.init.data`.
 pub(super) fn note<'a>(kernel: &'a [u8], name: &[u8], kind: u32) -> Option<&'a [u8]> {
     let elf = object::File::parse(kernel).ok()?;
     elf.sections()
@@ -38,7 +39,7 @@ pub(super) fn note<'a>(kernel: &'a [u8], name: &[u8], kind: u32) -> Option<&'a [
         .map(|note| note.desc)
 }
 
-/// The byte order; little where the header cannot be read.
+/// The byte order; little-endian if the header cannot be read.
 pub(super) fn endian(kernel: &[u8]) -> Endianness {
     let header = object::elf::FileHeader64::<Endianness>::parse(kernel);
     header.ok().and_then(|h| h.endian().ok()).unwrap_or(Endianness::Little)

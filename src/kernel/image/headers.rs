@@ -1,4 +1,4 @@
-//! Where the kernel is in an image file.
+//! Finds the kernel in an image file.
 
 use std::ops::Range;
 
@@ -23,10 +23,10 @@ pub(super) enum Found {
 /// Where the compressed kernel is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Packed {
-    /// What is around it; `None` when the file is nothing but compressed.
+    /// The format around the payload; `None` if the whole file is compressed.
     pub(super) format: Option<Format>,
     pub(super) payload: Range<usize>,
-    /// What the header says.
+    /// The release from the header.
     pub(super) release: Option<String>,
 }
 
@@ -91,8 +91,8 @@ fn first_word(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(word).ok().map(str::to_owned)
 }
 
-/// drivers/firmware/efi/libstub/zboot-header.S: payload offset and size at 8 and 12. The name of
-/// the compression behind them (at 24) says nothing that the payload does not.
+/// drivers/firmware/efi/libstub/zboot-header.S: payload offset and size at 8 and 12. The header
+/// names the compression at 24. This name is not read: the payload itself shows its compression.
 fn zboot(bytes: &[u8]) -> Result<Packed> {
     let (begin, length) = (u32_at(bytes, 8)?, u32_at(bytes, 12)?);
     let end = begin.checked_add(length).filter(|end| length > 0 && *end <= bytes.len());
@@ -102,8 +102,8 @@ fn zboot(bytes: &[u8]) -> Result<Packed> {
     Ok(Packed { format: Some(Format::Zboot), payload: begin..end, release: None })
 }
 
-/// The byte order of an arm64 Image's kernel: bit 0 of the flags (Documentation/arch/arm64/booting.rst);
-/// little for anything else.
+/// The byte order of an arm64 Image's kernel: bit 0 of the flags
+/// (Documentation/arch/arm64/booting.rst); little for anything else.
 pub(super) fn arm64_endian(kernel: &[u8]) -> Endianness {
     match kernel.get(24) {
         Some(flags) if flags & 1 == 1 => Endianness::Big,

@@ -22,15 +22,15 @@ use super::notes::{BUILD_SALT, GNU_BUILD_ID, hexadecimal};
 use crate::compress::{Compression, Tail, unpack};
 use crate::host::Release;
 
-/// No file is larger that is a kernel; only a vmlinux with debug information comes near.
+/// No kernel file is larger. Only a vmlinux with debug information comes near.
 const MAX_FILE: usize = 512 << 20;
 /// No compressed image is larger.
 const MAX_PACKED: usize = 256 << 20;
-/// No kernel is larger unpacked: they have less than 150 MiB.
+/// No unpacked kernel is larger: they have less than 150 MiB.
 const MAX_KERNEL: usize = 512 << 20;
 /// How the banner begins (`linux_banner`, init/version-timestamp.c).
 const BANNER: &[u8] = b"Linux version ";
-/// The banner's length at most.
+/// The banner's maximum length.
 const MAX_BANNER: usize = 1024;
 
 /// What kind of file a kernel image is.
@@ -82,16 +82,16 @@ impl Image {
     /// Reads and unpacks an image file.
     ///
     /// # Errors
-    /// The file cannot be read, is larger than 512 MiB, or is no kernel image ([`Image::parse`]);
-    /// it is named.
+    /// The file cannot be read, is larger than 512 MiB, or is no kernel image ([`Image::parse`]).
+    /// The error names the file.
     pub fn open(path: &Path) -> Result<Image> {
         let read = || -> Result<Image> {
-            // A FIFO is not waited for.
+            // O_NONBLOCK: opening a FIFO does not wait for its writer.
             let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
             let meta = file.metadata()?;
             ensure!(meta.is_file(), "not a regular file");
             let mut bytes = Vec::new();
-            // One more than is allowed tells too much from enough, and a growing file too.
+            // Reads one byte more than allowed, to notice a file that is too large or grows.
             let size = usize::try_from(meta.len()).unwrap_or(usize::MAX).min(MAX_FILE);
             bytes.try_reserve_exact(size + 1)?;
             file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
@@ -101,14 +101,14 @@ impl Image {
         read().with_context(|| format!("{}", path.display()))
     }
 
-    /// Takes an image apart. Never more than 512 MiB are unpacked.
+    /// Takes an image apart. It unpacks at most 512 MiB.
     ///
     /// # Errors
-    /// No kernel image of a known format, cut short, or compressed in a way unknown here or
-    /// damaged. The caller names the file.
+    /// The bytes are no kernel image of a known format, or are cut short, damaged, or compressed in
+    /// a way that is unknown here. The caller names the file.
     pub fn parse(bytes: &[u8]) -> Result<Image> {
         match headers::find(bytes)? {
-            // Spares the copy of what is unpacked anyway.
+            // Only a bare kernel has to be copied: a packed one is unpacked into new memory.
             headers::Found::Bare(_) => Image::from_bytes(bytes.to_vec()),
             headers::Found::Packed(packed) => Image::unpacked(bytes, &packed),
         }
@@ -156,7 +156,7 @@ impl Image {
         self.compression
     }
 
-    /// `uname -r` of this kernel: the boot header says it, otherwise the banner.
+    /// `uname -r` of this kernel, from the boot header or else from the banner.
     pub fn release(&self) -> Option<String> {
         self.release.clone().or_else(|| {
             let (release, _) = self.banner()?.split_at(BANNER.len()).1.split_once(' ')?;
@@ -170,8 +170,8 @@ impl Image {
         let mut banners = memchr::memmem::find_iter(&self.kernel, BANNER)
             .filter_map(|at| banner(&self.kernel[at..self.kernel.len().min(at + MAX_BANNER)]));
         let first = banners.next()?;
-        // Since Linux 6.1 one without the number of the build may stay behind in the first passes'
-        // place (init/version.c).
+        // Since Linux 6.1 the kernel may also contain the banner of the first link passes, which
+        // has no build number (init/version.c).
         let numbered =
             |line: &&str| line.split_once(" #").is_some_and(|(_, v)| !v.starts_with(' '));
         if numbered(&first) { Some(first) } else { banners.find(numbered).or(Some(first)) }
@@ -187,16 +187,16 @@ impl Image {
         self.kernel.starts_with(headers::ELF)
     }
 
-    /// A section of an ELF kernel; `None` where it has none of that name, or no sections at all.
+    /// A section of an ELF kernel; `None` if it has no section of that name or no sections at all.
     pub fn section(&self, name: &str) -> Option<&[u8]> {
         elf::section(&self.kernel, name)
     }
 
-    /// The configuration that the kernel was built with, where it has that in itself
+    /// The configuration that the kernel was built with, if the kernel contains it
     /// (CONFIG_IKCONFIG, kernel/configs.c).
     ///
     /// # Errors
-    /// It has, but it is damaged.
+    /// The kernel contains its configuration, but it is damaged.
     pub fn ikconfig(&self) -> Result<Option<Vec<u8>>> {
         config::find(&self.kernel)
     }
@@ -206,8 +206,8 @@ impl Image {
         self.note(b"GNU", GNU_BUILD_ID).map(hexadecimal).filter(|id| !id.is_empty())
     }
 
-    /// CONFIG_BUILD_SALT, which distributions set to the release so that build-ids differ; `None`
-    /// where it is empty.
+    /// CONFIG_BUILD_SALT; `None` if it is empty. Distributions set it to the release, so that
+    /// build-ids differ.
     pub fn build_salt(&self) -> Option<String> {
         let text = self.note(b"Linux", BUILD_SALT)?.split(|&b| b == 0).next()?;
         std::str::from_utf8(text).ok().filter(|t| !t.is_empty()).map(str::to_owned)
@@ -227,7 +227,7 @@ impl Image {
     }
 }
 
-/// The banner that `bytes` begin with.
+/// The banner at the beginning of `bytes`.
 fn banner(bytes: &[u8]) -> Option<&str> {
     let line = &bytes[..memchr::memchr2(b'\n', 0, bytes)?];
     let line = std::str::from_utf8(line).ok().filter(|l| !l.contains(char::is_control))?;

@@ -1,5 +1,5 @@
-//! A kernel without an ELF header: an arm64 Image is what objcopy makes of vmlinux, code and data
-//! without a word on where anything is.
+//! A kernel without an ELF header. objcopy makes an arm64 Image from vmlinux: only code and data,
+//! and no table that says where anything is.
 
 use std::ops::Range;
 
@@ -10,13 +10,13 @@ use crate::kernel::notes::notes;
 
 /// No note of the kernel's is longer.
 const MAX_NOTE: usize = 1024;
-/// A kernel has fewer notes, and fewer ELF files in it: each of the one is compared with each of
-/// the other.
+/// A kernel has fewer notes, and fewer ELF files in it. The bound limits the work: each note is
+/// compared with each ELF file.
 const MAX_MATCHES: usize = 1024;
 
-/// The descriptor of the one note of this name and type that is not within an ELF file in the
-/// kernel (the vDSO has a build-id and a salt, too). `None` also when there are several different
-/// ones.
+/// The descriptor of the one note of this name and type. Notes within an ELF file in the kernel do
+/// not count: the vDSO has a build-id and a salt, too. `None` if there is no such note, or if there
+/// are several different ones.
 pub(super) fn note<'a>(
     kernel: &'a [u8],
     endian: Endianness,
@@ -49,8 +49,8 @@ pub(super) fn note<'a>(
     found
 }
 
-/// Where ELF files are in the kernel: from the header to the end of the section headers, which
-/// linkers write last.
+/// The ranges of ELF files in the kernel. Each range ends after the section headers: linkers write
+/// those last.
 fn embedded_elf(kernel: &[u8]) -> Vec<Range<usize>> {
     let extent = |at: usize| -> Option<Range<usize>> {
         let header = kernel.get(at..at + 64)?;

@@ -1,4 +1,4 @@
-//! What modules were built against, compared with a table.
+//! Compares the CRCs that modules were built against with a table.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,8 +11,8 @@ use crate::module::Version;
 /// How many differences are printed.
 const SHOWN: usize = 20;
 
-/// The CRCs that modules were built against. Nearly always all modules want the same of a symbol,
-/// so they are counted, not kept one by one.
+/// The CRCs that modules were built against. Nearly always all modules want the same CRC of a
+/// symbol, so the modules are counted, not kept one by one.
 #[derive(Debug, Default)]
 pub(super) struct Versions {
     wanted: HashMap<String, Vec<Wanted>>,
@@ -25,7 +25,7 @@ pub(super) struct Versions {
 struct Wanted {
     crc: u32,
     modules: usize,
-    /// The one of them that sorts first.
+    /// The module that sorts first.
     first: String,
 }
 
@@ -96,13 +96,13 @@ impl Versions {
 pub struct CheckReport {
     /// How many modules were read.
     pub modules: usize,
-    /// How many of them have no CRCs to compare: all, of a kernel without CONFIG_MODVERSIONS.
+    /// How many of them have no CRCs to compare. In a kernel without CONFIG_MODVERSIONS, all.
     pub without_versions: usize,
     /// Whether the table has CRCs.
     pub versions: bool,
     /// How many CRCs were compared.
     pub compared: usize,
-    /// Where they differ, by symbol.
+    /// The CRCs that differ, by symbol.
     pub mismatches: Vec<Mismatch>,
 }
 
@@ -115,21 +115,21 @@ pub struct Mismatch {
     pub wanted: u32,
     /// What the table has, if it has the symbol.
     pub exported: Option<u32>,
-    /// How many modules want that.
+    /// How many modules want that CRC.
     pub modules: usize,
     /// The first of them, by name.
     pub first: String,
 }
 
 impl CheckReport {
-    /// Whether nothing differs. With CONFIG_MODVERSIONS every module has CRCs, without it none and
-    /// the table neither: then nothing differs because there is nothing to compare
+    /// Whether nothing differs. With CONFIG_MODVERSIONS every module has CRCs, and so has the
+    /// table. Without it none of them has: then there is nothing to compare, and nothing differs
     /// ([`CheckReport::compared`] is 0).
     pub fn is_sound(&self) -> bool {
         self.mismatches.is_empty() && !self.is_mixed()
     }
 
-    /// Table and modules are not all with CRCs or all without: they are of two kernels.
+    /// Whether some of table and modules have CRCs and others have none: they are of two kernels.
     fn is_mixed(&self) -> bool {
         self.without_versions != if self.versions { 0 } else { self.modules }
     }

@@ -1,8 +1,10 @@
-//! Export tables in a kernel without section headers, such as an arm64 Image: found by what they
-//! look like. Distances in the file are distances in memory there, so PREL32 fields can be
-//! followed; entries are sorted by name (`SORT()` in include/asm-generic/vmlinux.lds.h), so a
-//! table's end shows; and CRCs, flags and strings follow without a gap that alignment does not
-//! explain, so what was found can be proven by adding up.
+//! Finds the export tables in a kernel without section headers, such as an arm64 Image, by their
+//! shape.
+//! - Distances in the file are distances in memory, so PREL32 fields can be followed.
+//! - Entries are sorted by name (`SORT()` in include/asm-generic/vmlinux.lds.h). Where the order
+//!   breaks, the table ends.
+//! - CRCs, flags and strings follow the tables. Only alignment leaves gaps between them, so the sum
+//!   of their lengths proves what was found.
 
 use std::ops::Range;
 
@@ -11,20 +13,20 @@ use object::Endianness;
 
 use super::table::{Licence, Part, Table, Tables, string};
 
-/// A table is not taken for one with fewer entries: chance makes no sixteen names in order.
+/// A table has at least so many entries. Sixteen names are not in order by chance.
 const FEWEST: usize = 16;
 /// Bytes of an entry (PREL32 with a namespace).
 const ENTRY: usize = 12;
-/// Strings are this near to the tables: all of it is one part of read-only data.
+/// Strings are at most so far from the tables: both are in one part of the read-only data.
 const NEAR: usize = 64 << 20;
-/// How many bytes of names are looked at: the names of a real kernel a few times over. Hostile
-/// bytes could have each of them looked at thousands of times.
+/// How many bytes of names the scan reads: a few times the names of a real kernel. Without a bound,
+/// hostile bytes could make the scan read each name thousands of times.
 const EFFORT: usize = 256 << 20;
 
 /// Finds the tables.
 ///
 /// # Errors
-/// None, more than one set of tables, or tables that do not add up.
+/// There are no tables, more than one set of them, or tables whose lengths do not add up.
 pub(super) fn find(kernel: &[u8], endian: Endianness) -> Result<Tables<'_>> {
     let runs = Scan { kernel, endian, effort: EFFORT }.runs()?;
     let mut found = Vec::new();
@@ -51,7 +53,7 @@ pub(super) fn find(kernel: &[u8], endian: Endianness) -> Result<Tables<'_>> {
 #[derive(Debug)]
 struct Run {
     entries: Range<usize>,
-    /// The first of the strings that they point to.
+    /// Where the first of the strings is that they point to.
     lowest: usize,
 }
 
@@ -95,10 +97,10 @@ impl<'a> Scan<'a> {
         Some(Run { entries: begin..end, lowest })
     }
 
-    /// Name and lowest string of the entry at `at`, if there can be one.
+    /// Name and lowest string of the entry at `at`; `None` if that is no entry.
     fn entry(&mut self, at: usize) -> Option<(&'a [u8], usize)> {
         let name_at = self.target(at + 4).filter(|to| *to != at + 4)?;
-        // Nearly everything that is no entry ends here.
+        // This check rejects nearly everything that is no entry.
         self.kernel.get(name_at).filter(|b| b.is_ascii_alphabetic() || **b == b'_')?;
         let name = string(&self.kernel[name_at..])?;
         self.effort = self.effort.saturating_sub(name.len());
@@ -128,7 +130,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The tables with CRCs and flags, if what is between them and their strings is just that.
+/// The tables with their CRCs and flags, if nothing else is between the tables and their strings.
 fn complete<'a>(kernel: &'a [u8], group: &[Run]) -> Option<Vec<Table<'a>>> {
     let strings = group.iter().map(|run| run.lowest).min()?;
     for with_crcs in [true, false] {
@@ -144,8 +146,7 @@ fn complete<'a>(kernel: &'a [u8], group: &[Run]) -> Option<Vec<Table<'a>>> {
     None
 }
 
-/// The tables of the run or the two runs of `group`, and where they end, if each table is aligned
-/// so.
+/// The tables of the one or two runs of `group`, and where they end, for tables of this alignment.
 fn lay_out<'a>(
     kernel: &'a [u8],
     group: &[Run],

@@ -1,8 +1,8 @@
-//! Module.symvers of a kernel that was built elsewhere, from what is shipped of it: the export
-//! tables in its image and in its modules say all that modpost wrote (scripts/mod/modpost.c).
+//! Recovers Module.symvers of a kernel that was built elsewhere. The export tables in the shipped
+//! image and modules hold everything that modpost wrote (scripts/mod/modpost.c).
 //!
-//! The CRCs are copied, so they say nothing of the configuration that a build tree is made with:
-//! whoever builds with this table has to check that by other means.
+//! The CRCs are copies, so they prove nothing about the configuration of a build tree. A caller
+//! that builds with this table has to check the configuration by other means.
 
 mod check;
 mod headerless;
@@ -24,14 +24,14 @@ use self::table::{Licence, Part, Table, Tables};
 use super::{Exported, Image, Symvers};
 use crate::compress::{Compression, Tail, unpack};
 
-/// A shipped Module.symvers, packed and unpacked: the largest have 3 MB.
+/// The maximum size of a shipped Module.symvers, packed or unpacked. The largest have 3 MB.
 const MAX_TEXT: usize = 64 << 20;
 
 impl Image {
-    /// What the kernel itself exports (owner `vmlinux`); without the modules that come with it.
+    /// The exports of the kernel itself (owner `vmlinux`), without those of its modules.
     ///
     /// # Errors
-    /// No export tables found (a kernel without CONFIG_MODULES), or damaged ones.
+    /// The kernel has no export tables (it was built without CONFIG_MODULES), or damaged ones.
     pub fn symvers(&self) -> Result<Symvers> {
         vmlinux(self)
     }
@@ -81,14 +81,14 @@ fn sections(image: &Image) -> Result<Tables<'_>> {
     Ok(Tables { tables, strings, endian: image.endian() })
 }
 
-/// Module.symvers of the kernel in `image` and, where `modules` names their directory
-/// (/usr/lib/modules/RELEASE), of every module below `modules`/kernel, read by `jobs` threads.
-/// Of a symbol that is exported twice the first is taken, as modpost does it: the kernel's, then
-/// that of the module whose path sorts first.
+/// Module.symvers of the kernel in `image`. If `modules` names a directory
+/// (/usr/lib/modules/RELEASE), `jobs` threads also read every module below `modules`/kernel.
+/// If a symbol is exported twice, the first export counts, as in modpost: the kernel's, then that
+/// of the module whose path sorts first.
 ///
 /// # Errors
-/// The image has no export tables that can be read; a module cannot be read, or is for another
-/// release than the image (it is named); no modules are there.
+/// The image has no readable export tables, there are no modules, or a module cannot be read or is
+/// for another release than the image. The error names that module.
 pub fn symvers(image: &Image, modules: Option<&Path>, jobs: usize) -> Result<Symvers> {
     let mut symvers = vmlinux(image)?;
     if let Some(dir) = modules {
@@ -98,11 +98,11 @@ pub fn symvers(image: &Image, modules: Option<&Path>, jobs: usize) -> Result<Sym
     Ok(symvers)
 }
 
-/// [`symvers`] with all modules that can be read, and why the others cannot; each error names its
-/// file. Symbols of those are missing, and nothing says which.
+/// [`symvers`] with all modules that can be read, and an error for each of the others. Each error
+/// names its file. The table lacks the symbols of those modules, and nothing says which they are.
 ///
 /// # Errors
-/// The image has no export tables that can be read; no modules are there.
+/// The image has no readable export tables, or there are no modules.
 pub fn symvers_as_far_as_read(
     image: &Image,
     modules: &Path,
@@ -134,13 +134,13 @@ pub fn checked(image: &Image, modules: &Path, jobs: usize) -> Result<(Symvers, C
     Ok((symvers, report))
 }
 
-/// Compares each CRC that a shipped module was built against (`__versions`) with the table: the
-/// proof that a recovered table is right, without another to compare it with. Where `release` is
-/// given, all modules have to be for it.
+/// Compares each CRC that a shipped module was built against (`__versions`) with the table. This
+/// proves that a recovered table is right, without a second table. If `release` is given, all
+/// modules have to be for it.
 ///
 /// # Errors
-/// A module cannot be read or is for another release (it is named), or there are none below
-/// `modules`/kernel. What differs is no error but in the report.
+/// A module cannot be read or is for another release (the error names it), or there are no modules
+/// below `modules`/kernel. Differences are no errors: they are in the report.
 pub fn check(symvers: &Symvers, modules: &Path, release: Option<&str>) -> Result<CheckReport> {
     Ok(modules::read(modules, strictly(release, jobs(), true))?.versions.compare(symvers))
 }
@@ -150,17 +150,17 @@ pub fn jobs() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// The Module.symvers that a distribution ships in a directory of modules, as those of the Fedora
-/// family do: `symvers.gz`, `.xz` or `.zst`, or `symvers` itself.
+/// The Module.symvers that distributions of the Fedora family ship in the directory of modules:
+/// `symvers.gz`, `.xz` or `.zst`, or `symvers` itself.
 pub fn shipped_file(modules: &Path) -> Option<PathBuf> {
     let names = ["symvers.gz", "symvers.xz", "symvers.zst", "symvers"];
     names.iter().map(|name| modules.join(name)).find(|path| path.is_file())
 }
 
-/// The table in [`shipped_file`]; `None` where there is none.
+/// The table in [`shipped_file`]; `None` if there is no such file.
 ///
 /// # Errors
-/// It cannot be read, is damaged, or is no Module.symvers; it is named.
+/// The file cannot be read, is damaged, or is no Module.symvers. The error names the file.
 pub fn shipped(modules: &Path) -> Result<Option<Symvers>> {
     let Some(path) = shipped_file(modules) else { return Ok(None) };
     let read = || -> Result<Symvers> {

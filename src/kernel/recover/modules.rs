@@ -1,4 +1,4 @@
-//! The modules that come with a kernel: what they export and what they were built against.
+//! The modules that come with a kernel: their exports, and the CRCs that they were built against.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -13,43 +13,43 @@ use crate::compress::{Compression, Tail, unpack_into};
 use crate::module::{Export, SUFFIXES, read_tables};
 
 /// No module that comes with a kernel is larger unpacked; the largest have 30 MiB. Each thread has
-/// one in memory, packed and unpacked, and what it was packed with: 256 MiB, 1 GiB for all.
+/// one module in memory, packed and unpacked, and the decoder's window: 256 MiB, 1 GiB for all.
 const MAX_MODULE: usize = 128 << 20;
-/// None is larger packed.
+/// No packed module is larger.
 const MAX_PACKED: usize = 64 << 20;
-/// Dictionaries and windows: xz's highest level. Kbuild's own have 2 MiB.
+/// Dictionaries and windows: that of xz's highest level. Kbuild's own have 2 MiB.
 const MAX_WINDOW: usize = 64 << 20;
-/// Threads at most, for the same reason.
+/// The maximum number of threads. It bounds the memory, too.
 const MAX_JOBS: usize = 4;
-/// More files are no kernel's: distributions have 5,000.
+/// No kernel has more module files: distributions have 5,000.
 const MAX_FILES: usize = 100_000;
-/// Directories within each other; kernels have eight.
+/// The maximum depth of directories; kernels have eight levels.
 const MAX_DEPTH: usize = 32;
 
-/// What was read of all modules.
+/// What was read from all modules.
 pub(super) struct Found {
     /// Owner and exports, by owner; only modules that export something.
     exports: Vec<(String, Vec<Export>)>,
     pub(super) versions: Versions,
-    /// Why some were not read; each names its file. Nothing where all have to be.
+    /// Why some modules were not read; each error names its file. Empty if `strict`.
     pub(super) skipped: Vec<Error>,
 }
 
 /// How modules are read.
 #[derive(Clone, Copy)]
 pub(super) struct How<'a> {
-    /// All have to be for this release, where it is known.
+    /// All modules have to be for this release, if it is known.
     pub(super) release: Option<&'a str>,
     /// Threads.
     pub(super) jobs: usize,
-    /// Keep what they were built against.
+    /// Keep the CRCs that they were built against.
     pub(super) versions: bool,
-    /// One that cannot be read is an error; otherwise it is skipped.
+    /// A module that cannot be read is an error. Otherwise it is skipped.
     pub(super) strict: bool,
 }
 
 impl Found {
-    /// Puts the exports into the table; gives back the rest.
+    /// Puts the exports into the table, and returns the versions.
     pub(super) fn add_to(self, symvers: &mut Symvers) -> Versions {
         for (owner, exports) in self.exports {
             for export in exports {
@@ -74,7 +74,7 @@ pub(super) fn read(dir: &Path, how: How<'_>) -> Result<Found> {
     if how.strict && !skipped.is_empty() {
         return Err(skipped.swap_remove(0));
     }
-    // The largest first: the last one decides when all are done.
+    // The largest modules first, so that no thread begins a large one at the end.
     let mut order: Vec<usize> = (0..files.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(files[index].size));
     let work = Work {
@@ -153,7 +153,7 @@ impl Work<'_> {
     ) -> Result<()> {
         for buffer in [&mut *file, &mut *plain] {
             buffer.clear();
-            // Not two of these for the sake of one module.
+            // One large module must not keep both buffers large.
             buffer.shrink_to(MAX_PACKED);
         }
         File::open(&module.path)?.take(MAX_MODULE as u64 + 1).read_to_end(file)?;
@@ -183,7 +183,7 @@ impl Work<'_> {
     }
 }
 
-/// The module files below `dir`, by owner; and what looks like one and is none.
+/// The module files below `dir`, by owner, and an error for each file that only looks like one.
 fn files(dir: &Path) -> Result<(Vec<Shipped>, Vec<Error>)> {
     let (mut files, mut skipped) = (Vec::new(), Vec::new());
     walk(dir, "", 0, &mut files, &mut skipped)?;
@@ -192,7 +192,7 @@ fn files(dir: &Path) -> Result<(Vec<Shipped>, Vec<Error>)> {
     Ok((files, skipped))
 }
 
-/// Links to directories are not followed: no kernel installs any, and they could go in circles.
+/// Does not follow links to directories: no kernel installs any, and they could form a loop.
 fn walk(
     dir: &Path,
     prefix: &str,

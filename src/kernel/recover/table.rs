@@ -1,19 +1,20 @@
-//! The export tables of a linked kernel (include/linux/export-internal.h): entries that say where a
-//! symbol, its name and its namespace are, and beside them CRCs and, since Linux 7.1, flags.
+//! The export tables of a linked kernel (include/linux/export-internal.h). An entry says where a
+//! symbol, its name and its namespace are. Separate tables hold the CRCs and, since Linux 7.1, the
+//! flags.
 
 use anyhow::{Context, Result, bail, ensure};
 use object::Endianness;
 
 use crate::module::{Budget, Export, namespace, symbol_name};
 
-/// Bytes of the kernel and where the kernel believes that they are.
+/// Bytes of the kernel, and the address that they have in the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Part<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) address: u64,
 }
 
-/// One table of exports with what belongs to it.
+/// One table of exports with its CRCs and its licence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Table<'a> {
     /// `__ksymtab` or `__ksymtab_gpl`.
@@ -23,12 +24,12 @@ pub(super) struct Table<'a> {
     pub(super) licence: Licence<'a>,
 }
 
-/// What says which exports are for GPL-compatible modules only.
+/// How the kernel marks exports that are for GPL-compatible modules only.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Licence<'a> {
-    /// The table is: none, or all of them.
+    /// By table: all exports of a table are GPL-only, or none is.
     Table { gpl_only: bool },
-    /// Bit 0 of a byte for each (`__kflagstab`, Linux 7.1).
+    /// By bit 0 of one byte for each export (`__kflagstab`, Linux 7.1).
     Flags(&'a [u8]),
 }
 
@@ -37,7 +38,7 @@ pub(super) enum Licence<'a> {
 pub(super) struct Layout {
     /// Bytes of a field.
     field: usize,
-    /// Fields say how far away from themselves it is (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS).
+    /// Fields hold the distance from themselves (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS).
     relative: bool,
     /// The third field is there (since Linux 5.4).
     namespace: bool,
@@ -46,7 +47,7 @@ pub(super) struct Layout {
 impl Layout {
     /// PREL32, as all but exotic machines have it.
     pub(super) const PREL32: Layout = Layout { field: 4, relative: true, namespace: true };
-    /// All there are, for 64 and 32 bits.
+    /// All layouts, for 64 and 32 bits.
     const ALL: [Layout; 6] = [
         Layout::PREL32,
         Layout { field: 8, relative: false, namespace: true },
@@ -73,7 +74,7 @@ impl Tables<'_> {
     /// All exports, in the order of the tables.
     ///
     /// # Errors
-    /// Tables that fit none of the layouts, or do not fit each other.
+    /// The tables fit none of the layouts, or do not fit each other.
     pub(super) fn read(&self) -> Result<Vec<Export>> {
         let mut why = None;
         let with = |crcs: bool| {
@@ -84,7 +85,7 @@ impl Tables<'_> {
             match self.read_as(layout) {
                 Ok(exports) if exports.is_empty() => bail!("the export tables are empty"),
                 Ok(exports) => return Ok(exports),
-                // That of the usual layout tells most.
+                // Keep the first error: it is that of the usual layout, and tells most.
                 Err(e) => why = why.or(Some(e)),
             }
         }
@@ -151,7 +152,7 @@ impl Tables<'_> {
             (0, _) => None,
             (value, false) => Some(value),
             (value, true) => {
-                // Sign-extended: the low half is all that was read.
+                // Only the low half was read, so it is sign-extended.
                 let distance = i64::from(value as u32 as i32);
                 Some(entries.address.wrapping_add(at as u64).wrapping_add_signed(distance))
             }

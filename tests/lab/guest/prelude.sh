@@ -1,8 +1,8 @@
-# Before every script of a test: `probe NAME COMMAND…` puts a command's output and status on a serial
-# port of the script's own, between marks that the test finds again.
+# Runs before every script of a test. `probe NAME COMMAND…` writes a command's output and status to
+# the script's own serial port, between marks that the test looks for.
 dmesg -n 1
 exec >/dev/ttyS1 2>&1
-# The port hangs up when this shell ends: what is still to be sent has to be out then.
+# The port hangs up when this shell ends. All output has to be sent before.
 trap 'stty -F /dev/ttyS1 -echo' EXIT
 export PATH=/usr/sbin:/usr/bin SYSTEMD_COLORS=0 SYSTEMD_PAGER=
 probe() {
