@@ -5,16 +5,14 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use walkdir::WalkDir;
 
 use crate::exit::Exit;
 use crate::fail;
 use crate::host::Release;
 use crate::prefix::owned::read_plain;
 use crate::store::Staging;
-
-/// The most levels of directories. No module directory is deeper.
-const MAX_DEPTH: usize = 12;
 
 /// A harvested module: its path in the tree and its bytes, as copied.
 #[derive(Debug)]
@@ -34,7 +32,13 @@ pub fn find(installed: &Path, release: &Release) -> Result<Vec<PathBuf>> {
     for base in ["lib/modules", "usr/lib/modules"] {
         let dir = installed.join(base).join(release.as_str());
         if fs::symlink_metadata(&dir).is_ok_and(|m| m.is_dir()) {
-            walk(&dir, 0, &mut found)?;
+            for entry in WalkDir::new(&dir) {
+                let entry = entry?;
+                let is_module = entry.path().extension().is_some_and(|e| e == "ko");
+                if entry.file_type().is_file() && is_module {
+                    found.push(entry.into_path());
+                }
+            }
         }
     }
     found.sort();
@@ -63,22 +67,6 @@ fn other_releases(installed: &Path) -> Vec<String> {
     names.sort();
     names.dedup();
     names
-}
-
-fn walk(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
-    if depth > MAX_DEPTH {
-        bail!("{}: directories nested too deeply", dir.display());
-    }
-    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
-        let entry = entry.with_context(|| format!("{}", dir.display()))?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            walk(&entry.path(), depth + 1, found)?;
-        } else if kind.is_file() && entry.path().extension().is_some_and(|e| e == "ko") {
-            found.push(entry.path());
-        }
-    }
-    Ok(())
 }
 
 /// Copies `modules`, all below `top`, into `staging` as `lib/modules/<release>/extra/NAME.ko`.

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use walkdir::{DirEntry, WalkDir};
 
 use crate::exit::{Exit, WithExit};
 use crate::fail;
@@ -73,10 +74,8 @@ impl Shipped {
     const LOOKED_AT: usize = 64;
 
     fn below(dir: &Path) -> Result<Shipped> {
-        let mut paths = Vec::new();
-        first_modules(dir, Shipped::LOOKED_AT, &mut paths);
         let (mut shipped, mut unreadable) = (Shipped::default(), None);
-        for path in paths {
+        for path in modules_below(dir).take(Shipped::LOOKED_AT) {
             match read(&path) {
                 Ok(module) => shipped.add(&module),
                 Err(error) => {
@@ -283,21 +282,11 @@ fn check_vermagic(found: &Vermagic, expected: &Expected) -> Option<String> {
     Some(format!("vermagic is {found:?}, the kernel's own modules have {want:?}"))
 }
 
-/// The first `most` module files below `dir`, by name.
-fn first_modules(dir: &Path, most: usize, found: &mut Vec<PathBuf>) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
-    paths.sort();
-    for path in paths {
-        if found.len() >= most {
-            return;
-        }
-        if path.is_dir() && !path.is_symlink() {
-            first_modules(&path, most, found);
-        } else if path.to_str().and_then(name_of_path).is_some() {
-            found.push(path);
-        }
-    }
+/// The module files below `dir`, by name. What cannot be read is left out.
+fn modules_below(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let files = WalkDir::new(dir).sort_by_file_name().into_iter().flatten();
+    let files = files.filter(|entry| !entry.file_type().is_dir()).map(DirEntry::into_path);
+    files.filter(|path| path.to_str().and_then(name_of_path).is_some())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use walkdir::WalkDir;
 
 use super::{Layout, Manifest, check_tree};
 use crate::host::Release;
@@ -228,13 +229,13 @@ fn remove_leftovers(trees: &Path) -> Result<()> {
 }
 
 fn sync_tree(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+    for entry in WalkDir::new(dir).min_depth(1).contents_first(true) {
         let entry = entry?;
         let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            sync_tree(&path)?;
+        if entry.file_type().is_dir() {
+            sync_dir(path)?;
         } else {
-            File::open(&path)
+            File::open(path)
                 .and_then(|f| f.sync_all())
                 .with_context(|| format!("{}: cannot flush the file", path.display()))?;
         }

@@ -19,7 +19,6 @@ use crate::process::{Cancel, Run};
 
 /// How long a chain of libraries that need libraries may be.
 const MAX_ROUNDS: usize = 16;
-const MAX_DEPTH: usize = 12;
 /// How long a step may print nothing. It works on 40 files.
 const STEP: Duration = Duration::from_secs(120);
 /// libc loads it with dlopen(3) when a thread is cancelled (pthread_cancel(3)). zed does that.
@@ -92,34 +91,14 @@ fn collect(
 
 /// All programs and libraries that will be published, relative to `dir`. Symlinks are left out.
 fn elves(top: &Path, dir: &Path) -> Result<BTreeMap<PathBuf, Elf>> {
-    fn walk(
-        top: &Path,
-        dir: &Path,
-        at: &Path,
-        depth: usize,
-        all: &mut BTreeMap<PathBuf, Elf>,
-    ) -> Result<()> {
-        let path = dir.join(at);
-        let shown = || format!("{}", path.display());
-        ensure!(depth < MAX_DEPTH, "{}: directories nested too deeply", path.display());
-        for entry in fs::read_dir(&path).with_context(shown)? {
-            let entry = entry.with_context(shown)?;
-            let (relative, kind) = (at.join(entry.file_name()), entry.file_type()?);
-            if !select::wanted(&relative) {
-                continue;
-            }
-            if kind.is_dir() {
-                walk(top, dir, &relative, depth + 1, all)?;
-            } else if kind.is_file() {
-                let file = open_plain(top, &entry.path())?;
-                let elf = Elf::open(&file).with_context(|| format!("{}", relative.display()))?;
-                all.extend(elf.map(|elf| (relative, elf)));
-            }
-        }
-        Ok(())
-    }
     let mut all = BTreeMap::new();
-    walk(top, dir, Path::new(""), 0, &mut all).exit(Exit::Refused)?;
+    for path in select::files(dir).exit(Exit::Refused)? {
+        if fs::symlink_metadata(dir.join(&path)).is_ok_and(|meta| meta.is_file()) {
+            let elf = open_plain(top, &dir.join(&path))
+                .and_then(|file| Elf::open(&file).with_context(|| format!("{}", path.display())));
+            all.extend(elf.exit(Exit::Refused)?.map(|elf| (path, elf)));
+        }
+    }
     Ok(all)
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{DIR, select};
 use crate::elf::{Elf, Kind};
@@ -15,10 +15,6 @@ use crate::exit::{Exit, WithExit};
 use crate::fail;
 use crate::prefix::owned::{open_linked, open_plain, read_all};
 use crate::store::Staging;
-
-/// OpenZFS 2.3 installs 500 files.
-const MAX_FILES: usize = 10_000;
-const MAX_DEPTH: usize = 12;
 
 /// The userland that the prefix's owner left.
 #[derive(Debug)]
@@ -38,38 +34,12 @@ impl Origin<'_> {
     /// # Errors
     /// [`Exit::Refused`]: something of it cannot be published; the file is named.
     pub(crate) fn copy(&self, staging: &Staging) -> Result<usize> {
-        let mut files = Vec::new();
-        walk(self, Path::new(""), 0, &mut files).exit(Exit::Refused)?;
-        files.sort();
         let mut count = 0;
-        for file in &files {
+        for file in &select::files(&self.dir).exit(Exit::Refused)? {
             count += usize::from(copy_one(self, file, staging).exit(Exit::Refused)?);
         }
         Ok(count)
     }
-}
-
-/// All wanted files and links below `at`, relative to the userland.
-fn walk(origin: &Origin<'_>, at: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-    let dir = origin.dir.join(at);
-    let shown = || format!("{}", dir.display());
-    ensure!(depth < MAX_DEPTH, "{}: directories nested too deeply", dir.display());
-    for entry in fs::read_dir(&dir).with_context(shown)? {
-        let entry = entry.with_context(shown)?;
-        let path = at.join(entry.file_name());
-        let plain = entry.file_name().as_bytes().iter().all(u8::is_ascii_graphic);
-        ensure!(plain, "{}: not a name that OpenZFS would give", path.display());
-        if !select::wanted(&path) {
-            continue;
-        }
-        if entry.file_type().with_context(shown)?.is_dir() {
-            walk(origin, &path, depth + 1, files)?;
-            continue;
-        }
-        files.push(path);
-        ensure!(files.len() < MAX_FILES, "{}: more than {MAX_FILES} files", origin.dir.display());
-    }
-    Ok(())
 }
 
 /// Copies one file. Returns false if it is left out.

@@ -1,7 +1,13 @@
 //! Which of the files that OpenZFS installs are published: what a machine runs or reads.
 
-use std::path::{Component, Path};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
+use anyhow::{Result, ensure};
+use walkdir::WalkDir;
+
+/// OpenZFS 2.3 installs 500 files.
+const MAX_FILES: usize = 10_000;
 /// The directories to publish from. include and src are not among them: they are for compilers.
 const TOP: [&str; 5] = ["bin", "sbin", "lib", "libexec", "share"];
 /// Not published: files for compilers, for OpenZFS's own test suite, and for programs that make an
@@ -24,6 +30,30 @@ const LEFT_OUT: [&str; 14] = [
 ];
 /// Scripts in this directory are for people who work on OpenZFS itself.
 const SCRIPTS_OF: &str = "share/zfs";
+
+/// All published files and links below `dir`, relative to it, sorted.
+///
+/// # Errors
+/// A directory cannot be read. A name is not one that OpenZFS would give. There are too many files.
+pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut entries = WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let path = entry.path().strip_prefix(dir)?;
+        let plain = entry.file_name().as_bytes().iter().all(u8::is_ascii_graphic);
+        ensure!(plain, "{}: not a name that OpenZFS would give", path.display());
+        let is_dir = entry.file_type().is_dir();
+        if is_dir && !wanted(path) {
+            entries.skip_current_dir();
+        } else if !is_dir && wanted(path) {
+            files.push(path.to_owned());
+            ensure!(files.len() < MAX_FILES, "{}: more than {MAX_FILES} files", dir.display());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
 
 /// Whether a file or directory at `path`, relative to the userland, is published. If a directory is
 /// not, nothing in it is.
