@@ -213,7 +213,7 @@ fn lockdown_is_named_as_the_reason_why_unsigned_modules_are_refused() {
     let seen = scene.boot("lockdown", &state, &format!("{NEVER} lockdown=integrity"), "");
     let said = seen.refused(16, &scene.root.release);
     let spl = shown(&scene.tree.module("spl"));
-    contains_all(&said, &[&spl, "lockdown is integrity", "sign the modules with an enrolled key"]);
+    contains_all(&said, &[&spl, "lockdown is integrity", "zfs-prefix signs no modules"]);
 }
 
 #[test]

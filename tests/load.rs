@@ -438,7 +438,7 @@ fn a_refusal_by_the_kernel_is_told_in_its_own_words() {
             Errno::EPERM,
             "Lockdown: zfs-load: unsigned module loading is restricted; see man kernel_lockdown.7",
             Exit::SignaturePolicy,
-            "sign the modules",
+            "boot without lockdown (Secure Boot) and sig_enforce",
         ),
         (
             "unknown symbol",

@@ -123,7 +123,7 @@ fn signature(policy: &Policy) -> String {
         _ => "the kernel's signature policy".to_owned(),
     };
     format!(
-        "it has no signature this kernel trusts, and {cause}; sign the modules with an enrolled key, or boot without lockdown (Secure Boot) and sig_enforce"
+        "it has no signature this kernel trusts, and {cause}; boot without lockdown (Secure Boot) and sig_enforce: zfs-prefix signs no modules"
     )
 }
 
