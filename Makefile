@@ -15,8 +15,10 @@ ifndef ZFS_PREFIX_RUN
 export ZFS_PREFIX_RUN := $(shell date +%Y-%m-%dT%H:%M:%S)
 endif
 TIMED := tests/lab/timed
+# The scripts below use this too. tests/lab/lib.rs has the same rule, for tests without make.
+export ZFS_PREFIX_LAB := $(or $(ZFS_PREFIX_LAB),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/zfs-prefix-lab)
 # Clones share compiled dependencies (cargo 1.91); programs are in target/ as always.
-COMPILED := $(or $(ZFS_PREFIX_LAB),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/zfs-prefix-lab)/cargo
+COMPILED := $(ZFS_PREFIX_LAB)/cargo
 LAB := target/debug/lab
 TEST := cargo test --locked --no-fail-fast
 # Its tests wait for their turn (tests/lab/turns.rs), not for a thread.
