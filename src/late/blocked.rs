@@ -34,7 +34,7 @@ impl Blocked {
     }
 }
 
-/// The first of `off` that `unit` needs, directly or through what it requires. A requirement that
+/// The first of `blocked` that `unit` needs, directly or through what it requires. A requirement that
 /// is active is not started again, and is not followed.
 pub(super) fn needed<'o>(
     unit: &Unit,
