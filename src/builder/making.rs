@@ -215,13 +215,13 @@ impl Build<'_> {
 fn trimmed(error: anyhow::Error, tree: &Tree) -> anyhow::Error {
     let config = Kconfig::parse(&tree.config);
     let trims = config.is_ok_and(|config| config.is_on("TRIM_UNUSED_KSYMS"));
-    if exit::of(&error) == Exit::NoSymvers && trims {
-        error.context(
-        "CONFIG_TRIM_UNUSED_KSYMS=y: this kernel exports only what its own modules use, and OpenZFS needs more: it needs another kernel",
-    )
-    } else {
-        error
+    if exit::of(&error) != Exit::NoSymvers || !trims {
+        return error;
     }
+    error.context(
+        "CONFIG_TRIM_UNUSED_KSYMS=y: this kernel exports only what its own modules use, and OpenZFS \
+         needs more: it needs another kernel",
+    )
 }
 
 fn read_counts(path: &Path) -> Option<Counts> {
