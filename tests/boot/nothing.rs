@@ -23,7 +23,7 @@ const READS: &str = "[Unit]\nRequiresMountsFor=/tank/data\n[Service]\nType=onesh
 /// Who sits at the console and types the passphrase, whenever systemd asks for that of tank/asked
 /// (the protocol of the password agents: an answer is `+` and the words, which this program sends).
 const TYPES: &str = "[Unit]\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\
-    [Service]\nExecStart=/bin/sh -c 'while sleep .2; do for ask in /run/systemd/ask-password/ask.*; do \
+    [Service]\nExecStart=/bin/sh -c 'while sleep 1; do for ask in /run/systemd/ask-password/ask.*; do \
     grep -qx Id=zfs:tank/asked $ask 2>/dev/null || continue; \
     printf \"open sesame\" | /usr/lib/systemd/systemd-reply-password 1 $(sed -n s/^Socket=//p $ask) && \
     echo typed >> /run/typed; done; done'\n";
@@ -44,14 +44,14 @@ done
 probe list base64 /etc/zfs/zfs-list.cache/tank
 sync
 ";
-/// Nothing is started here: it is only waited for.
+/// Starts nothing, only waits: seldom, for each look costs an emulated machine half a second.
 const WAIT: &str = "
-for i in $(seq 2400); do
+for i in $(seq 300); do
     case $(systemctl show --value -p ActiveState zfs-build zfs-load-late | tr -s '\\n' ' ') in
         'failed '* | *failed*) break ;;
         'inactive inactive ') [ -d /sys/module/zfs ] && break ;;
     esac
-    sleep .5
+    sleep 5
 done
 journalctl --sync
 probe build systemctl show zfs-build.service -p Result,ExecMainStatus
