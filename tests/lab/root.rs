@@ -50,9 +50,11 @@ const MASKED: &str = "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.tim
 /// Generators for features that the machines do not have.
 const GENERATORS: &str = "getty gpt-auto hibernate-resume rc-local run ssh system-update sysv tpm2";
 
-/// Triggers only the devices that something here waits for. A machine has hundreds of devices.
+/// Triggers only the devices that something here waits for. A machine has hundreds of devices. The
+/// driver of a network card comes with its device on the virtio bus.
 const TRIGGER: &str = "[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add \
-    --subsystem-match=block --subsystem-match=net --subsystem-match=misc\n";
+    --subsystem-match=virtio --subsystem-match=block --subsystem-match=net \
+    --subsystem-match=misc\n";
 
 /// The tree and what is in it.
 #[derive(Clone, Debug)]
