@@ -224,7 +224,7 @@ fn merged_and_published(log: &str) {
 /// The system's first boot, in an emulated machine, does everything by itself: fetches, publishes,
 /// loads, imports.
 #[test]
-#[ignore = "ten minutes, in which Portage runs emulated: make check-all"]
+#[ignore = "four minutes, in which Portage runs emulated: make check-all"]
 fn a_system_with_nothing_of_zfs_has_its_pool_in_its_first_unattended_boot_and_in_the_next() {
     let system = System::that_sees("10.0.2.2");
     let (scene, usr, image) = (&system.scene, &system.usr, &system.image);
