@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use walkdir::WalkDir;
 
 use crate::exit::Exit;
@@ -13,6 +13,9 @@ use crate::fail;
 use crate::host::Release;
 use crate::prefix::owned::read_plain;
 use crate::store::Staging;
+
+/// The most levels of directories. No module directory is deeper.
+const MAX_DEPTH: usize = 12;
 
 /// A harvested module: its path in the tree and its bytes, as copied.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub fn find(installed: &Path, release: &Release) -> Result<Vec<PathBuf>> {
         if fs::symlink_metadata(&dir).is_ok_and(|m| m.is_dir()) {
             for entry in WalkDir::new(&dir) {
                 let entry = entry?;
+                let too_deep = entry.file_type().is_dir() && entry.depth() > MAX_DEPTH;
+                ensure!(!too_deep, "{}: directories nested too deeply", entry.path().display());
                 let is_module = entry.path().extension().is_some_and(|e| e == "ko");
                 if entry.file_type().is_file() && is_module {
                     found.push(entry.into_path());

@@ -93,13 +93,18 @@ fn collect(
 fn elves(top: &Path, dir: &Path) -> Result<BTreeMap<PathBuf, Elf>> {
     let mut all = BTreeMap::new();
     for path in select::files(dir).exit(Exit::Refused)? {
-        if fs::symlink_metadata(dir.join(&path)).is_ok_and(|meta| meta.is_file()) {
-            let elf = open_plain(top, &dir.join(&path))
-                .and_then(|file| Elf::open(&file).with_context(|| format!("{}", path.display())));
-            all.extend(elf.exit(Exit::Refused)?.map(|elf| (path, elf)));
-        }
+        all.extend(elf(top, &dir.join(&path)).exit(Exit::Refused)?.map(|elf| (path, elf)));
     }
     Ok(all)
+}
+
+/// The ELF file at `path`. None if it is a link, or no ELF file.
+fn elf(top: &Path, path: &Path) -> Result<Option<Elf>> {
+    let shown = || format!("{}", path.display());
+    if !fs::symlink_metadata(path).with_context(shown)?.is_file() {
+        return Ok(None);
+    }
+    Elf::open(&open_plain(top, path)?).with_context(shown)
 }
 
 /// What patchelf(1) has to do: options, and the files they are for.

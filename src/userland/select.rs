@@ -8,6 +8,7 @@ use walkdir::WalkDir;
 
 /// OpenZFS 2.3 installs 500 files.
 const MAX_FILES: usize = 10_000;
+const MAX_DEPTH: usize = 12;
 /// The directories to publish from. include and src are not among them: they are for compilers.
 const TOP: [&str; 5] = ["bin", "sbin", "lib", "libexec", "share"];
 /// Not published: files for compilers, for OpenZFS's own test suite, and for programs that make an
@@ -34,10 +35,11 @@ const SCRIPTS_OF: &str = "share/zfs";
 /// All published files and links below `dir`, relative to it, sorted.
 ///
 /// # Errors
-/// A directory cannot be read. A name is not one that OpenZFS would give. There are too many files.
+/// A directory cannot be read. A name is not one that OpenZFS would give. There are too many files, or
+/// too many levels of directories.
 pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut entries = WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter();
+    let mut entries = WalkDir::new(dir).min_depth(1).into_iter();
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let path = entry.path().strip_prefix(dir)?;
@@ -46,7 +48,10 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
         let is_dir = entry.file_type().is_dir();
         if is_dir && !wanted(path) {
             entries.skip_current_dir();
-        } else if !is_dir && wanted(path) {
+        } else if is_dir {
+            let depth = entry.depth();
+            ensure!(depth < MAX_DEPTH, "{}: directories nested too deeply", path.display());
+        } else if wanted(path) {
             files.push(path.to_owned());
             ensure!(files.len() < MAX_FILES, "{}: more than {MAX_FILES} files", dir.display());
         }
@@ -100,5 +105,21 @@ mod tests {
         assert!(out("share/etc/zfs/zed.d/all-syslog.sh", "/run/x"));
         assert!(out("lib/systemd/system/zfs-import.service", "/dev/null"));
         assert!(!out("sbin/zpool", "/home/core/zpool"));
+    }
+
+    #[test]
+    fn only_published_files_are_listed_and_a_tree_too_deep_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["sbin/zpool", "include/zfs.h", "share/zfs/zfs-tests/x", "lib/libzfs.so.6"] {
+            std::fs::create_dir_all(dir.path().join(path).parent().unwrap()).unwrap();
+            std::fs::write(dir.path().join(path), "").unwrap();
+        }
+        let want = ["lib/libzfs.so.6", "sbin/zpool"].map(PathBuf::from);
+        assert_eq!(files(dir.path()).unwrap(), want);
+        let levels = |levels: usize| dir.path().join("lib").join(["d"].repeat(levels).join("/"));
+        std::fs::create_dir_all(levels(MAX_DEPTH - 2)).unwrap();
+        assert_eq!(files(dir.path()).unwrap(), want);
+        std::fs::create_dir_all(levels(MAX_DEPTH - 1)).unwrap();
+        assert!(files(dir.path()).unwrap_err().to_string().contains("nested too deeply"));
     }
 }
