@@ -37,7 +37,7 @@ pub enum Exit {
     /// Network error.
     Network = 19,
     /// Expected pools are absent, degraded, read-only or locked, or it is not known whether they
-    /// are.
+    /// are. Or a path that a program has to write to is on a pool that is not there.
     PoolsAbsent = 20,
     /// Not tried: backing off after an earlier failure.
     BackingOff = 21,

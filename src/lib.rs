@@ -23,6 +23,7 @@ pub mod late;
 pub mod load;
 pub mod log;
 pub mod module;
+mod mountpoints;
 pub mod pools;
 pub mod prefix;
 pub mod process;

@@ -5,6 +5,7 @@
 
 mod fake;
 mod mounts;
+mod system_paths;
 
 use std::path::PathBuf;
 use std::time::Duration;

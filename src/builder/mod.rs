@@ -37,6 +37,7 @@ use crate::exit::{self, Exit};
 use crate::fail;
 use crate::host::{Host, Release};
 use crate::log::id;
+use crate::pools::absent::{self, Directory};
 use crate::process::{Cancel, Interrupted};
 use crate::store::{self, FailureRecord, Holder, Layout, Lock};
 use plan::Plan;
@@ -117,6 +118,8 @@ impl Build<'_> {
             self.progress.ready(&text);
             return Ok(());
         }
+        let directories = [Directory::State, Directory::Cache, Directory::Prefix];
+        absent::refuse(self.host, self.settings, &directories)?;
         let plan = self.staged(Stage::Plan, |b| {
             Plan::make(b.host, b.settings, &b.release, &b.options.exe, b.cancel)
         })?;
@@ -251,7 +254,9 @@ impl Build<'_> {
         let exit = exit::of(error);
         let text = format!("{error:#}");
         self.progress.failed(&text);
-        if self.cancel.is_set() || matches!(exit, Exit::Locked | Exit::BackingOff) {
+        // The record would go to the disk below the mount point.
+        let nowhere = exit == Exit::PoolsAbsent;
+        if self.cancel.is_set() || nowhere || matches!(exit, Exit::Locked | Exit::BackingOff) {
             return;
         }
         // Make room first: the record may go to the same full disk.

@@ -10,6 +10,7 @@ use crate::config::{self, Loaded};
 use crate::exit::Exit;
 use crate::host::Host;
 use crate::log::id;
+use crate::pools::absent::{self, Directory};
 use crate::pools::{self, Imported, Pool, Report, State, memory};
 
 #[derive(Debug, Parser)]
@@ -31,10 +32,10 @@ pub struct Args {
 }
 
 pub fn run(host: &Host, args: &Args) -> Result<u8> {
-    if let Some(name) = &args.forget {
-        return forget(host, name);
-    }
     let loaded = config::load(host);
+    if let Some(name) = &args.forget {
+        return forget(host, &loaded, name);
+    }
     if !(args.check || args.import) {
         for note in &loaded.notes {
             eprintln!("zfs-prefix: {note}");
@@ -60,7 +61,8 @@ fn exit(report: &Report) -> Exit {
     if report.sound() { Exit::Done } else { Exit::PoolsAbsent }
 }
 
-fn forget(host: &Host, name: &str) -> Result<u8> {
+fn forget(host: &Host, loaded: &Loaded, name: &str) -> Result<u8> {
+    absent::refuse(host, &loaded.settings, &[Directory::State])?;
     if memory::forget(host, name)? {
         return Ok(Exit::Done.code());
     }
@@ -98,7 +100,8 @@ fn check(host: &Host, loaded: &Loaded) -> Exit {
         let imported = |name: &str| {
             report.pools.iter().any(|pool| pool.name == name && pool.state != State::Absent)
         };
-        if let Err(e) = memory::keep(host, imported) {
+        let there = absent::refuse(host, &loaded.settings, &[Directory::State]);
+        if let Err(e) = there.and_then(|()| memory::keep(host, imported)) {
             warn!(zfs_prefix_stage = "pools", "which pools are missing could not be noted: {e:#}");
         }
     }

@@ -13,6 +13,7 @@ use crate::config::{self, Settings};
 use crate::exit::Exit;
 use crate::host::{Host, Release};
 use crate::kernel::Tree;
+use crate::pools::absent::{self, Directory};
 use crate::prefix::audit::{Options, audit};
 use crate::prefix::info::Info;
 use crate::process::Cancel;
@@ -75,6 +76,7 @@ pub fn run(host: &Host, command: Command) -> Result<u8> {
         Command::Audit { dir, eprefix, json } => {
             let cancel = cancelled_by_signals()?;
             let settings = settings(host);
+            absent::refuse(host, &settings, &[Directory::Cache])?;
             let dir = absolute(dir.as_deref().unwrap_or(&settings.prefix.path))?;
             let eprefix = eprefix.map_or(Ok(dir.clone()), |path| absolute(&path))?;
             let kernel_compiler = kernel_compiler(host, &settings);

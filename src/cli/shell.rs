@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::fail;
 use crate::host::{Host, Release};
 use crate::kernel::Tree;
+use crate::pools::absent::{self, Directory};
 use crate::prefix::Prefix;
 use crate::prefix::enter::Place;
 use crate::prefix::owned::owners_dir;
@@ -56,6 +57,7 @@ pub fn run(host: &Host, settings: &Settings, request: &Request) -> Result<u8> {
         );
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    absent::refuse(host, settings, &[Directory::Prefix, Directory::Cache])?;
     let prefix = Prefix::open(&settings.prefix.path)?;
     let layout = Layout::new(&host.root);
     let scratch = scratch(&layout)?;

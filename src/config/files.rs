@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 
 use super::note::Problem;
 use crate::host::Host;
-use crate::host::links::{self, End};
+use crate::host::files::Files;
+use crate::host::links::{End, Way};
 
 /// Highest precedence first.
-pub(super) const DIRECTORIES: [&str; 4] = ["/etc", "/run", LOCAL, "/usr/lib"];
-/// A link into /var on some systems (Fedora CoreOS).
-const LOCAL: &str = "/usr/local/lib";
+const DIRECTORIES: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
 const MAIN: &str = "zfs-prefix/config.toml";
 const DROP_INS: &str = "zfs-prefix/config.d";
 /// A configuration is a page; anything near this size is a mistake.
@@ -29,46 +28,49 @@ pub(super) struct File {
     pub(super) text: Result<String, Problem>,
 }
 
-/// The directories for programs that must not read /var. The second value is the path in /var that
-/// `/usr/local/lib/zfs-prefix` leads to, if it leads there.
-pub(super) fn outside_var(host: &Host) -> (Vec<&'static str>, Option<PathBuf>) {
-    let path = Path::new(LOCAL).join("zfs-prefix");
-    let way = links::follow(host, &path, |at| at.starts_with("/var"));
-    let in_var = matches!(way.end, End::Later).then_some(way.path);
-    let mut directories = DIRECTORIES.to_vec();
-    directories.retain(|directory| in_var.is_none() || *directory != LOCAL);
-    (directories, in_var)
-}
-
-/// The files that count, in the order they apply.
-pub(super) fn list(host: &Host, directories: &[&str]) -> Vec<File> {
-    let mut files = Vec::new();
-    for dir in directories {
-        let path = Path::new(dir).join(MAIN);
-        if let Some(text) = read(host, &path) {
-            files.push(File { path, text });
-            break;
+/// The files that count, in the order they apply. The second value: what is not read, because it is
+/// there only later in a boot. A name there masks others all the same.
+pub(super) fn list(files: Files<'_>) -> (Vec<File>, Vec<PathBuf>) {
+    let host = files.host;
+    let (mut found, mut later) = (Vec::new(), Vec::new());
+    let mut directories = Vec::new();
+    for directory in DIRECTORIES {
+        let Way { path, end } = files.way(&Path::new(directory).join("zfs-prefix"));
+        match end {
+            End::Here(_) => directories.push(Path::new(directory)),
+            End::Later => later.push(path),
+            End::Nothing => {}
         }
     }
+    let mut read = |path: PathBuf, found: &mut Vec<File>| match files.later(&path) {
+        Some(path) => later.push(path),
+        None => found.extend(read(host, &path).map(|text| File { path, text })),
+    };
+    let is_there = |path: &PathBuf| std::fs::symlink_metadata(host.path(path)).is_ok();
+    let mut mains = directories.iter().map(|dir| dir.join(MAIN));
+    if let Some(main) = mains.find(is_there) {
+        read(main, &mut found);
+    }
     let mut names: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-    for dir in directories {
-        let dir = Path::new(dir).join(DROP_INS);
+    for dir in directories.iter().map(|dir| dir.join(DROP_INS)) {
+        if files.later(&dir).is_some() {
+            read(dir, &mut found);
+            continue;
+        }
         match drop_in_names(host, &dir) {
-            Ok(found) => {
-                for name in found {
+            Ok(drop_ins) => {
+                for name in drop_ins {
                     let path = dir.join(&name);
                     names.entry(name).or_insert(path);
                 }
             }
-            Err(problem) => files.push(File { path: dir, text: Err(problem) }),
+            Err(problem) => found.push(File { path: dir, text: Err(problem) }),
         }
     }
     for path in names.into_values() {
-        if let Some(text) = read(host, &path) {
-            files.push(File { path, text });
-        }
+        read(path, &mut found);
     }
-    files
+    (found, later)
 }
 
 fn drop_in_names(host: &Host, dir: &Path) -> Result<Vec<OsString>, Problem> {

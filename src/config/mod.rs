@@ -32,6 +32,7 @@ pub use pool::is_pool_name;
 pub use settings::{Boot, Build, Kernel, Pools, Portage, Prefix, Settings, Zfs};
 
 use crate::host::Host;
+use crate::host::files::Files;
 use fragment::Fragment;
 
 /// The origin that is reported for a setting from the kernel command line.
@@ -58,21 +59,21 @@ impl Loaded {
 /// Reads the configuration of `host`: main file, then drop-ins in the order of their names, then
 /// the kernel command line. For each key, the last one wins.
 pub fn load(host: &Host) -> Loaded {
-    from(host, &files::DIRECTORIES)
+    from(host, Files::now(host)).0
 }
 
-/// Like [`load`], but does not read /var, which is not mounted yet when generators run at boot. If
-/// `/usr/local` is a symlink into /var, that directory is left out, and its path is the second
-/// value.
-pub fn load_before_var(host: &Host) -> (Loaded, Option<PathBuf>) {
-    let (directories, in_var) = files::outside_var(host);
-    (from(host, &directories), in_var)
+/// Like [`load`], but does not read /var, which is not mounted yet when generators run at boot. The
+/// second value: files and directories that a symlink puts there, as `/usr/local` is on some
+/// systems (Fedora CoreOS). They are left out.
+pub fn load_before_var(host: &Host) -> (Loaded, Vec<PathBuf>) {
+    from(host, Files::before_var(host))
 }
 
-fn from(host: &Host, directories: &[&str]) -> Loaded {
+fn from(host: &Host, files: Files<'_>) -> (Loaded, Vec<PathBuf>) {
     let mut loaded = Loaded::default();
     let mut merged = Fragment::default();
-    for file in files::list(host, directories) {
+    let (files, later) = files::list(files);
+    for file in files {
         let parsed = match file.text {
             Ok(text) => fragment::parse(&text),
             Err(problem) => Err(vec![problem]),
@@ -92,7 +93,7 @@ fn from(host: &Host, directories: &[&str]) -> Loaded {
     adopt(&mut loaded, &mut merged, fragment, Path::new(CMDLINE));
     loaded.settings = merged.into_settings();
     check_backoff(&mut loaded);
-    loaded
+    (loaded, later)
 }
 
 fn adopt(loaded: &mut Loaded, merged: &mut Fragment, fragment: Fragment, path: &Path) {

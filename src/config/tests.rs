@@ -302,9 +302,33 @@ fn a_usr_local_in_var_is_read_by_all_but_those_that_may_not_look_there() {
     let (loaded, in_var) = load_before_var(&host);
     assert_eq!(loaded.settings.boot.when_missing, WhenMissing::Late);
     assert_eq!(loaded.settings.build.jobs, Some(3));
-    assert_eq!(in_var.as_deref(), Some(Path::new("/var/usrlocal/lib/zfs-prefix")));
+    assert_eq!(in_var, [Path::new("/var/usrlocal/lib/zfs-prefix")]);
     std::fs::remove_file(host.path("/usr/local")).unwrap();
     write("/usr/local/lib/zfs-prefix/config.d/x.toml", "boot.when-missing = \"never\"");
     let (loaded, in_var) = load_before_var(&host);
-    assert_eq!((loaded.settings.boot.when_missing, in_var), (WhenMissing::Never, None));
+    assert_eq!((loaded.settings.boot.when_missing, in_var), (WhenMissing::Never, vec![]));
+    // Any other link leads there just as well, of a directory or of a file; it masks all the same.
+    write("/var/etc/config.toml", "build.jobs = 5");
+    write("/var/etc/x.toml", "boot.when-missing = \"block\"");
+    for (link, expected) in [
+        ("/etc/zfs-prefix", (WhenMissing::Never, None)),
+        ("/etc/zfs-prefix/config.toml", (WhenMissing::Never, None)),
+        ("/etc/zfs-prefix/config.d", (WhenMissing::Never, Some(3))),
+        ("/etc/zfs-prefix/config.d/x.toml", (WhenMissing::Late, Some(3))),
+    ] {
+        let _ = std::fs::remove_file(host.path("/etc/zfs-prefix"));
+        let _ = std::fs::remove_dir_all(host.path("/etc/zfs-prefix"));
+        write("/etc/zfs-prefix/config.toml", "build.jobs = 3");
+        let at = host.path(link);
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        let _ = std::fs::remove_file(&at);
+        let _ = std::fs::remove_dir_all(&at);
+        let name = link.rsplit('/').next().unwrap();
+        let target = Path::new("/var/etc").join(if name.ends_with(".toml") { name } else { "" });
+        std::os::unix::fs::symlink(&target, &at).unwrap();
+        let (loaded, in_var) = load_before_var(&host);
+        let settings = &loaded.settings;
+        assert_eq!((settings.boot.when_missing, settings.build.jobs), expected, "{link}");
+        assert!(in_var.len() == 1 && in_var[0].starts_with("/var/etc"), "{link}: {in_var:?}");
+    }
 }

@@ -4,20 +4,26 @@
 
 use std::fmt::Arguments;
 use std::path::Path;
+use std::rc::Rc;
 
-use super::mounts::Mounts;
-use super::problems::Problems;
-use super::zfs_list::{Column, Line, List, Place};
 use crate::config::is_pool_name;
+use crate::mountpoints::Mounts;
+use crate::mountpoints::list::{Column, Line, List, Place};
+use crate::mountpoints::problems::Problems;
 use crate::systemd::name;
 
 /// What both units of a dataset wait for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Needs<'a> {
     pub(super) requires: Vec<&'a str>,
-    /// The paths of RequiresMountsFor=, without links.
-    pub(super) paths: Vec<String>,
+    /// The paths of RequiresMountsFor=, without links, as far as units can be named after them.
+    pub(super) paths: Rc<[String]>,
 }
+
+/// The paths of the property that was read last, and its text. Datasets inherit properties, and a
+/// property may have 8 KiB.
+#[derive(Debug, Default)]
+pub(super) struct Last<'a>(Option<(&'a str, Rc<[String]>)>);
 
 /// When a file system is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +72,7 @@ pub(super) struct Dataset<'a> {
     pub(super) needs: Needs<'a>,
     /// Its encryption root, and `keylocation`.
     pub(super) key: Option<(&'a str, &'a str)>,
-    /// The path of a key that is a file, without links.
+    /// The path of a key that is a file, as in [`Needs`].
     pub(super) key_file: Option<String>,
     pub(super) mount: Option<Mount<'a>>,
 }
@@ -88,12 +94,19 @@ struct Reader<'a, 'p> {
     problems: &'p mut Problems,
 }
 
+/// How much of a bad value is shown.
+const SHOWN: usize = 80;
+/// PATH_MAX: systemd ignores a path that is as long.
+const PATH_MAX: usize = 4096;
+/// Directories that have their file systems before any unit is started.
+const SYSTEMS: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
+
 /// Reads line `number` of `list`; `None`: there is nothing in it that could be a unit.
 pub(super) fn read<'a>(
     list: &'a List,
-    number: usize,
-    line: &Line<'a>,
+    (number, line): (usize, &Line<'a>),
     mounts: &Mounts<'_>,
+    last: &mut Last<'a>,
     problems: &mut Problems,
 ) -> Option<Dataset<'a>> {
     let place = list.place(number);
@@ -114,10 +127,10 @@ pub(super) fn read<'a>(
     }
     let needs = Needs {
         requires: reader.units(Column::Requires).unwrap_or_default(),
-        paths: reader.paths(),
+        paths: reader.paths(last),
     };
     let file = key.and_then(|(_, location)| scheme(location)).filter(|(kind, _)| *kind == "file");
-    let key_file = file.map(|(_, path)| reader.canonical(path));
+    let key_file = file.map(|(_, path)| reader.needed(path));
     Some(Dataset { name: line.name, place, list: &list.name, needs, key, key_file, mount })
 }
 
@@ -191,6 +204,13 @@ impl<'a> Reader<'a, '_> {
         }
         let simple = format!("/{}", names.join("/"));
         let canonical = self.canonical(&simple);
+        if canonical == "/" {
+            // Boot environments. The root file system is there already.
+            return None;
+        }
+        if SYSTEMS.contains(&canonical.as_str()) {
+            return self.refuse(format_args!("mountpoint={point} belongs to the system"));
+        }
         if !name::can_end_a_line(&canonical) {
             return self.refuse(format_args!("mountpoint={point:?} cannot be written into a unit"));
         }
@@ -245,13 +265,34 @@ impl<'a> Reader<'a, '_> {
         Some(good)
     }
 
-    fn paths(&mut self) -> Vec<String> {
-        let words = self.line.get(Column::RequiresMountsFor).unwrap_or_default();
-        let words = words.split_ascii_whitespace();
-        let (good, bad): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with('/'));
-        bad.iter()
-            .for_each(|word| self.say(format_args!("{word:?} is no absolute path; left out")));
-        good.into_iter().map(|path| self.canonical(path)).collect()
+    fn paths(&mut self, last: &mut Last<'a>) -> Rc<[String]> {
+        let property = self.line.get(Column::RequiresMountsFor).unwrap_or_default();
+        if let Some((_, paths)) = last.0.as_ref().filter(|(text, _)| *text == property) {
+            return paths.clone();
+        }
+        let words = property.split_ascii_whitespace();
+        let is_good = |word: &&str| word.starts_with('/') && word.len() < PATH_MAX;
+        let (good, bad): (Vec<_>, Vec<_>) = words.partition(is_good);
+        for word in bad {
+            let what = if word.starts_with('/') {
+                "is too long for a path"
+            } else {
+                "is no absolute path"
+            };
+            let word: String = word.chars().take(SHOWN).collect();
+            self.say(format_args!("{word:?} {what}; left out"));
+        }
+        let paths: Rc<[String]> = good.into_iter().map(|path| self.needed(path)).collect();
+        last.0 = Some((property, paths.clone()));
+        paths
+    }
+
+    /// `path` without links, as far as there can be a mount unit of that name. What is below that
+    /// cannot be a mount point for systemd.
+    fn needed(&self, path: &str) -> String {
+        let mut path = self.canonical(path);
+        path.truncate(named_part(&path).len());
+        path
     }
 
     fn options(&mut self) -> Vec<&'static str> {
@@ -284,6 +325,24 @@ impl<'a> Reader<'a, '_> {
             }
         }
     }
+}
+
+/// The longest beginning of `path`, in whole components, that a mount unit can be named after.
+fn named_part(path: &str) -> &str {
+    let most = name::LONGEST - ".mount".len();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/:_.".contains(&b);
+    // The first byte is not in the name.
+    let (mut length, mut end) = (0, 0);
+    for (at, byte) in path.bytes().enumerate().skip(1) {
+        if byte == b'/' {
+            end = at;
+        }
+        length += if plain(byte) { 1 } else { "\\x00".len() };
+        if length > most {
+            return &path[..end];
+        }
+    }
+    path
 }
 
 /// The scheme of the URI `location`, and what follows the two slashes.

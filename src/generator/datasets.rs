@@ -1,24 +1,27 @@
 //! The units that zfs-mount-generator(8) would write, on a system where it cannot run at boot.
 
 use std::collections::BTreeMap;
+use std::fmt::Arguments;
 use std::path::{Path, PathBuf};
 
-use super::dataset::{self, Dataset, Mount, Nofail, Pulled};
+use super::dataset::{self, Dataset, Last, Mount, Nofail, Pulled};
 use super::dataset_text as text;
 use super::dataset_text::World;
 use super::graph::{Node, Role, Traits, traits};
 use super::installed::Zfs;
-use super::mounts::Mounts;
 use super::output::{Entry, Precedence, What};
-use super::problems::Problems;
-use super::zfs_list::List;
+use super::vital::Index;
 use crate::host::Host;
+use crate::mountpoints::Mounts;
+use crate::mountpoints::budget::Budget;
+use crate::mountpoints::list::{List, Place};
+use crate::mountpoints::problems::Problems;
 
 /// A directory for each imported pool, if the module is loaded.
 const POOLS: &str = "/proc/spl/kstat/zfs";
 
 /// A unit with the links that pull it in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Unit {
     pub(super) file: Entry,
     pub(super) links: Vec<Entry>,
@@ -34,38 +37,112 @@ fn entry(path: PathBuf, what: What) -> Entry {
     Entry { precedence: Precedence::Normal, path, what }
 }
 
-/// The units of datasets, and a summary of them for the debug log.
-#[derive(Debug)]
-pub(super) struct Units {
-    pub(super) all: Vec<Unit>,
-    pub(super) summary: String,
+/// What the units of datasets depend on, beside the lists.
+pub(super) struct System<'s> {
+    pub(super) host: &'s Host,
+    pub(super) mounts: &'s Mounts<'s>,
+    pub(super) index: &'s Index<'s>,
+    /// Paths that systemd itself needs, without links.
+    pub(super) vital: &'s [String],
+    /// How units call zfs(8).
+    pub(super) zfs: &'s Zfs,
+    /// zfs-mount-generator(8), if it writes the units. Then they only get drop-ins.
+    pub(super) peer: Option<&'s Path>,
 }
 
-/// The units of all datasets in `lists`: of keys, and of file systems. `zfs`: how they call zfs(8).
+/// Passes the units of all datasets in `lists` to `write`: of keys, and of file systems. Stops when
+/// the budget is used up, and reports what is left out. Returns a summary for the debug log.
 pub(super) fn units(
-    host: &Host,
     lists: &[List],
-    mounts: &Mounts<'_>,
-    zfs: &Zfs,
+    system: &System<'_>,
+    budget: &Budget,
     problems: &mut Problems,
-) -> Units {
-    let imported = imported(host);
-    let world = World { zfs, imported: &imported };
-    let datasets = datasets(lists, mounts, problems);
-    let claims = claims(&datasets, mounts, problems);
-    let nodes = nodes(&claims, &datasets, problems);
-    let written = nodes.iter().zip(traits(&nodes)).map(|(node, traits)| match node.role {
+    mut write: impl FnMut(&Unit, &mut Problems),
+) -> String {
+    let imported = imported(system.host);
+    let world = World { zfs: system.zfs, imported: &imported };
+    // What is wrong with a line is for whoever makes a unit of it to say.
+    let mut peers = Problems::default();
+    let of_lines = if system.peer.is_some() { &mut peers } else { &mut *problems };
+    let datasets = datasets(lists, system.mounts, &budget.half(), of_lines);
+    let claims = claims(&datasets, system, of_lines);
+    let nodes = nodes(&claims, &datasets, of_lines);
+    let traits = traits(&nodes, system.vital, budget);
+    let (first, rest): (Vec<_>, Vec<_>) =
+        nodes.iter().zip(traits).partition(|(_, traits)| traits.skipped || traits.vital);
+    let mut written = 0;
+    let mut left_out = LeftOut::default();
+    for (node, traits) in first.into_iter().chain(rest) {
+        if budget.is_over() {
+            left_out.add(node.dataset.place);
+            continue;
+        }
+        let unit = match system.peer {
+            None => unit(node, traits, &world, problems),
+            Some(_) => text::drop_in(node, traits).map(|text| {
+                Unit::new(&format!("{}.d/50-zfs-prefix.conf", node.name), text, Vec::new())
+            }),
+        };
+        if let Some(unit) = unit {
+            write(&unit, problems);
+            written += 1;
+        }
+    }
+    left_out.report(format_args!("writing units has taken too long"), problems);
+    match system.peer {
+        None => format!("; {written} units of datasets{}", below_links(&nodes)),
+        Some(peer) => format!("; datasets are left to {}", peer.display()),
+    }
+}
+
+fn unit(
+    node: &Node<'_, '_>,
+    traits: Traits,
+    world: &World<'_>,
+    problems: &mut Problems,
+) -> Option<Unit> {
+    match node.role {
         Role::Key(location) => {
-            Unit::new(node.name, text::key(node.dataset, location, &world), Vec::new())
+            let text = text::key(node.dataset, location, traits, world);
+            Some(Unit::new(node.name, text, Vec::new()))
+        }
+        Role::Mount(mount) if traits.vital && traits.network => {
+            problems.add(format_args!(
+                "{}: {:?}: left out: systemd needs {} before there is a network, and a key comes \
+                 from there. Set keylocation to a file or to prompt",
+                node.dataset.place, node.dataset.name, mount.point
+            ));
+            None
         }
         Role::Mount(mount) => {
-            let text = text::mount(node.dataset, mount, traits, &world);
-            Unit::new(node.name, text, links(node.name, mount, traits))
+            let text = text::mount(node.dataset, mount, traits, world);
+            Some(Unit::new(node.name, text, links(node.name, mount, traits)))
         }
-    });
-    let all: Vec<Unit> = written.collect();
-    let summary = format!("; {} units of datasets{}", all.len(), below_links(&nodes));
-    Units { all, summary }
+    }
+}
+
+/// Datasets for which the time was too short.
+#[derive(Default)]
+struct LeftOut<'a> {
+    first: Option<Place<'a>>,
+    number: usize,
+}
+
+impl<'a> LeftOut<'a> {
+    fn add(&mut self, place: Place<'a>) {
+        self.first.get_or_insert(place);
+        self.number += 1;
+    }
+
+    fn report(&self, why: Arguments<'_>, problems: &mut Problems) {
+        if let Some(first) = self.first {
+            problems.add_always(format_args!(
+                "{first}: {why}: this dataset and {} more have no units. \
+                 zfs-mount.service mounts them",
+                self.number - 1
+            ));
+        }
+    }
 }
 
 /// The units that are written: one for each name, whatever number of datasets claims it.
@@ -116,26 +193,35 @@ fn imported(host: &Host) -> Vec<String> {
 fn datasets<'a>(
     lists: &'a [List],
     mounts: &Mounts<'_>,
+    budget: &Budget,
     problems: &mut Problems,
 ) -> Vec<Dataset<'a>> {
     let mut datasets = Vec::new();
+    let mut left_out = LeftOut::default();
+    let mut last = Last::default();
     for list in lists {
         for (number, line) in list.lines() {
+            if budget.is_over() {
+                left_out.add(list.place(number));
+                continue;
+            }
             match line {
                 Ok(line) => {
-                    datasets.extend(dataset::read(list, number, &line, mounts, problems));
+                    let line = (number, &line);
+                    datasets.extend(dataset::read(list, line, mounts, &mut last, problems));
                 }
                 Err(why) => problems.add(format_args!("{}: the line {why}", list.place(number))),
             }
         }
     }
+    left_out.report(format_args!("reading the lists has taken too long"), problems);
     datasets
 }
 
 /// The name of each unit, and which of `datasets` claim it.
 fn claims(
     datasets: &[Dataset<'_>],
-    mounts: &Mounts<'_>,
+    system: &System<'_>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Vec<usize>> {
     let mut claims: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -145,16 +231,22 @@ fn claims(
             claims.entry(dataset::key_unit(name)).or_default().push(at);
         }
         let Some(mount) = &dataset.mount else { continue };
-        match mounts.in_fstab(Path::new(&mount.point)) {
-            None => claims.entry(dataset::mount_unit(&mount.point)).or_default().push(at),
+        let unit = dataset::mount_unit(&mount.point);
+        let (place, point) = (&dataset.place, &mount.point);
+        let who = match system.mounts.in_fstab(Path::new(point)) {
             // Probably fstab has this very dataset, because somebody prefers fstab.
-            Some(true) => {}
-            Some(false) => {
-                let (place, point) = (&dataset.place, &mount.point);
-                problems
-                    .add(format_args!("{place}: {name:?}: not at {point}, which /etc/fstab has"));
-            }
-        }
+            Some(true) => continue,
+            Some(false) => PathBuf::from("/etc/fstab"),
+            None => match system.index.file(&unit) {
+                Some(file) => file,
+                None => {
+                    claims.entry(unit).or_default().push(at);
+                    continue;
+                }
+            },
+        };
+        let who = who.display();
+        problems.add(format_args!("{place}: {name:?}: not at {point}, which {who} has"));
     }
     claims
 }
@@ -199,226 +291,5 @@ fn links(unit: &str, mount: &Mount<'_>, traits: Traits) -> Vec<Entry> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::zfs_list::tests::of;
-    use super::*;
-
-    /// What is written for these lines of a list of the pool tank, and what is said.
-    fn written(root: &Path, list: &str) -> (BTreeMap<String, String>, Vec<String>) {
-        let host = crate::generator::tests::host(root);
-        let lists = [of("tank", list)];
-        let mut problems = Problems::default();
-        let mounts = Mounts::read(&host, &lists, &mut problems);
-        let zfs = Zfs { command: PathBuf::from("/usr/sbin/zfs"), search: None };
-        let units = units(&host, &lists, &mounts, &zfs, &mut problems).all;
-        let entries = units.into_iter().flat_map(|unit| {
-            assert_eq!(unit.file.path.components().count(), 1, "{:?}", unit.file.path);
-            assert!(unit.links.iter().all(|link| link.path.components().count() == 2));
-            std::iter::once(unit.file).chain(unit.links)
-        });
-        let written = entries.map(|entry| {
-            let what = match entry.what {
-                What::File(text) => text,
-                What::Link(target) => target.display().to_string(),
-            };
-            (entry.path.display().to_string(), what)
-        });
-        (written.collect(), problems.into_lines())
-    }
-
-    const FLAGS: &str = "on\ton\ton\ton\toff\ton\toff";
-
-    #[test]
-    fn nothing_in_a_list_leads_out_of_the_directory_or_becomes_a_setting_of_its_own() {
-        let root = tempfile::tempdir().unwrap();
-        let tail = "-\tnone\t-\t-\t-\t-\t-\t-\t-\t-";
-        for (line, why) in [
-            (format!("../../etc/x\t/x\ton\t{FLAGS}\t{tail}"), "no name of a dataset"),
-            (format!("tank/../x\t/x\ton\t{FLAGS}\t{tail}"), "no name of a dataset"),
-            (format!("tank//x\t/x\ton\t{FLAGS}\t{tail}"), "no name of a dataset"),
-            (format!("tank/$(reboot)\t/x\ton\t{FLAGS}\t{tail}"), "no name of a dataset"),
-            (format!("tank/x \t/x\ton\t{FLAGS}\t{tail}"), "no name of a dataset"),
-            (format!("tank/x\t/../x\ton\t{FLAGS}\t{tail}"), "no absolute path"),
-            (format!("tank/x\t/x\\\ton\t{FLAGS}\t{tail}"), "cannot be written"),
-            (format!("tank/x\t/x \ton\t{FLAGS}\t{tail}"), "cannot be written"),
-            (format!("tank/x\t/x\rExecStart=/y\ton\t{FLAGS}\t{tail}"), "control character"),
-            (format!("tank/x\t/{}\ton\t{FLAGS}\t{tail}", "y".repeat(260)), "too long"),
-            (format!("tank/x\t/x\tperhaps\t{FLAGS}\t{tail}"), "canmount=perhaps"),
-            ("tank/x\t/x\ton".to_owned(), "columns are missing"),
-            ("no list".to_owned(), "columns are missing"),
-        ] {
-            let (units, said) = written(root.path(), &line);
-            assert!(units.is_empty(), "{line:?}: {units:?}");
-            assert_eq!(said.len(), 1, "{line:?}: {said:?}");
-            assert!(said[0].starts_with("/etc/zfs/zfs-list.cache/tank:1: "), "{said:?}");
-            assert!(said[0].contains(why), "{line:?}: {said:?}");
-        }
-        // What only a part of is wrong with is mounted without that part.
-        let line = format!(
-            "tank/x\t/x\ton\t{FLAGS}\t-\tnone\ta/b.service\trelative\t../x.service\tno-unit\t\
-             ../../up.target a.target\t-\tperhaps\toff"
-        );
-        let (units, said) = written(root.path(), &line);
-        assert_eq!(units.keys().collect::<Vec<_>>(), ["a.target.wants/x.mount", "x.mount"]);
-        assert!(!units["x.mount"].contains("..") && !units["x.mount"].contains("relative"));
-        assert_eq!(said.len(), 5, "{said:?}");
-    }
-
-    #[test]
-    fn names_are_read_back_by_systemd_as_they_are() {
-        let root = tempfile::tempdir().unwrap();
-        let line = format!(
-            "tank/a %x\t/é 100%/\"b'\ton\t{FLAGS}\ttank/a %x\tfile:///k y/it's 5%\t-\t/n%n"
-        );
-        let (units, said) = written(root.path(), &line);
-        assert_eq!(said, [""; 0]);
-        let mount = &units["\\xc3\\xa9\\x20100\\x25-\\x22b\\x27.mount"];
-        assert!(mount.contains("\nWhere=/é 100%%/\"b'\nWhat=tank/a %%x\n"), "{mount}");
-        assert!(mount.contains("\nRequiresMountsFor=/n%%n\n"), "{mount}");
-        let key = &units["zfs-load-key@tank-a\\x20\\x25x.service"];
-        assert!(key.contains("\nRequiresMountsFor=/n%%n \"/k y/it's 5%%\"\n"), "{key}");
-        assert!(key.contains(" /usr/sbin/zfs \"tank/a %%x\"\n"), "{key}");
-        assert!(mount.contains("\nRequires=zfs-load-key@tank-a\\x20\\x25x.service\n"), "{mount}");
-    }
-
-    #[test]
-    fn a_mount_point_of_fstab_is_fstabs_and_the_key_is_loaded_all_the_same() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("etc")).unwrap();
-        let fstab = "/dev/vda /srv/ ext4 noauto 0 0\ntank/home /home zfs zfsutil 0 0\n";
-        std::fs::write(root.path().join("etc/fstab"), fstab).unwrap();
-        let list = format!(
-            "tank\t/srv\ton\t{FLAGS}\ttank\tprompt\ntank/home\t/home\ton\t{FLAGS}\ttank\tnone\n"
-        );
-        let (units, said) = written(root.path(), &list);
-        assert_eq!(units.keys().collect::<Vec<_>>(), ["zfs-load-key@tank.service"]);
-        assert!(
-            said.len() == 1 && said[0].contains("not at /srv, which /etc/fstab has"),
-            "{said:?}"
-        );
-    }
-
-    #[test]
-    fn a_pool_that_is_imported_already_is_not_waited_for() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(root.path().join("proc/spl/kstat/zfs/tank")).unwrap();
-        let line = |name| format!("{name}\t/{name}\ton\t{FLAGS}\t{name}\tprompt\n");
-        let (units, said) = written(root.path(), &(line("tank") + &line("other")));
-        assert_eq!(said, [""; 0]);
-        assert_eq!(units.len(), 6, "{units:?}");
-        for (name, text) in units.iter().filter(|(name, _)| !name.contains(".wants/")) {
-            let waits = text.contains("zfs-import.target");
-            assert_eq!(waits, name.contains("other"), "{name}: {text}");
-        }
-    }
-
-    /// A line with these properties from `encroot` on, as many as are given.
-    fn line(name: &str, point: &str, rest: &str) -> String {
-        let given = rest.split('\t').count();
-        format!("{name}\t{point}\ton\t{FLAGS}\t{rest}{}\n", "\t-".repeat(10 - given))
-    }
-
-    #[test]
-    fn what_a_required_file_system_needs_is_skipped_with_it_where_there_is_no_module() {
-        const OFF: &str = "-\tnone\t-\t-\t-\t-\t-\t-\toff";
-        let root = tempfile::tempdir().unwrap();
-        let list = [
-            // Above it; where its key is, whose own key is somewhere else; what it names; and above
-            // that.
-            line("tank/a", "/a", "-\tnone"),
-            line("tank/a/b", "/a/b", "-\tnone"),
-            line("tank/a/b/c", "/a/b/c", &format!("tank/k{}", OFF.strip_prefix('-').unwrap())),
-            line("tank/k", "none", "tank/k\tfile:///keys/k"),
-            line("tank/keys", "/keys", "tank/keys\tfile:///stick/key"),
-            line("tank/stick", "/stick", "-\tnone\tnamed.mount\t/paths/p/q"),
-            line("tank/named", "/named", "-\tnone"),
-            line("tank/paths", "/paths/p", "-\tnone"),
-            // Nobody's business.
-            line("tank/other", "/other", "-\tnone"),
-            line("tank/below", "/a/b/c/d", "-\tnone"),
-        ];
-        let (units, said) = written(root.path(), &list.concat());
-        assert_eq!(said, [""; 0]);
-        let skipped = |text: &str| text.contains("\nConditionPathIsDirectory=/sys/module/zfs\n");
-        let mut mounts = units.iter().filter(|(name, _)| name.ends_with(".mount"));
-        assert!(mounts.all(|(name, text)| {
-            let alone = ["other.mount", "a-b-c-d.mount"].contains(&name.as_str());
-            name.contains(".target.") || skipped(text) != alone
-        }));
-        assert_eq!(units.values().filter(|text| skipped(text)).count(), 9, "{units:?}");
-        // Without it nothing is skipped but keys.
-        let (units, _) = written(root.path(), &list.concat().replace("\toff\t-\n", "\ton\t-\n"));
-        assert_eq!(units.values().filter(|text| skipped(text)).count(), 2, "{units:?}");
-    }
-
-    #[test]
-    fn what_needs_a_key_from_the_network_is_mounted_after_the_local_file_systems() {
-        let root = tempfile::tempdir().unwrap();
-        let list = [
-            line("tank/far", "/far", "tank/far\thttps://keys.example/far"),
-            line("tank/far/in", "/in", "tank/far\tnone"),
-            line("tank/plain", "/far/plain", "-\tnone"),
-            line("tank/safe", "/safe", "tank/safe\tfile:///far/keys/safe"),
-            line("tank/must", "/must", "tank/far\tnone\t-\t-\t-\t-\t-\t-\toff"),
-            line("tank/by", "/by", "tank/far\tnone\t-\t-\t-\t-\tx.target"),
-            line("tank/near", "/near", "-\tnone"),
-        ];
-        let (units, said) = written(root.path(), &list.concat());
-        assert_eq!(said, [""; 0]);
-        let links: Vec<&str> =
-            units.keys().map(String::as_str).filter(|name| name.contains('/')).collect();
-        let expected = [
-            "local-fs.target.wants/near.mount",
-            "remote-fs.target.requires/must.mount",
-            "remote-fs.target.wants/far-plain.mount",
-            "remote-fs.target.wants/far.mount",
-            "remote-fs.target.wants/in.mount",
-            "remote-fs.target.wants/safe.mount",
-            "x.target.wants/by.mount",
-        ];
-        assert_eq!(links, expected);
-        for name in ["far", "far-plain", "in", "safe", "must", "by", "near"] {
-            let text = &units[&format!("{name}.mount")];
-            let waited_for =
-                ["zfs-mount.service", "local-fs.target"].iter().any(|unit| text.contains(unit));
-            assert_eq!(waited_for, name == "near", "{text}");
-            let default = !text.contains("\nDefaultDependencies=no\nConflicts=umount.target\n");
-            assert_eq!(default, name == "near", "{text}");
-        }
-        assert!(units["by.mount"].contains("\nBefore=umount.target x.target\n"), "{units:?}");
-    }
-
-    #[test]
-    fn only_the_unit_of_a_key_can_have_too_long_a_name_for_one() {
-        let root = tempfile::tempdir().unwrap();
-        // Each of these dashes is four characters there.
-        let name = format!("tank/{}", "-".repeat(60));
-        let (units, said) = written(root.path(), &line(&name, "/x", "-\tnone"));
-        assert_eq!(said, [""; 0]);
-        assert!(units.contains_key("x.mount"), "{units:?}");
-        let (units, said) = written(root.path(), &line(&name, "/x", &format!("{name}\tprompt")));
-        assert!(said.len() == 1 && said[0].contains("loads the key of"), "{said:?}");
-        assert!(!units.keys().any(|name| name.contains("load-key")), "{units:?}");
-    }
-
-    #[test]
-    fn a_mount_point_below_a_link_is_mounted_where_that_leads_to() {
-        let root = tempfile::tempdir().unwrap();
-        // As on Fedora CoreOS. What is in /var may be there or not.
-        std::os::unix::fs::symlink("var/srv", root.path().join("srv")).unwrap();
-        let list = [
-            line("tank/data", "/srv/data", "tank/data\tfile:///srv/keys/data"),
-            line("tank/more", "/srv/data/more", "-\tnone\t-\t/srv/x"),
-        ];
-        let (units, said) = written(root.path(), &list.concat());
-        assert_eq!(said, [""; 0]);
-        assert!(units["var-srv-data.mount"].contains("\nWhere=/var/srv/data\n"), "{units:?}");
-        let more = &units["var-srv-data-more.mount"];
-        assert!(more.contains("\nRequiresMountsFor=/var/srv/x\n"), "{more}");
-        let key = &units["zfs-load-key@tank-data.service"];
-        assert!(key.contains("\nRequiresMountsFor=/var/srv/keys/data\n"), "{key}");
-        std::fs::create_dir_all(root.path().join("var/srv")).unwrap();
-        std::os::unix::fs::symlink("/elsewhere", root.path().join("var/srv/data")).unwrap();
-        assert_eq!(written(root.path(), &list.concat()).0, units, "once /var is there");
-    }
-}
+#[path = "datasets_tests.rs"]
+mod tests;

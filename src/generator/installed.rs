@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::Userland;
-use crate::host::links::{End, Way, follow};
+use crate::host::files::Files;
+use crate::host::links::{End, Way};
 use crate::host::{Host, SBIN};
 
 /// The directories of systemd.generator(7), first choice first. The last one is for systems whose
@@ -23,10 +24,6 @@ const PUBLISHED: &str = "/run/zfs-prefix/active/userland/sbin/zfs";
 /// As in units/dropins: where units look for programs on a system that has its own.
 const SEARCH: &str = "/run/zfs-prefix/active/userland/sbin:/run/zfs-prefix/active/userland/bin:\
     /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// A link into these may dangle now and not after a daemon-reload, or the other way round. The
-/// generator never looks at what such a link leads to, so that each run decides the same.
-const LATER: [&str; 2] = ["/run/zfs-prefix", "/var"];
-
 /// The zfs-mount-generator(8) that systemd runs on this system, or that somebody masked; `None`:
 /// this generator reads the lists.
 pub(super) fn mount_generator(host: &Host) -> Option<PathBuf> {
@@ -44,12 +41,13 @@ pub(super) fn mount_generator(host: &Host) -> Option<PathBuf> {
 /// Links of that name to what is published with the modules, and where they lead. Such a link is no
 /// generator at boot, but it is one at each daemon-reload.
 pub(super) fn links_to_a_generator(host: &Host) -> Vec<(PathBuf, PathBuf)> {
+    let files = Files::before_var(host);
     let mut links = Vec::new();
     for directory in GENERATORS {
         let path = Path::new(directory).join(MOUNT_GENERATOR);
         // A directory that is itself there only later may have one: that is not known now.
-        let reached = matches!(way(host, Path::new(directory)).end, End::Here(_));
-        if let (true, Way { path: target, end: End::Later }) = (reached, way(host, &path)) {
+        let reached = matches!(files.way(Path::new(directory)).end, End::Here(_));
+        if let (true, Way { path: target, end: End::Later }) = (reached, files.way(&path)) {
             links.push((path, target));
         }
     }
@@ -88,14 +86,10 @@ fn runs(meta: &Metadata) -> bool {
 
 /// Where `path` leads in the end, after all links at it and on the way to it, and what is there.
 fn resolved(host: &Host, path: &Path) -> Option<(PathBuf, Metadata)> {
-    match way(host, path) {
+    match Files::before_var(host).way(path) {
         Way { path, end: End::Here(meta) } => Some((path, meta)),
         _ => None,
     }
-}
-
-fn way(host: &Host, path: &Path) -> Way {
-    follow(host, path, |at| LATER.iter().any(|later| at.starts_with(later)))
 }
 
 #[cfg(test)]

@@ -8,11 +8,10 @@ mod detect;
 mod graph;
 mod installed;
 mod kmsg;
-mod mounts;
+mod legacy;
 mod output;
 mod plan;
-mod problems;
-mod zfs_list;
+mod vital;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -21,10 +20,14 @@ use std::process::ExitCode;
 use crate::config::{self, Loaded, Severity};
 use crate::exit::Exit;
 use crate::host::Host;
+use crate::host::files::Files;
+use crate::mountpoints::budget::Budget;
+use crate::mountpoints::problems::Problems;
+use crate::mountpoints::{Announced, Mounts};
+use datasets::{System, Unit};
 pub use detect::Environment;
 use kmsg::{Kmsg, Level};
 use output::Entry;
-use problems::Problems;
 
 /// The three output directories of a generator; with one argument all of them are that one.
 struct Directories {
@@ -65,7 +68,7 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
         return Ok(());
     }
     let (loaded, in_var) = config::load_before_var(host);
-    if let Some(path) = in_var {
+    for path in in_var {
         let path = path.display();
         log.write(Level::Debug, &format!("configuration in {path}: not read here, it is in /var"));
     }
@@ -80,19 +83,37 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
         log.write(Level::Debug, &format!("off: {why}{}", by(&loaded, "boot.enabled")));
         return Ok(());
     }
-    let mut plan = plan::plan(host, &loaded)?;
+    let mut problems = Problems::default();
+    let files = Files::before_var(host);
+    let announced = Announced::read(files, &mut problems);
+    let mounts = Mounts::of(files, &announced);
+    let plan = plan::plan(host, &loaded, &mounts)?;
     for warning in &plan.warnings {
         log.write(Level::Warning, warning);
     }
     for entry in &plan.entries {
         output::write(directories, entry)?;
     }
-    let mut unwritten = operators(&plan.operators, directories, &mut plan.problems);
-    unwritten += datasets(&plan.units, directories, &mut plan.problems);
-    for problem in plan.problems.into_lines() {
+    let mut out = Out { directories, unwritten: 0 };
+    out.operators(&plan.operators, &mut problems);
+    // The boot has what it needs. Only now each dataset is looked at.
+    let summary = datasets(&announced, &mounts, host, &loaded, &mut out, &mut problems);
+    for problem in problems.into_lines() {
         log.write(Level::Error, &problem);
     }
-    log.write(Level::Debug, &plan.summary);
+    for (link, target) in links_to_a_generator(host, &announced) {
+        log.write(
+            Level::Warning,
+            &format!(
+                "{} leads to {}: at a daemon-reload that writes units of datasets, too, and they \
+                 are written here. Remove the link",
+                link.display(),
+                target.display()
+            ),
+        );
+    }
+    log.write(Level::Debug, &(plan.summary + &summary));
+    let unwritten = out.unwritten;
     if unwritten > 0 {
         anyhow::bail!(
             "{unwritten} drop-ins or units of datasets are not written; the rest is in place"
@@ -108,26 +129,75 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
     )
 }
 
-/// Writes drop-ins of other people's units. Returns how many could not be written. The boot path is
-/// there by then.
-fn operators(entries: &[Entry], to: &Directories, problems: &mut Problems) -> usize {
-    let failed = entries.iter().filter_map(|entry| output::write(to, entry).err());
-    failed.map(|e| problems.add(format_args!("boot.require-pools-for: {e:#}"))).count()
+/// The units of datasets, and the drop-ins for those of fstab. Returns a summary.
+fn datasets(
+    announced: &Announced,
+    mounts: &Mounts<'_>,
+    host: &Host,
+    loaded: &Loaded,
+    out: &mut Out<'_>,
+    problems: &mut Problems,
+) -> String {
+    let budget = Budget::for_units();
+    let lists = &announced.lists;
+    if lists.is_empty() && !announced.fstab.iter().any(|entry| entry.zfs) {
+        return String::new();
+    }
+    let index = vital::Index::read(Files::before_var(host));
+    let vital = vital::paths(&index, &announced.fstab);
+    let canonical = |path: &String| mounts.canonical(Path::new(path)).into_os_string();
+    let vital: Vec<String> =
+        vital.iter().filter_map(|path| canonical(path).into_string().ok()).collect();
+    for drop_in in legacy::drop_ins(&announced.fstab, mounts, &vital, &budget) {
+        out.write([&drop_in], problems);
+    }
+    if lists.is_empty() {
+        return String::new();
+    }
+    let peer = installed::mount_generator(host);
+    let zfs = &installed::zfs(host, loaded.settings.zfs.userland);
+    let system = System { host, mounts, index: &index, vital: &vital, zfs, peer: peer.as_deref() };
+    datasets::units(lists, &system, &budget, problems, |Unit { file, links }, problems| {
+        // The file comes first: a link to nothing would fail the units that require it.
+        out.write(std::iter::once(file).chain(links), problems);
+    })
 }
 
-/// Writes the units of datasets. Returns how many could not be written. If one cannot be written,
-/// the others still are: another generator may have a unit for that mount point.
-fn datasets(units: &[datasets::Unit], to: &Directories, problems: &mut Problems) -> usize {
-    let mut unwritten = 0;
-    for unit in units {
-        // The file comes first: a link to nothing would fail the units that require it.
-        let mut entries = std::iter::once(&unit.file).chain(&unit.links);
-        if let Err(e) = entries.try_for_each(|entry| output::write(to, entry)) {
-            problems.add(format_args!("{e:#}"));
-            unwritten += 1;
+/// Links to a generator that runs at a daemon-reload only, beside this one.
+fn links_to_a_generator(host: &Host, announced: &Announced) -> Vec<(PathBuf, PathBuf)> {
+    if announced.lists.is_empty() || installed::mount_generator(host).is_some() {
+        return Vec::new();
+    }
+    installed::links_to_a_generator(host)
+}
+
+/// Writes what the boot can do without. The boot path is there by then.
+struct Out<'d> {
+    directories: &'d Directories,
+    /// How many could not be written.
+    unwritten: usize,
+}
+
+impl Out<'_> {
+    /// Writes drop-ins of other people's units.
+    fn operators(&mut self, entries: &[Entry], problems: &mut Problems) {
+        for entry in entries {
+            if let Err(e) = output::write(self.directories, entry) {
+                problems.add(format_args!("boot.require-pools-for: {e:#}"));
+                self.unwritten += 1;
+            }
         }
     }
-    unwritten
+
+    /// Writes a unit with its links, or a drop-in. If it cannot be written, the others still are:
+    /// another generator may have a unit for that mount point.
+    fn write<'e>(&mut self, entries: impl IntoIterator<Item = &'e Entry>, problems: &mut Problems) {
+        let mut entries = entries.into_iter();
+        if let Err(e) = entries.try_for_each(|entry| output::write(self.directories, entry)) {
+            problems.add(format_args!("{e:#}"));
+            self.unwritten += 1;
+        }
+    }
 }
 
 /// " (FILE)" when something other than the default decided `key`.

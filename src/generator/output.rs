@@ -19,7 +19,7 @@ pub(super) enum Precedence {
 }
 
 /// One thing to write.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) precedence: Precedence,
     /// Below the output directory.
@@ -28,7 +28,7 @@ pub(super) struct Entry {
 }
 
 /// What an entry is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum What {
     Link(PathBuf),
     File(String),

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
-use super::datasets::{self, Unit};
-use super::mounts::Mounts;
+use super::installed;
 use super::output::{Entry, Precedence, What};
-use super::problems::Problems;
-use super::{installed, zfs_list};
 use crate::config::{Loaded, Settings, Userland, WhenMissing};
 use crate::host::Host;
+use crate::host::files::Files;
+use crate::mountpoints::{Mounts, OnPool};
 use crate::systemd::name::{quoted, without_specifiers};
 
 /// Where the static units may be, first choice first.
@@ -60,12 +59,7 @@ pub(super) struct Plan {
     pub(super) entries: Vec<Entry>,
     /// Drop-ins of other people's units. If one cannot be written, everything else still is.
     pub(super) operators: Vec<Entry>,
-    /// The units of datasets. They come after everything else: the boot has to have the modules
-    /// first.
-    pub(super) units: Vec<Unit>,
     pub(super) warnings: Vec<String>,
-    /// What is wrong with the lists of datasets.
-    pub(super) problems: Problems,
     /// Static files that should be there and are not.
     pub(super) missing: Vec<&'static str>,
     pub(super) summary: String,
@@ -86,16 +80,14 @@ impl Plan {
 ///
 /// # Errors
 /// zfs-load.service is not installed: then nothing may be written.
-pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
+pub(super) fn plan(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>) -> anyhow::Result<Plan> {
     let mut plan = Plan::default();
     let Some(load_directory) = directory_of(host, LOAD) else {
         bail!("no {LOAD} in {}: install zfs-prefix again", UNIT_DIRECTORIES.join(" or "));
     };
-    let lists = zfs_list::read(host, &mut plan.problems);
-    let mounts = Mounts::read(host, &lists, &mut plan.problems);
     let settings = &loaded.settings;
-    if mounts.on_pool(Path::new(STORE)) {
-        mask_var(host, &mut plan);
+    if let Some(why) = mounts.on_pool(Path::new(STORE)) {
+        mask_var(host, why, mounts, &mut plan);
     }
     match present(host, &DROP_IN_DIRECTORIES, MODPROBE) {
         Some(directory) => {
@@ -109,7 +101,7 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
     if !settings.boot.require_pools_for.is_empty() {
         require_pools(host, loaded, &mut plan);
     }
-    let when_missing = when_missing(host, loaded, &mounts, &mut plan);
+    let when_missing = when_missing(host, loaded, mounts, &mut plan);
     if when_missing != WhenMissing::Never {
         // Also with "block": a no-op after a good early build, a second chance after a bad one.
         match directory_of(host, BUILD) {
@@ -122,24 +114,6 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
         plan.want(consumer, LOAD, load_directory);
     }
     plan.summary = format!("{LOAD} before the pool import; {}", intention(when_missing));
-    if !lists.is_empty() {
-        match installed::mount_generator(host) {
-            Some(path) => plan.summary += &format!("; datasets are left to {}", path.display()),
-            None => {
-                let zfs = installed::zfs(host, settings.zfs.userland);
-                let units = datasets::units(host, &lists, &mounts, &zfs, &mut plan.problems);
-                (plan.units, plan.summary) = (units.all, plan.summary + &units.summary);
-                for (link, target) in installed::links_to_a_generator(host) {
-                    plan.warnings.push(format!(
-                        "{} leads to {}: at a daemon-reload that writes units of datasets, too, \
-                         and they are written here. Remove the link",
-                        link.display(),
-                        target.display()
-                    ));
-                }
-            }
-        }
-    }
     Ok(plan)
 }
 
@@ -147,14 +121,20 @@ pub(super) fn plan(host: &Host, loaded: &Loaded) -> anyhow::Result<Plan> {
 /// not there yet.
 fn when_missing(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Plan) -> WhenMissing {
     let on_pool = |paths: &[&Path]| -> Option<String> {
-        let there = paths.iter().filter(|path| mounts.on_pool(path));
-        let there: Vec<_> = there.map(|path| path.display().to_string()).collect();
+        let there = paths.iter().filter_map(|path| {
+            let path_shown = path.display();
+            Some(match mounts.on_pool(path)? {
+                OnPool::Dataset(dataset) => format!("{path_shown} (dataset {dataset})"),
+                OnPool::Unread(_) => format!("perhaps {path_shown}"),
+            })
+        });
+        let there: Vec<_> = there.collect();
         (!there.is_empty()).then(|| there.join(", "))
     };
-    let of_units = [Path::new(STORE), Path::new(CACHE)];
+    let needed = [Path::new(STORE), Path::new(CACHE), &loaded.settings.prefix.path];
     let mut when_missing = loaded.settings.boot.when_missing;
     if when_missing == WhenMissing::Block {
-        match on_pool(&[of_units[0], of_units[1], &loaded.settings.prefix.path]) {
+        match on_pool(&needed) {
             None => early_build(host, loaded, mounts, plan),
             Some(paths) => {
                 plan.warnings.push(format!(
@@ -167,8 +147,8 @@ fn when_missing(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Pl
     }
     // If the initrd loaded the module, there is nothing to build. After an import, everything is
     // there.
-    if when_missing == WhenMissing::Late && !is_there(host, Path::new(MODULE)) {
-        plan.warnings.extend(on_pool(&of_units).map(|paths| {
+    if when_missing == WhenMissing::Late && !Files::before_var(host).exists(Path::new(MODULE)) {
+        plan.warnings.extend(on_pool(&needed).map(|paths| {
             format!(
                 "on a pool itself: {paths}. Where there are no modules for the kernel that is not \
                  there either, and none can be built: keep it off the pools, or have the initrd \
@@ -227,14 +207,29 @@ fn intention(when_missing: WhenMissing) -> &'static str {
 }
 
 /// Removes the dependency on /var from zfs-load.service: with /var on a pool, it would wait for
-/// itself.
-fn mask_var(host: &Host, plan: &mut Plan) {
+/// itself. If that is only possible, what fstab mounts there from elsewhere is still waited for.
+fn mask_var(host: &Host, why: OnPool<'_>, mounts: &Mounts<'_>, plan: &mut Plan) {
     // A mask has to precede what it masks, and only the early directory precedes /etc. But if a
     // file in /etc overrides ours in /usr, that is the operator's decision.
-    let in_usr = is_there(host, &Path::new(UNIT_DIRECTORIES[0]).join(MASKABLE));
-    let in_etc = is_there(host, &Path::new(UNIT_DIRECTORIES[1]).join(MASKABLE));
+    let files = Files::before_var(host);
+    let in_usr = files.exists(&Path::new(UNIT_DIRECTORIES[0]).join(MASKABLE));
+    let in_etc = files.exists(&Path::new(UNIT_DIRECTORIES[1]).join(MASKABLE));
     let precedence = if in_etc && !in_usr { Precedence::Early } else { Precedence::Normal };
-    plan.add(precedence, MASKABLE, What::Link(PathBuf::from("/dev/null")));
+    let other_disk_above = match why {
+        OnPool::Dataset(_) => None,
+        OnPool::Unread(_) => mounts.other_disk_above(Path::new(STORE)),
+    };
+    let what = match other_disk_above {
+        None => What::Link(PathBuf::from("/dev/null")),
+        Some(point) => What::File(format!(
+            "# Automatically generated by zfs-prefix-generator\n\
+             [Unit]\n\
+             # Not all lists of datasets are read: what is below may be on a pool.\n\
+             RequiresMountsFor={}\n",
+            quoted(&unit_path(&point))
+        )),
+    };
+    plan.add(precedence, MASKABLE, what);
 }
 
 fn early_build(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Plan) {
@@ -323,16 +318,20 @@ fn directory_of(host: &Host, unit: &str) -> Option<&'static str> {
 }
 
 fn present(host: &Host, directories: &[&'static str], name: &str) -> Option<&'static str> {
-    directories.iter().copied().find(|d| is_there(host, &Path::new(d).join(name)))
-}
-
-fn is_there(host: &Host, path: &Path) -> bool {
-    std::fs::symlink_metadata(host.path(path)).is_ok()
+    let files = Files::before_var(host);
+    directories.iter().copied().find(|d| files.exists(&Path::new(d).join(name)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mountpoints::Announced;
+    use crate::mountpoints::problems::Problems;
+
+    fn planned(host: &Host, loaded: &Loaded) -> Plan {
+        let announced = Announced::read(Files::before_var(host), &mut Problems::default());
+        plan(host, loaded, &Mounts::of(Files::before_var(host), &announced)).unwrap()
+    }
 
     #[test]
     fn no_unit_is_made_to_require_one_that_is_not_installed() {
@@ -347,11 +346,11 @@ mod tests {
             let paths = plan.operators.iter().map(|e| e.path.clone());
             paths.filter(|path| path.starts_with("docker.service.d")).collect()
         };
-        let without = plan(&host, &loaded).unwrap();
+        let without = planned(&host, &loaded);
         assert!(without.missing.contains(&POOLS), "{:?}", without.missing);
         assert_eq!(drop_ins(&without), [""; 0].map(PathBuf::from));
         std::fs::write(units.join(POOLS), "").unwrap();
-        let with = plan(&host, &loaded).unwrap();
+        let with = planned(&host, &loaded);
         assert!(!with.missing.contains(&POOLS), "{:?}", with.missing);
         assert_eq!(drop_ins(&with), [Path::new("docker.service.d/50-zfs-prefix.conf")]);
     }
@@ -363,8 +362,8 @@ mod tests {
             ("/var/cache", WhenMissing::Block, true, true, false),
             ("/var/cache", WhenMissing::Never, false, false, false),
             ("/var", WhenMissing::Late, false, true, false),
-            ("/home", WhenMissing::Late, false, false, false),
-            ("/home", WhenMissing::Block, true, false, false),
+            ("/home", WhenMissing::Late, false, true, false),
+            ("/home", WhenMissing::Block, true, true, false),
             ("/srv", WhenMissing::Late, false, false, false),
             ("/srv", WhenMissing::Block, false, false, true),
         ] {
@@ -382,13 +381,13 @@ mod tests {
             loaded.settings.boot.when_missing = when;
             let case = format!("{point} {when:?}");
             let said = |part: &str, plan: &Plan| plan.warnings.iter().any(|w| w.contains(part));
-            let plan = plan(&host, &loaded).unwrap();
+            let plan = planned(&host, &loaded);
             assert_eq!(said("cannot be had", &plan), block, "{case}: {:?}", plan.warnings);
             assert_eq!(said("none can be built", &plan), late, "{case}: {:?}", plan.warnings);
             let wired = plan.entries.iter().any(|e| e.path.ends_with(EARLY));
             assert_eq!(wired, early, "{case}: {:?}", plan.entries);
             std::fs::create_dir_all(host.path(MODULE)).unwrap();
-            let plan = super::plan(&host, &loaded).unwrap();
+            let plan = planned(&host, &loaded);
             assert!(!said("none can be built", &plan), "{case}: {:?}", plan.warnings);
         }
     }

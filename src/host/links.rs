@@ -1,9 +1,10 @@
 //! Resolves a path component by component, and stops at a directory that may change later in the
 //! boot. A decision before /var is mounted has to be the same as one after it is mounted.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::Metadata;
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use crate::host::Host;
 
@@ -30,11 +31,13 @@ pub(crate) struct Way {
 /// true.
 pub(crate) fn follow(host: &Host, path: &Path, later: impl Fn(&Path) -> bool) -> Way {
     let mut way = Way { path: PathBuf::from("/"), end: End::Nothing };
-    // In reverse order: the next component is at the end.
-    let mut rest = reversed(path);
+    // What is left of the path. After a link it begins with what the link says.
+    let mut rest = path.as_os_str().as_bytes().to_vec();
+    let mut at = 0;
     let mut links = 0;
-    while let Some(name) = rest.pop() {
+    while let Some((name, next)) = component(&rest, at) {
         step(&mut way.path, name);
+        at = next;
         if later(&way.path) {
             way.end = End::Later;
             break;
@@ -57,27 +60,37 @@ pub(crate) fn follow(host: &Host, path: &Path, later: impl Fn(&Path) -> bool) ->
         if target.is_absolute() {
             way.path = PathBuf::from("/");
         }
-        rest.extend(reversed(&target));
+        rest = [target.as_os_str().as_bytes(), b"/", &rest[at..]].concat();
+        at = 0;
     }
-    rest.into_iter().rev().for_each(|name| step(&mut way.path, name));
+    while let Some((name, next)) = component(&rest, at) {
+        step(&mut way.path, name);
+        at = next;
+    }
     way
 }
 
-fn step(path: &mut PathBuf, name: OsString) {
-    if name == ".." {
-        path.pop();
-    } else {
-        path.push(name);
+/// The component of `path` at or after `at` that is not `.`, and where it ends.
+fn component(path: &[u8], mut at: usize) -> Option<(&[u8], usize)> {
+    loop {
+        at += path[at..].iter().take_while(|&&b| b == b'/').count();
+        let length = path[at..].iter().take_while(|&&b| b != b'/').count();
+        let name = &path[at..at + length];
+        at += length;
+        match name {
+            b"" => return None,
+            b"." => {}
+            name => return Some((name, at)),
+        }
     }
 }
 
-fn reversed(path: &Path) -> Vec<OsString> {
-    let names = path.components().rev().filter_map(|component| match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some(OsString::from("..")),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    });
-    names.collect()
+fn step(path: &mut PathBuf, name: &[u8]) {
+    if name == b".." {
+        path.pop();
+    } else {
+        path.push(OsStr::from_bytes(name));
+    }
 }
 
 #[cfg(test)]

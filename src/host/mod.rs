@@ -2,6 +2,7 @@
 //! paths of the machine, below [`Host::root`]. tests/layers.rs names the modules that read /proc
 //! for another reason.
 
+pub(crate) mod files;
 pub(crate) mod links;
 pub(crate) mod mountinfo;
 mod release;

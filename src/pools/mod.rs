@@ -2,6 +2,7 @@
 //! not sound. Nothing here uses force. Where an operator has to decide, the report names the
 //! command.
 
+pub mod absent;
 mod ask;
 mod cache_file;
 mod expected;
@@ -164,8 +165,13 @@ pub fn look(host: &Host, settings: &Settings) -> Report {
 }
 
 /// Whether the module is in the kernel: without it zpool(8) would try to load the system's.
-fn loaded(host: &Host) -> bool {
+pub(crate) fn loaded(host: &Host) -> bool {
     host.path("/sys/module/zfs").is_dir()
+}
+
+/// Whether the pool `name` is imported.
+fn imported(host: &Host, name: &str) -> bool {
+    host.path("/proc/spl/kstat/zfs").join(name).is_dir()
 }
 
 fn judge(expected: &Expected, listed: &[Listed], programs: &mut Programs) -> Vec<Pool> {

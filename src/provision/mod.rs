@@ -30,6 +30,7 @@ use crate::exit::{self, Exit};
 use crate::fail;
 use crate::fetch::{Part, network};
 use crate::host::Host;
+use crate::pools::absent::{self, Directory};
 use crate::process::Cancel;
 use crate::store::{Holder, Layout, Lock, unix_now};
 use check::Expected;
@@ -94,7 +95,8 @@ pub enum Outcome {
 /// # Errors
 /// Each has its exit status: [`Exit::Refused`] for a signature, digest or entry that is not right,
 /// [`Exit::Network`], [`Exit::NoSpace`], [`Exit::PrefixIncomplete`] for a place or an owner that is
-/// not possible, [`Exit::Locked`]. After an error the prefix is as it was.
+/// not possible, [`Exit::PoolsAbsent`] for a place on a pool that is not there, [`Exit::Locked`].
+/// After an error the prefix is as it was.
 pub fn run(
     host: &Host,
     settings: &Settings,
@@ -132,6 +134,7 @@ pub fn run(
             "provisioning needs root, which hands everything in the prefix to its owner: sudo zfs-prefix prefix provision"
         );
     }
+    absent::refuse(host, settings, &[Directory::Prefix, Directory::Cache])?;
     let _lock = Lock::provision(&layout)?;
     // Look again with the lock: before, another run may have been at work.
     match Present::at(path) {

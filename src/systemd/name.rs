@@ -85,23 +85,28 @@ pub(crate) fn escape(release: &str) -> String {
 /// The release of an instance name: every `\xNN` decoded, so that both a name as people type it
 /// and one made by systemd-escape(1) are understood.
 pub(crate) fn unescape(instance: &str) -> String {
-    let mut out = String::new();
+    let mut out = Vec::new();
     let mut rest = instance;
     while let Some((head, tail)) = rest.split_once("\\x") {
-        out.push_str(head);
+        out.extend(head.bytes());
         match tail.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => {
-                out.push(char::from(byte));
+                out.push(byte);
                 rest = &tail[2..];
             }
             None => {
-                out.push_str("\\x");
+                out.extend(b"\\x");
                 rest = tail;
             }
         }
     }
-    out.push_str(rest);
-    out
+    out.extend(rest.bytes());
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The path that [`escape_path`] made a name of.
+pub(crate) fn unescape_path(name: &str) -> String {
+    if name == "-" { "/".to_owned() } else { format!("/{}", unescape(&name.replace('-', "/"))) }
 }
 
 #[cfg(test)]
@@ -139,6 +144,9 @@ mod tests {
             // It warns of a path that is not absolute, before the answer.
             let theirs = escape.output(&Cancel::default()).expect("systemd-escape");
             assert_eq!(Some(&*escape_path(path)), theirs.lines().last(), "{path}");
+            let simple = path.split('/').filter(|name| !name.is_empty()).collect::<Vec<_>>();
+            let back = unescape_path(&escape_path(path));
+            assert_eq!(back, format!("/{}", simple.join("/")), "{path}");
         }
         assert!(!escape_path("/../../etc/passwd").contains('/'));
     }

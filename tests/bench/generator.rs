@@ -14,6 +14,8 @@ use lab::tool::run;
 use report::{Table, milliseconds};
 
 const WARM_UP: usize = 5;
+/// Runs with many datasets take long.
+const FEW: usize = 10;
 
 /// Time of a generator run.
 #[derive(Parser)]
@@ -34,6 +36,8 @@ struct Contender {
     program: PathBuf,
     root: Option<(&'static str, PathBuf)>,
     times: Vec<Duration>,
+    /// At most this many runs.
+    most: usize,
 }
 
 fn main() -> Result<()> {
@@ -52,6 +56,12 @@ fn main() -> Result<()> {
         ours("zfs-prefix-generator, block", root("block", "[boot]\nwhen-missing = \"block\"\n")?),
         contender("bash script `:`", script(scratch.path())?, None),
     ];
+    for (name, list) in lists() {
+        let root = root(name, "")?;
+        fs::create_dir_all(root.join("etc/zfs/zfs-list.cache"))?;
+        fs::write(root.join("etc/zfs/zfs-list.cache/tank"), list)?;
+        contenders.push(Contender { most: FEW, ..ours(name, root) });
+    }
     let title = format!("Generators: {} runs each, spawn to exit", cli.runs);
     let mut table = Table::new(title, &["minimum ms", "median ms"]);
     table.remark(format!("zfs-prefix-generator has {size} bytes"));
@@ -74,6 +84,9 @@ fn main() -> Result<()> {
     let memory = tempfile::tempdir_in("/dev/shm").context("/dev/shm, a tmpfs")?;
     for round in 0..WARM_UP + cli.runs {
         for contender in &mut contenders {
+            if contender.times.len() == contender.most {
+                continue;
+            }
             let time = contender.run(&memory.path().join("output"))?;
             if round >= WARM_UP {
                 contender.times.push(time);
@@ -88,7 +101,33 @@ fn main() -> Result<()> {
 }
 
 fn contender(name: &str, program: PathBuf, root: Option<(&'static str, PathBuf)>) -> Contender {
-    Contender { name: name.to_owned(), program, root, times: vec![] }
+    Contender { name: name.to_owned(), program, root, times: vec![], most: usize::MAX }
+}
+
+/// Lists of datasets, with names for them: very many; and such with the longest paths that a property
+/// can have, each of which a unit waits for.
+fn lists() -> [(&'static str, String); 3] {
+    let line = |dataset: &str, point: &str, paths: &str, nofail: &str| {
+        let flags = "on\ton\ton\ton\ton\toff\ton\toff\t-\tnone\t-";
+        format!("{dataset}\t{point}\t{flags}\t{paths}\t-\t-\t-\t-\t{nofail}\t-\n")
+    };
+    let plain = |n: usize| line(&format!("tank/data/{n}"), &format!("/tank/data/{n}"), "-", "-");
+    let deep = |n: usize, path: &str| {
+        let nofail = if n == 0 { "off" } else { "-" };
+        line(&format!("tank/{n}"), &format!("/tank/{n}"), path, nofail)
+    };
+    let longest = "/a".repeat(4096);
+    [
+        ("zfs-prefix-generator, 60,000 datasets", (0..60_000).map(plain).collect()),
+        (
+            "zfs-prefix-generator, 1,000 datasets that require a path of 8 KiB",
+            (0..1000).map(|n| deep(n, &longest)).collect(),
+        ),
+        (
+            "zfs-prefix-generator, 1,000 datasets that each require another path of 4,000 bytes",
+            (0..1000).map(|n| deep(n, &format!("/{n}{}", &longest[..3990]))).collect(),
+        ),
+    ]
 }
 
 impl Contender {

@@ -1,24 +1,28 @@
 //! The lists that zfs-mount-generator(8) describes: `zfs list -H` of the datasets of a pool, kept
 //! in /etc by zed(8) because the pools are not there when generators run.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::{Display, Formatter};
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::problems::Problems;
 use crate::config::is_pool_name;
-use crate::host::Host;
+use crate::host::files::Files;
 
 /// Where they are, a file for each pool.
-pub(super) const DIRECTORY: &str = "/etc/zfs/zfs-list.cache";
+pub(crate) const DIRECTORY: &str = "/etc/zfs/zfs-list.cache";
 
-/// All lists together may have this many bytes. That is 40,000 datasets, parsed in a few
-/// milliseconds. The limit is there because a generator holds up the whole boot.
-const LARGEST: u64 = 8 << 20;
+/// All lists together may have this many bytes. That is 80,000 datasets. The limit is there because
+/// a generator holds up the whole boot.
+const LARGEST: u64 = 16 << 20;
+/// So many lists are read, one for each pool.
+const MOST: usize = 1000;
 
 /// A column of a list, in the order of the man page ("Properties").
 #[derive(Clone, Copy)]
-pub(super) enum Column {
+pub(crate) enum Column {
     Name,
     Mountpoint,
     Canmount,
@@ -43,7 +47,7 @@ pub(super) enum Column {
 
 impl Column {
     /// The native property that is in it, if that is a mount option.
-    pub(super) fn property(self) -> &'static str {
+    pub(crate) fn property(self) -> &'static str {
         match self {
             Column::Atime => "atime",
             Column::Relatime => "relatime",
@@ -62,8 +66,8 @@ const LEAST: usize = Column::Nbmand as usize + 1;
 
 /// One dataset. A property that is not set is `-` in the file and `None` here.
 #[derive(Debug)]
-pub(super) struct Line<'a> {
-    pub(super) name: &'a str,
+pub(crate) struct Line<'a> {
+    pub(crate) name: &'a str,
     fields: Vec<&'a str>,
 }
 
@@ -74,29 +78,29 @@ impl<'a> Line<'a> {
         Line { name: fields.get(Column::Name as usize).copied().unwrap_or_default(), fields }
     }
 
-    pub(super) fn get(&self, column: Column) -> Option<&'a str> {
+    pub(crate) fn get(&self, column: Column) -> Option<&'a str> {
         let field = self.fields.get(column as usize).copied();
         field.filter(|value| !matches!(*value, "" | "-"))
     }
 
     /// Whether it has the columns without which nothing can be said about mounting.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.fields.len() >= LEAST
     }
 }
 
 /// The list of one pool.
 #[derive(Debug)]
-pub(super) struct List {
+pub(crate) struct List {
     /// Name of the file.
-    pub(super) name: String,
+    pub(crate) name: String,
     bytes: Vec<u8>,
 }
 
 impl List {
     /// Its lines, each with its number. The error says why a line cannot be used. Empty ones are
     /// left out: zed leaves one when a pool is exported.
-    pub(super) fn lines(&self) -> impl Iterator<Item = (usize, Result<Line<'_>, &'static str>)> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, Result<Line<'_>, &'static str>)> {
         let numbered = self.bytes.split(|&b| b == b'\n').enumerate();
         numbered.filter(|(_, bytes)| !bytes.is_empty()).map(|(at, bytes)| {
             let line = match std::str::from_utf8(bytes) {
@@ -111,14 +115,14 @@ impl List {
     }
 
     /// A place in it, for messages.
-    pub(super) fn place(&self, line: usize) -> Place<'_> {
+    pub(crate) fn place(&self, line: usize) -> Place<'_> {
         Place { list: &self.name, line }
     }
 }
 
 /// A line of a list. It is formatted only when somebody reads it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     list: &'a str,
     line: usize,
 }
@@ -129,62 +133,90 @@ impl Display for Place<'_> {
     }
 }
 
-/// Reads all lists, in the order of their names. Reports what cannot be read.
-pub(super) fn read(host: &Host, problems: &mut Problems) -> Vec<List> {
-    let entries = match std::fs::read_dir(host.path(DIRECTORY)) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+/// Reads all lists, in the order of their names. Reports what cannot be read, and returns it as the
+/// second value: then nobody knows which mount points there are.
+pub(super) fn read(files: Files<'_>, problems: &mut Problems) -> (Vec<List>, Option<String>) {
+    let mut lists = Vec::new();
+    let mut unread = Unread { problems, first: None };
+    if let Some(path) = files.later(Path::new(DIRECTORY)) {
+        let path = path.display();
+        unread.add(format!("{DIRECTORY}: not read: it leads to {path}, which is mounted later"));
+    }
+    let names = match files.names(Path::new(DIRECTORY)) {
+        Ok(names) => names,
+        Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
         Err(e) => {
-            problems.add(format_args!("{DIRECTORY}: cannot be read: {e}"));
-            return Vec::new();
+            unread.add(format!("{DIRECTORY}: cannot be read: {e}"));
+            Vec::new()
         }
     };
-    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
-    names.sort_unstable();
+    if names.len() > MOST {
+        unread.add(format!("{DIRECTORY}: has more than {MOST} files; the rest is not read"));
+    }
     let mut left = LARGEST;
-    let mut lists = Vec::new();
-    for name in names.iter().map(|name| name.to_string_lossy()) {
+    for name in sorted(names).into_keys().take(MOST) {
         // A file that is being written, or was put aside.
         if name.starts_with('.') {
             continue;
         }
         if !is_pool_name(&name) {
-            problems.add(format_args!("{DIRECTORY}/{name}: no name of a pool, not read"));
+            let problem = format_args!("{DIRECTORY}/{name}: no name of a pool, not read");
+            unread.problems.add(problem);
             continue;
         }
-        match list(&host.path(DIRECTORY).join(&*name), left) {
+        match list(files, &name, left) {
             Ok(bytes) => {
                 left -= bytes.len() as u64;
-                lists.push(List { name: name.into_owned(), bytes });
+                lists.push(List { name, bytes });
             }
-            Err(why) => problems.add(format_args!("{DIRECTORY}/{name}: not read: {why}")),
+            Err(why) => unread.add(format!("{DIRECTORY}/{name}: not read: {why}")),
         }
     }
-    lists
+    (lists, unread.first)
 }
 
-/// The content of the file at `path`, of at most `most` bytes.
-fn list(path: &Path, most: u64) -> Result<Vec<u8>, String> {
-    // A FIFO would hold up the boot for ever.
-    let meta = std::fs::metadata(path).map_err(|e| e.to_string())?;
-    if !meta.is_file() {
-        return Err("it is no regular file".to_owned());
+/// The names in their order. The values say nothing: the generator has code for maps of this type
+/// already, and none that sorts.
+fn sorted(names: Vec<OsString>) -> BTreeMap<String, Vec<usize>> {
+    let mut sorted = BTreeMap::new();
+    for name in names {
+        sorted.insert(name.to_string_lossy().into_owned(), Vec::new());
     }
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-    let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    if bytes.len() as u64 > most {
-        return Err(format!("the lists have more than {LARGEST} bytes with it"));
+    sorted
+}
+
+/// What was not read.
+struct Unread<'p> {
+    problems: &'p mut Problems,
+    first: Option<String>,
+}
+
+impl Unread<'_> {
+    fn add(&mut self, what: String) {
+        self.problems.add(format_args!("{what}"));
+        self.first.get_or_insert(what);
     }
-    Ok(bytes)
+}
+
+/// The content of the list of the pool `name`, of at most `most` bytes.
+fn list(files: Files<'_>, name: &str, most: u64) -> Result<Vec<u8>, String> {
+    let path = Path::new(DIRECTORY).join(name);
+    if let Some(path) = files.later(&path) {
+        return Err(format!("it leads to {}, which is mounted later", path.display()));
+    }
+    files.read(&path, most).map_err(|e| match e.kind() {
+        ErrorKind::FileTooLarge => format!("the lists have more than {LARGEST} bytes with it"),
+        _ => e.to_string(),
+    })
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::host::Host;
 
     /// A list with this content.
-    pub(in crate::generator) fn of(name: &str, text: &str) -> List {
+    pub(crate) fn of(name: &str, text: &str) -> List {
         List { name: name.to_owned(), bytes: text.as_bytes().to_vec() }
     }
 
@@ -208,9 +240,10 @@ pub(super) mod tests {
     #[test]
     fn lists_are_bounded_together_and_only_files_with_the_name_of_a_pool_are_read() {
         let root = tempfile::tempdir().unwrap();
-        let host = crate::generator::tests::host(root.path());
+        let host = Host::below(root.path(), "6.1.0");
         let mut problems = Problems::default();
-        assert!(read(&host, &mut problems).is_empty());
+        let (lists, unread) = read(Files::before_var(&host), &mut problems);
+        assert!(lists.is_empty() && unread.is_none());
         let directory = host.path(DIRECTORY);
         std::fs::create_dir_all(directory.join("dir")).unwrap();
         let most = usize::try_from(LARGEST).unwrap();
@@ -218,8 +251,10 @@ pub(super) mod tests {
         for (name, bytes) in sizes {
             std::fs::write(directory.join(name), vec![b'x'; bytes]).unwrap();
         }
-        let names: Vec<_> = read(&host, &mut problems).into_iter().map(|l| l.name).collect();
+        let (lists, unread) = read(Files::before_var(&host), &mut problems);
+        let names: Vec<_> = lists.into_iter().map(|l| l.name).collect();
         assert_eq!(names, ["b", "d"]);
+        assert!(unread.unwrap().contains("/c: not read"), "the first");
         let said = problems.into_lines();
         let about =
             ["/1: no name", "/c: not read: the lists have", "/dir: not read: it is no", "/tank~"];

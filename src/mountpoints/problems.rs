@@ -8,14 +8,15 @@ const MOST: usize = 20;
 
 /// A bounded number of messages.
 #[derive(Debug, Default)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     lines: Vec<String>,
+    always: Vec<String>,
     more: usize,
 }
 
 impl Problems {
     /// Adds one. Formats it only if it will be logged.
-    pub(super) fn add(&mut self, line: Arguments<'_>) {
+    pub(crate) fn add(&mut self, line: Arguments<'_>) {
         if self.lines.len() < MOST {
             self.lines.push(line.to_string());
         } else {
@@ -23,11 +24,17 @@ impl Problems {
         }
     }
 
+    /// Adds one that stands for many.
+    pub(crate) fn add_always(&mut self, line: Arguments<'_>) {
+        self.always.push(line.to_string());
+    }
+
     /// All lines. If some were left out, the last line says how many.
-    pub(super) fn into_lines(mut self) -> Vec<String> {
+    pub(crate) fn into_lines(mut self) -> Vec<String> {
         if self.more > 0 {
             self.lines.push(format!("{} more of this kind", self.more));
         }
+        self.lines.extend(self.always);
         self.lines
     }
 }
