@@ -369,7 +369,7 @@ fn is_dataset_name(name: &str) -> bool {
 
 /// The name of the mount unit of a mount point.
 pub(super) fn mount_unit(point: &str) -> String {
-    format!("{}.mount", name::escape_path(point))
+    name::escape_path(point) + ".mount"
 }
 
 /// The name of the unit that loads the key of an encryption root.

@@ -1,8 +1,8 @@
 //! Which of the units of datasets need each other, and what follows from it.
 
-use super::dataset::{self, Dataset, Mount, Nofail, Pulled, key_unit, mount_unit};
+use super::dataset::{self, Dataset, Mount, Nofail, Pulled, key_unit};
 use crate::mountpoints::budget::Budget;
-use crate::systemd::name::LONGEST;
+use crate::systemd::name::{LONGEST, escape_path};
 
 /// A unit that will be written.
 pub(super) struct Node<'c, 'a> {
@@ -64,10 +64,18 @@ fn named(name: &str, nodes: &[Node<'_, '_>]) -> Option<usize> {
 /// The nodes whose mount points are `path` or above it. The mount unit of / is always there.
 fn above(path: &str, nodes: &[Node<'_, '_>]) -> Vec<usize> {
     // A mount point with a longer path has no unit.
-    let ends = path.bytes().enumerate().skip(1).take(LONGEST);
-    let ends = ends.filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
-    let whole = (path.len() > 1 && path.len() <= LONGEST).then_some(path.len());
-    ends.chain(whole).filter_map(|end| named(&mount_unit(&path[..end]), nodes)).collect()
+    let path = path.get(..LONGEST).map_or(path, |cut| cut.rsplit_once('/').map_or("", |(p, _)| p));
+    // The names of units above it begin as its own does: a dash is a slash.
+    let name = escape_path(path);
+    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
+    let mut unit = String::new();
+    let nodes = ends.filter_map(|end| {
+        unit.clear();
+        unit.push_str(&name[..end]);
+        unit.push_str(".mount");
+        named(&unit, nodes)
+    });
+    nodes.collect()
 }
 
 fn is_required(node: &Node<'_, '_>) -> bool {

@@ -41,18 +41,26 @@ pub(super) fn write(directories: &Directories, entry: &Entry) -> anyhow::Result<
         Precedence::Early => &directories.early,
     };
     let path = directory.join(&entry.path);
-    if let Some(parent) = path.parent() {
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(parent);
-        made.with_context(|| format!("cannot create {}", parent.display()))?;
-    }
     match &entry.what {
         What::Link(target) => link(&path, target),
         What::File(text) => file(&path, text),
     }
 }
 
+/// Does `work`, which makes something at `path`. Makes the directory only where there is none: most
+/// are there.
+fn made<T>(path: &Path, mut work: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    match (work(), path.parent()) {
+        (Err(e), Some(parent)) if e.kind() == ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+            work()
+        }
+        (done, _) => done,
+    }
+}
+
 fn link(path: &Path, target: &Path) -> anyhow::Result<()> {
-    match symlink(target, path) {
+    match made(path, || symlink(target, path)) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => match std::fs::read_link(path) {
             Ok(present) if present == target => Ok(()),
             _ => bail!(
@@ -66,7 +74,9 @@ fn link(path: &Path, target: &Path) -> anyhow::Result<()> {
 }
 
 fn file(path: &Path, text: &str) -> anyhow::Result<()> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o644);
+    let opened = made(path, || options.open(path));
     let mut file = match opened {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
             if std::fs::read(path).is_ok_and(|present| present == text.as_bytes()) {

@@ -30,7 +30,9 @@ pub(crate) struct Way {
 /// Follows the links in `path`, which is absolute. Stops at the first path for which `later` is
 /// true.
 pub(crate) fn follow(host: &Host, path: &Path, later: impl Fn(&Path) -> bool) -> Way {
-    let mut way = Way { path: PathBuf::from("/"), end: End::Nothing };
+    let mut way =
+        Way { path: PathBuf::with_capacity(path.as_os_str().len() + 1), end: End::Nothing };
+    way.path.push("/");
     // What is left of the path. After a link it begins with what the link says.
     let mut rest = path.as_os_str().as_bytes().to_vec();
     let mut at = 0;
@@ -63,7 +65,13 @@ pub(crate) fn follow(host: &Host, path: &Path, later: impl Fn(&Path) -> bool) ->
         rest = [target.as_os_str().as_bytes(), b"/", &rest[at..]].concat();
         at = 0;
     }
-    while let Some((name, next)) = component(&rest, at) {
+    let rest = rest.get(at + 1..).unwrap_or_default();
+    if rest.split(|&b| b == b'/').all(|name| !matches!(name, b"" | b"." | b"..")) {
+        way.path.push(OsStr::from_bytes(rest));
+        return way;
+    }
+    let mut at = 0;
+    while let Some((name, next)) = component(rest, at) {
         step(&mut way.path, name);
         at = next;
     }

@@ -63,6 +63,8 @@ impl Column {
 
 /// Columns that each list has had; later releases added the others.
 const LEAST: usize = Column::Nbmand as usize + 1;
+/// All that are known.
+const ALL: usize = Column::Ignore as usize + 1;
 
 /// One dataset. A property that is not set is `-` in the file and `None` here.
 #[derive(Debug)]
@@ -74,7 +76,8 @@ pub(crate) struct Line<'a> {
 impl<'a> Line<'a> {
     /// Reads a line; it may lack columns, see [`Line::is_whole`].
     fn parse(text: &'a str) -> Line<'a> {
-        let fields: Vec<&str> = text.split('\t').collect();
+        let mut fields = Vec::with_capacity(ALL);
+        fields.extend(text.split('\t'));
         Line { name: fields.get(Column::Name as usize).copied().unwrap_or_default(), fields }
     }
 
@@ -105,12 +108,19 @@ impl List {
         numbered.filter(|(_, bytes)| !bytes.is_empty()).map(|(at, bytes)| {
             let line = match std::str::from_utf8(bytes) {
                 Err(_) => Err("is not UTF-8"),
-                Ok(text) if text.chars().any(|c| c.is_control() && c != '\t') => {
-                    Err("has a control character in it")
-                }
+                Ok(text) if has_controls(text) => Err("has a control character in it"),
                 Ok(text) => Ok(Line::parse(text)),
             };
             (at + 1, line)
+        })
+    }
+
+    /// The name of each dataset, its mount point, and its `canmount`. Nothing else is looked at.
+    pub(super) fn points(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.bytes.split(|&b| b == b'\n').filter_map(|line| {
+            let mut fields = line.splitn(4, |&b| b == b'\t').map(std::str::from_utf8);
+            let mut next = || fields.next()?.ok();
+            Some((next()?, next()?, next()?))
         })
     }
 
@@ -118,6 +128,15 @@ impl List {
     pub(crate) fn place(&self, line: usize) -> Place<'_> {
         Place { list: &self.name, line }
     }
+}
+
+/// Whether `text` has a control character that is no tab.
+fn has_controls(text: &str) -> bool {
+    let ascii = text.bytes().any(|b| b.is_ascii_control() && b != b'\t');
+    // The others begin with this byte.
+    ascii
+        || (text.as_bytes().contains(&0xc2)
+            && text.chars().any(|c| !c.is_ascii() && c.is_control()))
 }
 
 /// A line of a list. It is formatted only when somebody reads it.

@@ -6,7 +6,9 @@ pub(crate) mod fstab;
 pub(crate) mod list;
 pub(crate) mod problems;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::host::files::Files;
@@ -14,7 +16,7 @@ use crate::host::links;
 use crate::systemd::name::LONGEST;
 use budget::Budget;
 use fstab::Entry;
-use list::{Column, List};
+use list::List;
 use problems::Problems;
 
 /// These are mounted later, or fill up later. Links that lead there are followed by their text
@@ -68,10 +70,13 @@ impl<'a> Points<'a> {
     /// Adds a mount point, but not that of the root. Of two the last counts, and fstab wins.
     fn put(&mut self, path: &Path, point: Point<'a>) {
         let path = simple(path);
-        let theirs = self.get(&path).is_some_and(|there| there.in_fstab && !point.in_fstab);
-        if !theirs && path != Path::new("/") {
-            let path = path.to_string_lossy().into_owned();
-            self.at.entry(path).or_default().push(self.all.len());
+        if *path == *Path::new("/") {
+            return;
+        }
+        let at = self.at.entry(path.to_string_lossy().into_owned()).or_default();
+        let there = at.last().and_then(|at| self.all.get(*at));
+        if !there.is_some_and(|there| there.in_fstab && !point.in_fstab) {
+            at.push(self.all.len());
             self.all.push(point);
         }
     }
@@ -183,19 +188,19 @@ impl<'a> Mounts<'a> {
 }
 
 /// `path` with one `/` between two names and none at the end.
-fn simple(path: &Path) -> PathBuf {
-    path.components().collect()
+fn simple(path: &Path) -> Cow<'_, Path> {
+    let bytes = path.as_os_str().as_bytes();
+    let is_simple = bytes.split(|&b| b == b'/').skip(1).all(|name| !matches!(name, b"" | b"."));
+    if is_simple { Cow::Borrowed(path) } else { Cow::Owned(path.components().collect()) }
 }
 
 /// Where something may be mounted, even if no unit of ours does it: `org.openzfs.systemd:ignore`
 /// says nothing about where files are. A path that is too long for the name of a unit is above
 /// nothing that anybody here asks for. The third value: it is mounted whenever it can be.
 fn listed(list: &List) -> impl Iterator<Item = (&str, &str, bool)> {
-    list.lines().filter_map(|(_, line)| {
-        let line = line.ok()?;
-        let (point, canmount) = (line.get(Column::Mountpoint)?, line.get(Column::Canmount)?);
+    list.points().filter_map(|(name, point, canmount)| {
         let counts = point.starts_with('/') && canmount != "off" && point.len() <= LONGEST;
-        counts.then_some((line.name, point, canmount == "on"))
+        counts.then_some((name, point, canmount == "on"))
     })
 }
 

@@ -23,22 +23,24 @@ const TYPES: [&str; 11] = [
 /// `path` as part of a name (systemd.unit(5), "String Escaping for Inclusion in Unit Names"; the
 /// same as `systemd-escape --path`): there is no `/` in it, and no leading dot.
 pub(crate) fn escape_path(path: &str) -> String {
-    let components: Vec<&str> = path.split('/').filter(|c| !c.is_empty()).collect();
-    let path = components.join("/");
-    if path.is_empty() {
-        return "-".to_owned();
-    }
-    let mut name = String::with_capacity(path.len() + 8);
-    for (at, byte) in path.bytes().enumerate() {
+    let mut name = String::with_capacity(path.len() + ".mount".len());
+    let mut after_slash = false;
+    for byte in path.bytes() {
+        if byte == b'/' {
+            after_slash = true;
+            continue;
+        }
+        if std::mem::take(&mut after_slash) && !name.is_empty() {
+            name.push('-');
+        }
         match byte {
-            b'/' => name.push('-'),
-            b'.' if at == 0 => name.push_str("\\x2e"),
+            b'.' if name.is_empty() => name.push_str("\\x2e"),
             b if b.is_ascii_alphanumeric() || b":_.".contains(&b) => name.push(char::from(b)),
             // A String takes whatever is written into it.
             b => drop(write!(name, "\\x{b:02x}")),
         }
     }
-    name
+    if name.is_empty() { "-".to_owned() } else { name }
 }
 
 /// Whether `name` is the full name of a unit. The name of its directory of links has to fit, too.
