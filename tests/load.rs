@@ -231,6 +231,17 @@ fn options_of_every_module_come_from_modprobe_d_and_then_the_command_line() {
 }
 
 #[test]
+fn options_of_modules_are_the_kernels_own_also_in_a_container() {
+    let mut machine = Machine::new();
+    machine.host.container = true;
+    machine.host.cmdline = "/sbin/init btrfs.from=init".to_owned();
+    machine.write("proc/cmdline", b"quiet btrfs.from=kernel\n");
+    let mut recorder = machine.recorder();
+    machine.loader().run(&mut recorder).unwrap();
+    assert_eq!(recorder.inserted.last().unwrap().1, "from=kernel");
+}
+
+#[test]
 fn a_module_of_the_operating_system_is_left_to_modprobe() {
     let machine = Machine::new();
     let dir = machine.host.path("/usr/lib/modules").join(release());

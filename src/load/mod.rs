@@ -199,7 +199,7 @@ impl<'a> Loader<'a> {
                 Err(e) => tracing::warn!("module options in {} are not read: {e}", path.display()),
             }
         }
-        options.add_cmdline(&self.host.cmdline);
+        options.add_cmdline(&self.host.kernel_cmdline());
         Ok(options)
     }
 
