@@ -477,6 +477,24 @@ fn a_refusal_by_the_kernel_is_told_in_its_own_words() {
 }
 
 #[test]
+fn what_the_kernel_forbids_is_told_in_its_words_whatever_the_policy_is() {
+    let mut machine = Machine::new();
+    machine.write("sys/kernel/security/lockdown", b"none [integrity] confidentiality\n");
+    machine.host.cmdline = "quiet module_blacklist=btrfs".to_owned();
+    let mut recorder = machine.recorder();
+    let line = "Module btrfs is blacklisted".to_owned();
+    recorder.refuse.insert("btrfs".to_owned(), (Errno::EPERM, line));
+    let error = machine.loader().run(&mut recorder).unwrap_err();
+    let message = error.to_string();
+    assert_eq!(exit::of(&error), Exit::Refused, "{message}");
+    assert!(
+        message.contains("it says: Module btrfs is blacklisted; module_blacklist= on"),
+        "{message}"
+    );
+    assert!(!message.contains("signature") && !message.contains("CAP_SYS_MODULE"), "{message}");
+}
+
+#[test]
 fn a_module_somebody_else_inserted_meanwhile_has_to_be_live() {
     let machine = Machine::new();
     let mut recorder = machine.recorder();

@@ -92,8 +92,8 @@ impl<'a> Loader<'a> {
     ///
     /// # Errors
     /// [`Exit::NothingPublished`]: no tree for this very kernel. [`Exit::Refused`]: the tree is
-    /// damaged, not root's, or for another kernel; or the kernel found it so.
-    /// [`Exit::SignaturePolicy`]: the kernel takes signed modules only. In all of them but the
+    /// damaged, not root's, or for another kernel; or the kernel found it so, or is told to refuse
+    /// it. [`Exit::SignaturePolicy`]: the kernel takes signed modules only. In all of them but the
     /// last two nothing was inserted.
     pub fn run(&self, insert: &mut impl Insert) -> Result<Outcome> {
         let system = System::open(self.host)?;
@@ -116,13 +116,17 @@ impl<'a> Loader<'a> {
         let mut kmsg = Kmsg::at_end(&self.host.path("/dev/kmsg"));
         for ((name, ready), parameters) in modules.iter().zip(&parameters) {
             let image = ready.bytes.as_deref().map_or(Image::File(&ready.file), Image::Bytes);
+            // What it said of the module before is none of its words about this one.
+            let _ = kmsg.as_mut().map(Kmsg::skip);
             match insert.insert(name, image, parameters) {
                 // Somebody else was faster: fine, if it stays.
                 Ok(()) | Err(nix::errno::Errno::EEXIST) => self.wait_until_live(name)?,
                 Err(errno) => {
-                    let log = kmsg.as_mut().map(Kmsg::messages).unwrap_or_default();
-                    let path = ready.path.display().to_string();
-                    return Err(explain(name, &path, errno, &Policy::read(self.host), &log).into());
+                    let thread = nix::unistd::gettid().as_raw();
+                    let log = kmsg.as_mut().map(|kmsg| kmsg.messages(thread));
+                    let (path, policy) =
+                        (ready.path.display().to_string(), Policy::read(self.host));
+                    return Err(explain(name, &path, errno, &policy, log.as_deref()).into());
                 }
             }
         }

@@ -11,6 +11,8 @@ mod info;
 pub mod insert;
 pub mod kmsg;
 mod limits;
+mod lines;
+pub mod modprobe_d;
 pub mod options;
 mod order;
 pub mod refusal;
