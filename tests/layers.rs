@@ -20,7 +20,7 @@ const TABLE: &[(&str, &str)] = &[
     ("generator", "config host systemd"),
     ("provision", "builder compress config fetch host load prefix process store"),
     ("builder", "config fetch host kernel load log module prefix process source store userland"),
-    ("load", "compress config host kernel module store userland"),
+    ("load", "compress config host kernel log module store userland"),
     ("pools", "config host log process store text userland"),
     ("source", "config fetch host kernel prefix process store"),
     ("userland", "config elf host prefix process store"),

@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use crate::load::made;
 use lab::server::{Certificate, Manner, Server};
 use world::{OWNER, World, ran};
 
@@ -274,7 +275,8 @@ fn where_no_build_needs_a_prefix_the_unit_asks_nothing_of_the_network() {
     };
     let modules = world.modules();
     fs::create_dir_all(modules.join("extra")).unwrap();
-    fs::write(modules.join("extra/zfs.ko"), "").unwrap();
+    let vermagic = made::vermagic(&made::running());
+    fs::write(modules.join("extra/zfs.ko"), made::module(&vermagic, "")).unwrap();
     stands_aside("shipped", "extra/zfs.ko, and nothing else to build for");
     fs::remove_dir(modules.join("build")).unwrap();
     stands_aside("shipped and no tree", "has no build tree in");

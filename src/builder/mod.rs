@@ -36,6 +36,7 @@ use crate::config::Settings;
 use crate::exit::{self, Exit};
 use crate::fail;
 use crate::host::{Host, Release};
+use crate::load::{self, Shipped};
 use crate::log::id;
 use crate::process::{Cancel, Interrupted};
 use crate::store::{self, FailureRecord, Holder, Layout, Lock};
@@ -110,9 +111,9 @@ impl Build<'_> {
             taken(&self.layout.published())?;
         }
         if !self.options.force
-            && let Some(path) = crate::load::shipped(self.host, &self.release)?
+            && let Some(shipped) = self.shipped()?
         {
-            let text = format!("the system ships {}: nothing to build", path.display());
+            let text = format!("the system ships {}: nothing to build", shipped.path.display());
             info!(message_id = id::STAND_ASIDE, "{text}");
             self.progress.ready(&text);
             return Ok(());
@@ -146,6 +147,15 @@ impl Build<'_> {
         }
         self.progress.ready(&text);
         Ok(())
+    }
+
+    /// The system's own module. Names the files that are not counted as one.
+    fn shipped(&self) -> Result<Option<Shipped>> {
+        let ships = load::ships(self.host, &self.release)?;
+        for other in &ships.others {
+            info!(message_id = id::NOT_COUNTED, "not counted as the system's own module: {other}");
+        }
+        Ok(ships.module)
     }
 
     /// Whether modules that were published before have to be loaded once more: they are not loaded,

@@ -21,7 +21,7 @@ use crate::kernel::guard::{PROBE_STRUCTS, probe_sizes};
 use crate::kernel::{Btf, Exported, Image, Kconfig, Symvers, btf as blob};
 use crate::module::options::Options;
 use crate::module::{
-    Module, canonical_name, decompress, read_info, read_info_of_file, read_tables,
+    Module, canonical_name, decompress, read_head, read_info, read_info_of_file, read_tables,
 };
 use crate::pools::{nvlist as list, text};
 use crate::{config as configuration, generator, provision, userland};
@@ -51,6 +51,7 @@ pub fn module(bytes: &[u8]) {
     let (info, tables) = (read_info(bytes).ok(), read_tables(bytes).ok());
     let _ = probe_sizes(bytes);
     assert_eq!(read_info_of_file(&machine::file(bytes)).ok(), info);
+    assert_eq!(read_head(bytes).ok().map(|head| head.info), info);
     let Ok(module) = Module::parse(bytes) else { return };
     let _ = (module.vermagic(), module.this_module(), module.info().depends());
     let tables = tables.unwrap();

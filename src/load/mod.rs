@@ -1,6 +1,7 @@
 //! Loading the published modules of the running kernel, early in the boot. Everything is checked
 //! before the first module goes in: a refused tree leaves the kernel as it was.
 
+mod shipped;
 mod state;
 mod system;
 mod tree;
@@ -11,16 +12,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tracing::warn;
 
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::fail;
 use crate::host::{Host, Release};
+use crate::log::id;
 use crate::module::insert::{Image, Insert};
 use crate::module::kmsg::Kmsg;
 use crate::module::options::Options;
 use crate::module::refusal::{Policy, explain};
 use crate::module::{Found, order};
 use crate::store::{Layout, make_dirs, switch_link};
+pub use shipped::{NotCounted, Shipped, Ships};
 use state::State;
 use system::System;
 use tree::Tree;
@@ -74,12 +78,13 @@ struct Ready {
     bytes: Option<Vec<u8>>,
 }
 
-/// The operating system's own zfs.ko for kernel `release`, where it ships one.
+/// What the operating system has as zfs.ko for kernel `release`: its own module, and files that are
+/// none.
 ///
 /// # Errors
 /// Its module directories cannot be read.
-pub fn shipped(host: &Host, release: &Release) -> Result<Option<PathBuf>> {
-    Ok(System::of(host, release)?.shipped("zfs")?.map(|(path, _)| path))
+pub fn ships(host: &Host, release: &Release) -> Result<Ships> {
+    System::of(host, release)?.ships("zfs")
 }
 
 impl<'a> Loader<'a> {
@@ -96,8 +101,10 @@ impl<'a> Loader<'a> {
     /// it. [`Exit::SignaturePolicy`]: the kernel takes signed modules only. In all of them but the
     /// last two nothing was inserted.
     pub fn run(&self, insert: &mut impl Insert) -> Result<Outcome> {
-        let system = System::open(self.host)?;
-        if let Some(outcome) = self.nothing_to_do(&system)? {
+        let system = System::of(self.host, &self.host.kernel_release)?;
+        let (done, others) = self.nothing_to_do(&system)?;
+        tell(&others);
+        if let Some(outcome) = done {
             if matches!(outcome, Outcome::AlreadyLive { .. }) {
                 self.point_to_what_is_live();
             }
@@ -156,28 +163,32 @@ impl<'a> Loader<'a> {
     pub fn check(&self) -> Result<()> {
         // Looks for the tree first, which most boots have. Then only the run looks through the
         // system's modules.
-        match Tree::open(self.host, self.owner) {
-            Err(error) if crate::exit::of(&error) == Exit::NothingPublished => {
-                let done = System::open(self.host).and_then(|system| self.nothing_to_do(&system));
-                if matches!(done, Ok(None)) { Err(error) } else { Ok(()) }
-            }
-            _ => Ok(()),
-        }
+        let error = match Tree::open(self.host, self.owner) {
+            Err(error) if exit::of(&error) == Exit::NothingPublished => error,
+            _ => return Ok(()),
+        };
+        let done = System::of(self.host, &self.host.kernel_release)
+            .and_then(|system| self.nothing_to_do(&system));
+        let Ok((None, others)) = done else { return Ok(()) };
+        tell(&others);
+        Err(error)
     }
 
-    fn nothing_to_do(&self, system: &System) -> Result<Option<Outcome>> {
+    /// What there is instead of a load, if so, and files that are not counted as the system's own.
+    fn nothing_to_do(&self, system: &System<'_>) -> Result<(Option<Outcome>, Vec<NotCounted>)> {
         if state::of(self.host, self.module) == State::Coming {
             self.wait_until_live(self.module)?;
         }
         if state::of(self.host, self.module) == State::Live {
             let version = state::version(self.host, self.module);
-            return Ok(Some(Outcome::AlreadyLive { version }));
+            return Ok((Some(Outcome::AlreadyLive { version }), Vec::new()));
         }
-        let shipped = system.shipped(self.module)?;
-        Ok(shipped.map(|(path, indexed)| Outcome::StandAside { path, indexed }))
+        let Ships { module, others } = system.ships(self.module)?;
+        let aside = |Shipped { path, indexed }| Outcome::StandAside { path, indexed };
+        Ok((module.map(aside), others))
     }
 
-    fn find(&self, name: &str, tree: &Tree, system: &System) -> Result<Found<Ready>> {
+    fn find(&self, name: &str, tree: &Tree, system: &System<'_>) -> Result<Found<Ready>> {
         if state::of(self.host, name) != State::Absent {
             return Ok(Found::Present);
         }
@@ -200,7 +211,7 @@ impl<'a> Loader<'a> {
             // As modprobe does: one unreadable file of options must not cost the pools.
             match fs::read(&path) {
                 Ok(bytes) => options.add_file(&String::from_utf8_lossy(&bytes)),
-                Err(e) => tracing::warn!("module options in {} are not read: {e}", path.display()),
+                Err(e) => warn!("module options in {} are not read: {e}", path.display()),
             }
         }
         options.add_cmdline(&self.host.kernel_cmdline());
@@ -235,13 +246,13 @@ impl<'a> Loader<'a> {
         if live.as_deref() != Some(tree.version()) {
             let live = live.as_deref().unwrap_or("of unknown version");
             let published = tree.version();
-            tracing::warn!(
+            warn!(
                 "ZFS {live} was not loaded by zfs-load, and the published version is {published}: the programs of the published version are not used"
             );
             return;
         }
         if let Err(e) = tree.check_programs().and_then(|()| self.point_active(&tree)) {
-            tracing::warn!("the programs published with the loaded modules are not used: {e:#}");
+            warn!("the programs published with the loaded modules are not used: {e:#}");
         }
     }
 
@@ -250,5 +261,16 @@ impl<'a> Loader<'a> {
         make_dirs(&layout.run())?;
         let target = Layout::new(Path::new("/")).tree(&self.host.kernel_release, tree.key());
         switch_link(&layout.active(), &target).context("the modules are loaded")
+    }
+}
+
+/// Names the files that are not counted as the operating system's own.
+fn tell(others: &[NotCounted]) {
+    for other in others {
+        warn!(
+            message_id = id::NOT_COUNTED,
+            zfs_prefix_stage = "load",
+            "not counted as the operating system's own module: {other}"
+        );
     }
 }
