@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests too: their panics are failed tests
 
+mod held;
 pub mod made;
 mod programs;
 mod shipped;
@@ -457,24 +458,6 @@ fn a_refusal_by_the_kernel_is_told_in_its_own_words() {
         assert_eq!(names(&recorder), ["zstd_compress", "raid6_pq"], "{case}");
         assert_eq!(machine.active(), None, "{case}");
     }
-}
-
-#[test]
-fn what_the_kernel_forbids_is_told_in_its_words_whatever_the_policy_is() {
-    let mut machine = Machine::new();
-    machine.write("sys/kernel/security/lockdown", b"none [integrity] confidentiality\n");
-    machine.host.cmdline = "quiet module_blacklist=btrfs".to_owned();
-    let mut recorder = machine.recorder();
-    let line = "Module btrfs is blacklisted".to_owned();
-    recorder.refuse.insert("btrfs".to_owned(), (Errno::EPERM, line));
-    let error = machine.loader().run(&mut recorder).unwrap_err();
-    let message = error.to_string();
-    assert_eq!(exit::of(&error), Exit::Refused, "{message}");
-    assert!(
-        message.contains("it says: Module btrfs is blacklisted; module_blacklist= on"),
-        "{message}"
-    );
-    assert!(!message.contains("signature") && !message.contains("CAP_SYS_MODULE"), "{message}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::exit::Exit;
 use crate::host::Host;
 use crate::kernel::running_build_id;
-use crate::load::{self, NotCounted, Shipped, Ships};
+use crate::load::{self, Hold, NotCounted, Shipped, Ships};
 use crate::pools::{self, Report};
 use crate::store::{self, FailureRecord, Layout, Manifest};
 
@@ -35,6 +35,8 @@ pub struct Status {
     not_counted: Vec<NotCounted>,
     /// Why neither of these two is known.
     shipped_problem: Option<String>,
+    /// What says that ZFS is not loaded, at boot or at all.
+    held_back: Vec<Hold>,
     loaded: Option<Loaded>,
     /// Whose zpool is used; null where there is none.
     programs: Option<Programs>,
@@ -92,6 +94,7 @@ impl Status {
             stands_aside_for: ships.module,
             not_counted: ships.others,
             shipped_problem,
+            held_back: load::holds(host, release),
             loaded,
             programs,
             last_failure,
@@ -113,16 +116,16 @@ impl Status {
 
     /// What may be done where ZFS is not loaded; nothing where other lines say it.
     fn how_to_load(&self) -> &'static str {
-        match (&self.stands_aside_for, &self.published) {
-            (Some(shipped), _) if shipped.indexed => {
+        match (&self.stands_aside_for, &self.published, self.held_back.as_slice()) {
+            (Some(shipped), _, _) if shipped.indexed => {
                 "; load it: modprobe zfs; then: zfs-prefix load --import"
             }
-            (None, Some(_)) => "; load it: zfs-prefix load --import",
+            (None, Some(_), []) => "; load it: zfs-prefix load --import",
             _ => "",
         }
     }
 
-    /// What the system has under the name of the module.
+    /// What the system has under the name of the module, and what keeps it from being loaded.
     fn own_module(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(Shipped { path, indexed }) = &self.stands_aside_for {
             let path = path.display();
@@ -132,7 +135,11 @@ impl Status {
         if let Some(problem) = &self.shipped_problem {
             writeln!(f, "stands aside: not known: {problem}")?;
         }
-        self.not_counted.iter().try_for_each(|other| writeln!(f, " not counted: {other}"))
+        self.not_counted.iter().try_for_each(|other| writeln!(f, " not counted: {other}"))?;
+        self.held_back.iter().try_for_each(|hold| match &self.stands_aside_for {
+            Some(_) if !hold.by_kernel => writeln!(f, "   held back: {hold}"),
+            _ => writeln!(f, "   held back: {}", hold.why_not_loaded()),
+        })
     }
 }
 
@@ -178,10 +185,14 @@ impl fmt::Display for Status {
                 writeln!(f, "  published: ZFS {} (key {}, {})", p.zfs_version, p.key, p.recipe)?;
             }
             (None, Some(problem)) => writeln!(f, "  published: not usable: {problem}")?,
-            (None, None) if self.stands_aside_for.is_some() => {
-                writeln!(f, "  published: nothing, and nothing is to be built")?;
-            }
-            (None, None) => writeln!(f, "  published: nothing; build: systemctl start zfs-build")?,
+            (None, None) => match (&self.stands_aside_for, self.held_back.first()) {
+                (Some(_), _) => writeln!(f, "  published: nothing, and nothing is to be built")?,
+                (_, Some(hold)) => {
+                    let why = hold.why_not_built();
+                    writeln!(f, "  published: nothing, and nothing is built: {why}")?;
+                }
+                _ => writeln!(f, "  published: nothing; build: systemctl start zfs-build")?,
+            },
         }
         self.own_module(f)?;
         match &self.loaded {

@@ -21,7 +21,8 @@ use crate::kernel::guard::{PROBE_STRUCTS, probe_sizes};
 use crate::kernel::{Btf, Exported, Image, Kconfig, Symvers, btf as blob};
 use crate::module::options::Options;
 use crate::module::{
-    Module, canonical_name, decompress, read_head, read_info, read_info_of_file, read_tables,
+    Module, canonical_name, decompress, modprobe_d, read_head, read_info, read_info_of_file,
+    read_tables,
 };
 use crate::pools::{nvlist as list, text};
 use crate::{config as configuration, generator, provision, userland};
@@ -199,6 +200,14 @@ fn parts(bytes: &[u8]) -> [Cow<'_, str>; 2] {
 /// those that the kernel itself would read.
 pub fn modprobe(bytes: &[u8]) {
     let parts = parts(bytes);
+    let lines = parts[0].split('\n').count();
+    for rule in modprobe_d::rules(&parts[0]) {
+        assert!((1..=lines).contains(&rule.line) && !rule.text.contains('\n'), "{rule:?}");
+        let _ = rule.names("zfs");
+    }
+    let named = modprobe_d::blacklisted(&parts[1]);
+    assert!(named.iter().all(|(name, word)| !name.is_empty() && word.contains('=')), "{named:?}");
+    let _ = modprobe_d::forbidden(&parts[1]);
     let mut options = Options::default();
     options.add_file(&parts[0]);
     assert!(!options.of("zfs").contains('\n'));

@@ -1,7 +1,6 @@
-//! The operating system's own modules and module options, as modprobe(8) finds them.
+//! The operating system's own modules, as modprobe(8) finds them.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use anyhow::{Context, Result};
 use super::Ready;
 use crate::host::links::{End, Way, follow};
 use crate::host::{Host, Release};
-use crate::module::{Found, decompress, name_of_path, options, read_info};
+use crate::module::{Found, decompress, name_of_path, read_info};
 
 /// Where out-of-tree modules are (depmod.d(5)'s usual search order; DKMS, akmods, weak-modules).
 const OUT_OF_TREE: [&str; 3] = ["updates", "extra", "weak-updates"];
@@ -140,28 +139,11 @@ fn open(path: PathBuf) -> Result<Found<Ready>> {
     let plain = decompress(&path, raw)?;
     let depends = read_info(&plain).with_context(shown)?.depends();
     let bytes = compressed.then_some(plain);
-    Ok(Found::File(Ready { path, file, bytes }, depends))
-}
-
-/// The modprobe.d(5) files of this machine, sorted by name; a name in an earlier directory masks
-/// the later ones.
-pub(super) fn modprobe_files(host: &Host) -> Result<Vec<PathBuf>> {
-    let mut files = BTreeMap::new();
-    for dir in options::DIRECTORIES {
-        let dir = host.path(dir);
-        for path in list(&dir)? {
-            if path.extension().is_some_and(|e| e == "conf")
-                && let Some(name) = path.file_name()
-            {
-                files.entry(name.to_owned()).or_insert(path);
-            }
-        }
-    }
-    Ok(files.into_values().collect())
+    Ok(Found::File(Ready { path, file, bytes, published: false }, depends))
 }
 
 /// The sorted entries of a directory; none when it does not exist.
-fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Vec::new());

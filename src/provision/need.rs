@@ -48,5 +48,9 @@ fn why_not(host: &Host, settings: &Settings, layout: &Layout, release: &Release)
         warn!("whether the system ships zfs.ko for kernel {release} is not known: {error:#}");
         Ships::default()
     });
-    ships.module.map(|shipped| format!("the system ships {}", shipped.path.display()))
+    if let Some(shipped) = ships.module {
+        return Some(format!("the system ships {}", shipped.path.display()));
+    }
+    let holds = crate::load::holds(host, release);
+    holds.first().map(|hold| format!("nothing is built for kernel {release}, because {hold}"))
 }

@@ -1,5 +1,5 @@
-//! What is refused one after the other in the same machine: a damaged tree, and a module that the
-//! kernel is told to refuse.
+//! What is refused one after the other in the same machine: a damaged tree, a module that the kernel
+//! is told to refuse, and one that modprobe.d(5) holds back.
 
 use std::fs;
 
@@ -25,6 +25,13 @@ probe forbidden systemctl restart zfs-load.service
 journalctl --sync
 probe said-forbidden journalctl -b -q -o json -t zfs-load -u zfs-load.service
 probe forbidden-load systemctl show zfs-load.service -p ActiveState,ExecMainStatus
+probe status-forbidden zfs-prefix status
+echo blacklist zfs > /etc/modprobe.d/50-no-zfs.conf
+probe held systemctl restart zfs-load.service
+journalctl --sync
+probe said-held journalctl -b -q -o json -t zfs-load -u zfs-load.service
+probe held-load systemctl show zfs-load.service -p ActiveState,ExecMainStatus
+probe by-hand zfs-prefix load
 ",
         zfs = shown(&zfs)
     );
@@ -45,4 +52,16 @@ probe forbidden-load systemctl show zfs-load.service -p ActiveState,ExecMainStat
     contains_all(message, &[&shown(&zfs), "EPERM", "it says: Module zfs is blacklisted"]);
     contains_all(message, &["module_blacklist= on the kernel command line forbids it"]);
     assert!(!message.contains("CAP_SYS_MODULE") && !message.contains("spl: "), "{message}");
+    let held = "the kernel command line says \"module_blacklist=zfs\"";
+    contains_all(&seen.output("status-forbidden"), &[held]);
+
+    let load = seen.properties("held-load");
+    assert_eq!((&*load["ActiveState"], &*load["ExecMainStatus"]), ("active", "0"), "{load:?}");
+    let entry = last("said-held");
+    assert_eq!(entry["MESSAGE_ID"], id::HELD_BACK, "{entry:#}");
+    let line = "/etc/modprobe.d/50-no-zfs.conf:1 says \"blacklist zfs\"";
+    contains_all(entry["MESSAGE"].as_str().unwrap(), &[line, "zfs-prefix load --import"]);
+    // By hand the loader asks the kernel, and that refuses.
+    assert_eq!(seen.status("by-hand"), 15, "{}", seen.output("by-hand"));
+    contains_all(&seen.output("by-hand"), &[line, "it is loaded now all the same"]);
 }
