@@ -17,6 +17,10 @@ pub mod id {
     pub const LOAD_FAILED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b03";
     /// The operating system ships its own zfs.ko.
     pub const STAND_ASIDE: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b04";
+    /// A file with the name of a module that is not for this kernel.
+    pub const NOT_COUNTED: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b05";
+    /// modprobe.d(5) or the kernel command line holds the module back.
+    pub const HELD_BACK: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b06";
     /// A build stage was finished.
     pub const STAGE_DONE: &str = "6c3a0cf5e2a04a3f8d7b7c1f3a5e0b10";
     /// A tree was published.

@@ -23,7 +23,7 @@ const TABLE: &[(&str, &str)] = &[
         "builder",
         "config fetch host kernel load log module pools prefix process source store userland",
     ),
-    ("load", "compress config host kernel module store userland"),
+    ("load", "compress config host kernel log module store userland"),
     ("pools", "config host log mountpoints process store text userland"),
     ("source", "config fetch host kernel prefix process store"),
     ("userland", "config elf host prefix process store"),

@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests too: their panics are failed tests
 
+mod held;
+pub mod made;
 mod programs;
+mod shipped;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -231,22 +234,14 @@ fn options_of_every_module_come_from_modprobe_d_and_then_the_command_line() {
 }
 
 #[test]
-fn a_module_of_the_operating_system_is_left_to_modprobe() {
-    let machine = Machine::new();
-    let dir = machine.host.path("/usr/lib/modules").join(release());
-    let unindexed = dir.join("extra/zfs/btrfs.ko.xz");
-    machine.write_tree(&unindexed, b"x");
+fn options_of_modules_are_the_kernels_own_also_in_a_container() {
+    let mut machine = Machine::new();
+    machine.host.container = true;
+    machine.host.cmdline = "/sbin/init btrfs.from=init".to_owned();
+    machine.write("proc/cmdline", b"quiet btrfs.from=kernel\n");
     let mut recorder = machine.recorder();
-    let outcome = machine.loader().run(&mut recorder).unwrap();
-    assert_eq!(outcome, Outcome::StandAside { path: unindexed.clone(), indexed: false });
-    fs::remove_file(unindexed).unwrap();
-    let indexed = dir.join("updates/dkms/btrfs.ko");
-    machine.write_tree(&indexed, &fs::read(module("btrfs")).unwrap());
-    machine.depmod();
-    let outcome = machine.loader().run(&mut recorder).unwrap();
-    assert_eq!(outcome, Outcome::StandAside { path: indexed, indexed: true });
-    assert_eq!(recorder.inserted, []);
-    machine.loader().check().unwrap();
+    machine.loader().run(&mut recorder).unwrap();
+    assert_eq!(recorder.inserted.last().unwrap().1, "from=kernel");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use crate::load::made;
 use lab::server::{Certificate, Manner, Server};
 use world::{OWNER, World, ran};
 
@@ -274,12 +275,20 @@ fn where_no_build_needs_a_prefix_the_unit_asks_nothing_of_the_network() {
     };
     let modules = world.modules();
     fs::create_dir_all(modules.join("extra")).unwrap();
-    fs::write(modules.join("extra/zfs.ko"), "").unwrap();
+    let vermagic = made::vermagic(&made::running());
+    fs::write(modules.join("extra/zfs.ko"), made::module(&vermagic, "")).unwrap();
     stands_aside("shipped", "extra/zfs.ko, and nothing else to build for");
     fs::remove_dir(modules.join("build")).unwrap();
     stands_aside("shipped and no tree", "has no build tree in");
     fs::remove_file(modules.join("extra/zfs.ko")).unwrap();
     stands_aside("no tree", "has no build tree in");
+    fs::create_dir(modules.join("build")).unwrap();
+    let hold = world.root.join("etc/modprobe.d/zfs.conf");
+    fs::create_dir_all(hold.parent().unwrap()).unwrap();
+    fs::write(&hold, "install zfs /bin/false\n").unwrap();
+    stands_aside("held back", "zfs.conf:1 says \"install zfs /bin/false\"");
+    fs::remove_file(hold).unwrap();
+    fs::remove_dir(modules.join("build")).unwrap();
     // Another kernel's build may be the one that asks: zfs-build@.service.
     fs::create_dir_all(modules.with_file_name("1.2.3-other").join("build")).unwrap();
     let unit = world.provision(&["--if-missing"]);

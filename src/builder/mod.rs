@@ -36,6 +36,7 @@ use crate::config::Settings;
 use crate::exit::{self, Exit};
 use crate::fail;
 use crate::host::{Host, Release};
+use crate::load::{self, Hold};
 use crate::log::id;
 use crate::pools::absent::{self, Directory};
 use crate::process::{Cancel, Interrupted};
@@ -111,10 +112,9 @@ impl Build<'_> {
             taken(&self.layout.published())?;
         }
         if !self.options.force
-            && let Some(path) = crate::load::shipped(self.host, &self.release)?
+            && let Some((message_id, text)) = self.not_wanted()?
         {
-            let text = format!("the system ships {}: nothing to build", path.display());
-            info!(message_id = id::STAND_ASIDE, "{text}");
+            info!(message_id, "{text}");
             self.progress.ready(&text);
             return Ok(());
         }
@@ -140,7 +140,10 @@ impl Build<'_> {
         self.hold_back()?;
         let tree = self.build(&plan)?;
         if self.release == self.host.kernel_release && !self.cancel.is_set() {
-            store::write_atomic(&self.layout.published(), b"")?;
+            match self.hold() {
+                None => store::write_atomic(&self.layout.published(), b"")?,
+                Some(hold) => info!("zfs is not loaded: {}", hold.why_not_loaded()),
+            }
         }
         let text = format!("published modules for kernel {}", self.release);
         info!(message_id = id::PUBLISHED, "{text} in {}", tree.display());
@@ -151,13 +154,34 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// Why nothing is built unless that is forced, and its MESSAGE_ID: the system has its own module,
+    /// or the module would not be loaded.
+    fn not_wanted(&self) -> Result<Option<(&'static str, String)>> {
+        let ships = load::ships(self.host, &self.release)?;
+        for other in &ships.others {
+            info!(message_id = id::NOT_COUNTED, "not counted as the system's own module: {other}");
+        }
+        if let Some(shipped) = ships.module {
+            let text = format!("the system ships {}: nothing to build", shipped.path.display());
+            return Ok(Some((id::STAND_ASIDE, text)));
+        }
+        let held = self.hold().map(|hold| format!("nothing is built: {}", hold.why_not_built()));
+        Ok(held.map(|text| (id::HELD_BACK, text)))
+    }
+
+    /// What keeps the modules from being loaded.
+    fn hold(&self) -> Option<Hold> {
+        load::holds(self.host, &self.release).into_iter().next()
+    }
+
     /// Whether modules that were published before have to be loaded once more: they are not loaded,
     /// so something went wrong with the load in this boot. Before the import (`early`) the boot
     /// itself loads them.
     fn has_to_be_loaded(&self) -> bool {
         let running = self.release == self.host.kernel_release;
         let loaded = self.host.path("/sys/module/zfs").exists();
-        running && !loaded && !self.options.early && !self.cancel.is_set()
+        let may_be = running && !loaded && !self.options.early && !self.cancel.is_set();
+        may_be && self.hold().is_none()
     }
 
     /// Whether a sound tree with this key exists. If so, `current` points to it afterwards. A tree
@@ -315,8 +339,12 @@ mod tests {
             ("stopped", "6.1.0", false, &stopped, false, false),
             ("of another kernel", "6.2.0", false, &idle, false, false),
             ("before the boot loads it", "6.1.0", true, &idle, false, false),
+            ("held back", "6.1.0", false, &idle, false, false),
             ("every boot in which all is well", "6.1.0", false, &idle, true, false),
         ] {
+            let line = root.path().join("etc/modprobe.d/zfs.conf");
+            std::fs::create_dir_all(line.parent().unwrap()).unwrap();
+            std::fs::write(line, if case == "held back" { "blacklist zfs\n" } else { "" }).unwrap();
             if loaded {
                 std::fs::create_dir_all(host.path("/sys/module/zfs")).unwrap();
             }

@@ -20,6 +20,8 @@ Loads the ZFS modules published for the running kernel.
   --help     print this
   --version  print the version
 
+A module that modprobe.d(5) holds back is not loaded.
+
 Exit status: 0 loaded or nothing to do, 1 other error, 2 usage, 3 nothing published,
 15 refused by verification or by the kernel, 16 signature policy. See zfs-prefix(8).";
 
@@ -91,6 +93,15 @@ fn tell(host: &Host, outcome: &Outcome) {
                 zfs_prefix_kernel = kernel,
                 "the operating system ships {}{hint}; standing aside",
                 path.display()
+            );
+        }
+        Outcome::HeldBack(hold) => {
+            info!(
+                message_id = id::HELD_BACK,
+                zfs_prefix_stage = "load",
+                zfs_prefix_kernel = kernel,
+                "zfs is not loaded: {}",
+                hold.why_not_loaded()
             );
         }
         Outcome::Loaded { release, key, version, modules } => {

@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 use crate::config;
 use crate::exit::{self, Exit};
 use crate::host::{Host, Release};
+use crate::load::{ByHand, holds, ships};
 use crate::store::{Layout, make_dirs, write_atomic};
 
 /// ZFS kernel modules for a system that ships none.
@@ -50,13 +51,17 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Load the published modules now, as zfs-load.service does
+    /// Load the published modules now, as zfs-load.service does; also those that modprobe.d(5) holds
+    /// back at boot
     Load {
         /// Then start all that the boot skipped for lack of ZFS and that does not run: import,
         /// keys, mounts, volumes, shares, and the units that need them (zfs-load-late.service does
         /// this)
         #[arg(long)]
         import: bool,
+        /// As at boot: load nothing that modprobe.d(5) holds back (zfs-load-late.service does this)
+        #[arg(long)]
+        at_boot: bool,
     },
     /// What can be learnt of a kernel
     #[command(subcommand)]
@@ -127,16 +132,42 @@ fn run(host: &Host, command: Command) -> Result<u8> {
             }
             systemctl::build(kernel_release.as_ref())
         }
-        Command::Load { import: false } => systemctl::load(host),
-        #[cfg(not(target_env = "musl"))]
-        Command::Load { import: true } => crate::late::load_and_import(host),
-        #[cfg(target_env = "musl")]
-        Command::Load { import: true } => crate::fail!(Exit::Other, "built without D-Bus"),
+        Command::Load { import, at_boot } => {
+            let _asked = if at_boot { None } else { by_hand(host)? };
+            if import { load_and_import(host) } else { systemctl::load(host) }
+        }
         Command::Kernel(command) => kernel::run(host, command),
         Command::Pools(args) => pools::run(host, &args),
         Command::Prefix(command) => prefix::run(host, command),
         Command::Symvers(args) => symvers::run(&args),
     }
+}
+
+/// Says what holds ZFS back, and asks for it all the same where that helps.
+fn by_hand(host: &Host) -> Result<Option<ByHand>> {
+    let left_to_modprobe =
+        || ships(host, &host.kernel_release).is_ok_and(|ships| ships.module.is_some());
+    if host.path("/sys/module/zfs").exists() || left_to_modprobe() {
+        return Ok(None);
+    }
+    let holds = holds(host, &host.kernel_release);
+    for hold in holds.iter().filter(|hold| hold.by_kernel) {
+        eprintln!("zfs-prefix: {}", hold.why_not_loaded());
+    }
+    let Some(hold) = holds.iter().find(|hold| !hold.by_kernel) else { return Ok(None) };
+    let asked = ByHand::ask(host)?;
+    eprintln!("zfs-prefix: {hold}: the boot does not load zfs; it is loaded now all the same");
+    Ok(Some(asked))
+}
+
+#[cfg(not(target_env = "musl"))]
+fn load_and_import(host: &Host) -> Result<u8> {
+    crate::late::load_and_import(host)
+}
+
+#[cfg(target_env = "musl")]
+fn load_and_import(_host: &Host) -> Result<u8> {
+    crate::fail!(Exit::Other, "built without D-Bus")
 }
 
 /// Prints to standard output; a closed pipe is an error like any other.

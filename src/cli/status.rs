@@ -12,8 +12,12 @@ use crate::config::Settings;
 use crate::exit::Exit;
 use crate::host::Host;
 use crate::kernel::running_build_id;
+use crate::load::{self, Hold, NotCounted, Shipped, Ships};
 use crate::pools::{self, Report};
 use crate::store::{self, FailureRecord, Layout, Manifest};
+
+/// What modprobe will not find.
+const UNINDEXED: &str = ", which modprobe will not find: depmod -a";
 
 /// The state of this machine; the JSON of `status --json`.
 #[derive(Debug, Serialize)]
@@ -25,6 +29,14 @@ pub struct Status {
     published: Option<Published>,
     /// Why the published tree cannot be used, if so.
     published_problem: Option<String>,
+    /// The operating system's own module for this kernel, which zfs-load leaves to modprobe.
+    stands_aside_for: Option<Shipped>,
+    /// Files with the name of that module that are not for this kernel.
+    not_counted: Vec<NotCounted>,
+    /// Why neither of these two is known.
+    shipped_problem: Option<String>,
+    /// What says that ZFS is not loaded, at boot or at all.
+    held_back: Vec<Hold>,
     loaded: Option<Loaded>,
     /// Whose zpool is used; null where there is none.
     programs: Option<Programs>,
@@ -65,6 +77,10 @@ impl Status {
             Ok(record) => (record, None),
             Err(error) => (None, Some(format!("{error:#}"))),
         };
+        let (ships, shipped_problem) = match load::ships(host, release) {
+            Ok(ships) => (ships, None),
+            Err(error) => (Ships::default(), Some(format!("{error:#}"))),
+        };
         let loaded = loaded(host, layout);
         let programs = {
             let version = loaded.as_ref().map(|l| l.zfs_version.as_str());
@@ -75,6 +91,10 @@ impl Status {
             inactive_because: settings.active(host).err().map(str::to_owned),
             published,
             published_problem,
+            stands_aside_for: ships.module,
+            not_counted: ships.others,
+            shipped_problem,
+            held_back: load::holds(host, release),
             loaded,
             programs,
             last_failure,
@@ -86,11 +106,40 @@ impl Status {
     /// 0 if ZFS is loaded or can be loaded, and [`Exit::NothingPublished`] if not.
     /// [`Exit::PoolsAbsent`] if ZFS is loaded, and the expected pools are not sound.
     pub fn exit(&self) -> Exit {
+        let shipped = self.stands_aside_for.as_ref().is_some_and(|shipped| shipped.indexed);
         match (&self.loaded, &self.published) {
             (Some(_), _) if !self.pools.sound() => Exit::PoolsAbsent,
-            (None, None) => Exit::NothingPublished,
+            (None, None) if !shipped => Exit::NothingPublished,
             _ => Exit::Done,
         }
+    }
+
+    /// What may be done where ZFS is not loaded; nothing where other lines say it.
+    fn how_to_load(&self) -> &'static str {
+        match (&self.stands_aside_for, &self.published, self.held_back.as_slice()) {
+            (Some(shipped), _, _) if shipped.indexed => {
+                "; load it: modprobe zfs; then: zfs-prefix load --import"
+            }
+            (None, Some(_), []) => "; load it: zfs-prefix load --import",
+            _ => "",
+        }
+    }
+
+    /// What the system has under the name of the module, and what keeps it from being loaded.
+    fn own_module(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Shipped { path, indexed }) = &self.stands_aside_for {
+            let path = path.display();
+            let who = if *indexed { "; it is left to modprobe" } else { UNINDEXED };
+            writeln!(f, "stands aside: the system ships {path}{who}")?;
+        }
+        if let Some(problem) = &self.shipped_problem {
+            writeln!(f, "stands aside: not known: {problem}")?;
+        }
+        self.not_counted.iter().try_for_each(|other| writeln!(f, " not counted: {other}"))?;
+        self.held_back.iter().try_for_each(|hold| match &self.stands_aside_for {
+            Some(_) if !hold.by_kernel => writeln!(f, "   held back: {hold}"),
+            _ => writeln!(f, "   held back: {}", hold.why_not_loaded()),
+        })
     }
 }
 
@@ -136,14 +185,22 @@ impl fmt::Display for Status {
                 writeln!(f, "  published: ZFS {} (key {}, {})", p.zfs_version, p.key, p.recipe)?;
             }
             (None, Some(problem)) => writeln!(f, "  published: not usable: {problem}")?,
-            (None, None) => writeln!(f, "  published: nothing; build: systemctl start zfs-build")?,
+            (None, None) => match (&self.stands_aside_for, self.held_back.first()) {
+                (Some(_), _) => writeln!(f, "  published: nothing, and nothing is to be built")?,
+                (_, Some(hold)) => {
+                    let why = hold.why_not_built();
+                    writeln!(f, "  published: nothing, and nothing is built: {why}")?;
+                }
+                _ => writeln!(f, "  published: nothing; build: systemctl start zfs-build")?,
+            },
         }
+        self.own_module(f)?;
         match &self.loaded {
             Some(Loaded { zfs_version, tree: Some(tree) }) => {
                 writeln!(f, "     loaded: ZFS {zfs_version} from {}", tree.display())?;
             }
             Some(l) => writeln!(f, "     loaded: ZFS {}, not from the store", l.zfs_version)?,
-            None => writeln!(f, "     loaded: no")?,
+            None => writeln!(f, "     loaded: no{}", self.how_to_load())?,
         }
         if let Some(programs) = &self.programs {
             write!(f, "{programs}")?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::exit::Exit;
 use crate::host::{Host, Release};
+use crate::load::Shipped;
 use crate::systemd::name::escape;
 
 /// What a build pulls in first.
@@ -72,7 +73,26 @@ pub fn load(host: &Host) -> Result<u8> {
         eprintln!("{unit} was skipped; its reason: journalctl -eu {unit}");
         return Ok(Exit::NothingPublished.code());
     }
+    if show(unit, "ActiveState")? == "active" {
+        eprintln!("zfs is not loaded: {}", why_not(host, unit));
+        return Ok(Exit::Other.code());
+    }
     failed(unit)
+}
+
+/// Why a unit that ended well has loaded nothing, and what to do.
+fn why_not(host: &Host, unit: &str) -> String {
+    let shipped = crate::load::ships(host, &host.kernel_release).ok().and_then(|s| s.module);
+    match shipped {
+        Some(Shipped { path, indexed }) => {
+            let first = if indexed { "" } else { "depmod -a && " };
+            let path = path.display();
+            format!(
+                "the operating system ships {path}, which is left to modprobe: {first}modprobe zfs"
+            )
+        }
+        None => format!("{unit} says why: journalctl -eu {unit}"),
+    }
 }
 
 /// Says how it ended and where to look, and gives the exit status of the unit's program; never 0.

@@ -21,7 +21,8 @@ use crate::kernel::guard::{PROBE_STRUCTS, probe_sizes};
 use crate::kernel::{Btf, Exported, Image, Kconfig, Symvers, btf as blob};
 use crate::module::options::Options;
 use crate::module::{
-    Module, canonical_name, decompress, read_info, read_info_of_file, read_tables,
+    Module, canonical_name, decompress, modprobe_d, read_head, read_info, read_info_of_file,
+    read_tables,
 };
 use crate::pools::{nvlist as list, text};
 use crate::{config as configuration, generator, provision, userland};
@@ -51,6 +52,7 @@ pub fn module(bytes: &[u8]) {
     let (info, tables) = (read_info(bytes).ok(), read_tables(bytes).ok());
     let _ = probe_sizes(bytes);
     assert_eq!(read_info_of_file(&machine::file(bytes)).ok(), info);
+    assert_eq!(read_head(bytes).ok().map(|head| head.info), info);
     let Ok(module) = Module::parse(bytes) else { return };
     let _ = (module.vermagic(), module.this_module(), module.info().depends());
     let tables = tables.unwrap();
@@ -198,6 +200,14 @@ fn parts(bytes: &[u8]) -> [Cow<'_, str>; 2] {
 /// those that the kernel itself would read.
 pub fn modprobe(bytes: &[u8]) {
     let parts = parts(bytes);
+    let lines = parts[0].split('\n').count();
+    for rule in modprobe_d::rules(&parts[0]) {
+        assert!((1..=lines).contains(&rule.line) && !rule.text.contains('\n'), "{rule:?}");
+        let _ = rule.names("zfs");
+    }
+    let named = modprobe_d::blacklisted(&parts[1]);
+    assert!(named.iter().all(|(name, word)| !name.is_empty() && word.contains('=')), "{named:?}");
+    let _ = modprobe_d::forbidden(&parts[1]);
     let mut options = Options::default();
     options.add_file(&parts[0]);
     assert!(!options.of("zfs").contains('\n'));

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::host::{Host, Release};
+use crate::host::{Host, Release, container};
 
 /// The variables a generator is given (systemd.generator(7), "Environment"); read in main.
 #[derive(Clone, Debug, Default)]
@@ -53,17 +53,16 @@ pub(super) fn host(environment: &Environment) -> anyhow::Result<Host> {
     Ok(host)
 }
 
+/// What systemd says, with one exception: it takes `/.dockerenv` for a container whatever else it
+/// finds (detect_container_files(), src/basic/virt.c), and images are made from containers.
 fn container(environment: &Environment) -> bool {
+    let root = environment.path("/");
     if let Some(virtualization) = &environment.virtualization {
-        return virtualization.as_bytes().starts_with(b"container:");
+        return match virtualization.as_bytes() {
+            b"container:docker" => container::detected(&root),
+            other => other.starts_with(b"container:"),
+        };
     }
-    if environment.architecture.is_some() {
-        // systemd 251 or newer would have set `$SYSTEMD_VIRTUALIZATION`.
-        return false;
-    }
-    // Older systemd: PID 1 writes the first file for unprivileged readers. The second is what PID 1
-    // was told.
-    environment.path("/run/systemd/container").exists()
-        || std::fs::read(environment.path("/proc/1/environ"))
-            .is_ok_and(|all| all.split(|&b| b == 0).any(|v| v.starts_with(b"container=")))
+    // systemd 251 or newer would have set `$SYSTEMD_VIRTUALIZATION`.
+    environment.architecture.is_none() && container::detected(&root)
 }

@@ -2,11 +2,13 @@
 //! paths of the machine, below [`Host::root`]. tests/layers.rs names the modules that read /proc
 //! for another reason.
 
+pub(crate) mod container;
 pub(crate) mod files;
 pub(crate) mod links;
 pub(crate) mod mountinfo;
 mod release;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,9 @@ pub use release::Release;
 /// The directories of a system's own programs for administrators, first choice first.
 pub const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
+/// proc_cmdline(5).
+const KERNEL_CMDLINE: &str = "/proc/cmdline";
+
 /// The facts about this machine that the boot path needs.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -24,7 +29,8 @@ pub struct Host {
     pub root: PathBuf,
     /// `uname -r`.
     pub kernel_release: Release,
-    /// The kernel command line. In a container it is the command line of PID 1, as in systemd.
+    /// The command line of this boot, which has `zfs_prefix=`: [`Host::read_cmdline`]. Parameters
+    /// of the kernel and its modules are in [`Host::kernel_cmdline`].
     pub cmdline: String,
     /// In a container: the kernel is the host's.
     pub container: bool,
@@ -46,10 +52,7 @@ impl Host {
             container: false,
             in_initrd: false,
         };
-        // PID 1 of a container writes the first file (os-release(5) and the container interface of
-        // systemd). Podman and Docker have files of their own.
-        let marks = ["/run/systemd/container", "/run/.containerenv", "/.dockerenv"];
-        host.container = marks.iter().any(|mark| host.path(mark).exists());
+        host.container = container::detected(&host.root);
         host.in_initrd = host.path("/etc/initrd-release").exists();
         host.cmdline = host.read_cmdline()?;
         Ok(host)
@@ -61,7 +64,22 @@ impl Host {
     /// # Errors
     /// The file cannot be read.
     pub fn read_cmdline(&self) -> anyhow::Result<String> {
-        let path = self.path(if self.container { "/proc/1/cmdline" } else { "/proc/cmdline" });
+        self.words_of(if self.container { "/proc/1/cmdline" } else { KERNEL_CMDLINE })
+    }
+
+    /// The command line of the kernel, for parameters of the kernel and of its modules. Also in a
+    /// container it is the kernel's own, as for modprobe(8): there it is the host's kernel that
+    /// takes a module. Empty if a container hides it.
+    pub fn kernel_cmdline(&self) -> Cow<'_, str> {
+        if self.container {
+            Cow::Owned(self.words_of(KERNEL_CMDLINE).unwrap_or_default())
+        } else {
+            Cow::Borrowed(&self.cmdline)
+        }
+    }
+
+    fn words_of(&self, file: &str) -> anyhow::Result<String> {
+        let path = self.path(file);
         let bytes =
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let text = String::from_utf8_lossy(&bytes);

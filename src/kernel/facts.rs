@@ -321,6 +321,9 @@ impl fmt::Display for Facts {
             line("Lockdown now:", policy.lockdown.as_deref().unwrap_or("unknown"))?;
             line("sig_enforce now:", yes(policy.sig_enforce))?;
             line("Modules disabled:", yes(policy.modules_disabled))?;
+            if let Some(names) = &policy.module_blacklist {
+                line("module_blacklist:", names)?;
+            }
         }
         self.notes.iter().try_for_each(|note| line("Note:", note))
     }

@@ -1,6 +1,9 @@
 //! Loading the published modules of the running kernel, early in the boot. Everything is checked
 //! before the first module goes in: a refused tree leaves the kernel as it was.
 
+mod held;
+mod modprobe;
+mod shipped;
 mod state;
 mod system;
 mod tree;
@@ -11,16 +14,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tracing::warn;
 
-use crate::exit::Exit;
+use crate::exit::{self, Exit, Failure};
 use crate::fail;
 use crate::host::{Host, Release};
+use crate::log::id;
 use crate::module::insert::{Image, Insert};
 use crate::module::kmsg::Kmsg;
-use crate::module::options::Options;
 use crate::module::refusal::{Policy, explain};
 use crate::module::{Found, order};
 use crate::store::{Layout, make_dirs, switch_link};
+pub use held::{ByHand, holds};
+pub use modprobe::Hold;
+use modprobe::Modprobe;
+pub use shipped::{NotCounted, Shipped, Ships};
 use state::State;
 use system::System;
 use tree::Tree;
@@ -53,6 +61,9 @@ pub enum Outcome {
         /// Whether modprobe will find it (it is in modules.dep).
         indexed: bool,
     },
+    /// The operator's word, in modprobe.d(5) or on the kernel command line, is that the boot does
+    /// not load it.
+    HeldBack(Hold),
     /// Inserted.
     Loaded {
         /// The kernel.
@@ -72,14 +83,17 @@ struct Ready {
     file: File,
     /// The decompressed bytes, when the file itself is compressed.
     bytes: Option<Vec<u8>>,
+    /// It is from the published tree, not one of the operating system's.
+    published: bool,
 }
 
-/// The operating system's own zfs.ko for kernel `release`, where it ships one.
+/// What the operating system has as zfs.ko for kernel `release`: its own module, and files that are
+/// none.
 ///
 /// # Errors
 /// Its module directories cannot be read.
-pub fn shipped(host: &Host, release: &Release) -> Result<Option<PathBuf>> {
-    Ok(System::of(host, release)?.shipped("zfs")?.map(|(path, _)| path))
+pub fn ships(host: &Host, release: &Release) -> Result<Ships> {
+    System::of(host, release)?.ships("zfs")
 }
 
 impl<'a> Loader<'a> {
@@ -88,44 +102,42 @@ impl<'a> Loader<'a> {
         Loader { host, module: "zfs", owner: 0, patience: Duration::from_secs(60) }
     }
 
-    /// Loads the module, unless it is there or the operating system has it.
+    /// Loads the module, unless it is there, the operating system has it, or the operator holds it
+    /// back and has not asked for it ([`ByHand`]).
     ///
     /// # Errors
     /// [`Exit::NothingPublished`]: no tree for this very kernel. [`Exit::Refused`]: the tree is
-    /// damaged, not root's, or for another kernel; or the kernel found it so.
-    /// [`Exit::SignaturePolicy`]: the kernel takes signed modules only. In all of them but the
+    /// damaged, not root's, or for another kernel; or the kernel found it so, or is told to refuse
+    /// it. [`Exit::SignaturePolicy`]: the kernel takes signed modules only. In all of them but the
     /// last two nothing was inserted.
     pub fn run(&self, insert: &mut impl Insert) -> Result<Outcome> {
-        let system = System::open(self.host)?;
-        if let Some(outcome) = self.nothing_to_do(&system)? {
+        let system = System::of(self.host, &self.host.kernel_release)?;
+        let (done, others) = self.nothing_to_do(&system)?;
+        tell(&others);
+        if let Some(outcome) = done {
             if matches!(outcome, Outcome::AlreadyLive { .. }) {
                 self.point_to_what_is_live();
             }
             return Ok(outcome);
         }
-        let tree = Tree::open(self.host, self.owner)?;
+        let modprobe = Modprobe::read(self.host);
+        let by_hand = ByHand::take(self.host);
+        let holds = modprobe.holds(self.module);
+        if let Some(hold) = self.held_back(&holds, by_hand) {
+            return Ok(Outcome::HeldBack(hold.clone()));
+        }
+        let tree = Tree::open(self.host, self.owner).map_err(|e| self.not_built(e, &holds))?;
         tree.check_version(self.host)?;
         tree.check_programs()?;
         let modules = order(self.module, |name| self.find(name, &tree, &system))?;
-        let options = self.options()?;
-        let mut parameters = Vec::with_capacity(modules.len());
-        for (name, _) in &modules {
-            let text = CString::new(options.of(name));
-            parameters.push(text.with_context(|| format!("options of {name}"))?);
+        let family = modprobe::family(self.module);
+        let others = modules.iter().filter(|(name, _)| !family.contains(name));
+        let holds: Vec<Hold> =
+            others.filter_map(|(name, ready)| modprobe.hold(name, ready.published)).collect();
+        if let Some(hold) = self.held_back(&holds, by_hand) {
+            return Ok(Outcome::HeldBack(hold.clone()));
         }
-        let mut kmsg = Kmsg::at_end(&self.host.path("/dev/kmsg"));
-        for ((name, ready), parameters) in modules.iter().zip(&parameters) {
-            let image = ready.bytes.as_deref().map_or(Image::File(&ready.file), Image::Bytes);
-            match insert.insert(name, image, parameters) {
-                // Somebody else was faster: fine, if it stays.
-                Ok(()) | Err(nix::errno::Errno::EEXIST) => self.wait_until_live(name)?,
-                Err(errno) => {
-                    let log = kmsg.as_mut().map(Kmsg::messages).unwrap_or_default();
-                    let path = ready.path.display().to_string();
-                    return Err(explain(name, &path, errno, &Policy::read(self.host), &log).into());
-                }
-            }
-        }
+        self.insert_all(&modules, &modprobe, insert)?;
         let version = state::version(self.host, self.module);
         if let Some(live) = version.as_deref().filter(|live| *live != tree.version()) {
             fail!(
@@ -145,35 +157,113 @@ impl<'a> Loader<'a> {
     }
 
     /// Whether [`Loader::run`] has something to load, without reading the modules: for
-    /// ExecCondition=. A tree that is there but bad passes, so that the run names the reason.
+    /// ExecCondition=. A tree that is there but bad passes, and so does a module that is held back,
+    /// so that the run names the reason.
     ///
     /// # Errors
     /// [`Exit::NothingPublished`] only.
     pub fn check(&self) -> Result<()> {
         // Looks for the tree first, which most boots have. Then only the run looks through the
         // system's modules.
-        match Tree::open(self.host, self.owner) {
-            Err(error) if crate::exit::of(&error) == Exit::NothingPublished => {
-                let done = System::open(self.host).and_then(|system| self.nothing_to_do(&system));
-                if matches!(done, Ok(None)) { Err(error) } else { Ok(()) }
-            }
-            _ => Ok(()),
+        let error = match Tree::open(self.host, self.owner) {
+            Err(error) if exit::of(&error) == Exit::NothingPublished => error,
+            _ => return Ok(()),
+        };
+        let done = System::of(self.host, &self.host.kernel_release)
+            .and_then(|system| self.nothing_to_do(&system));
+        let Ok((None, others)) = done else { return Ok(()) };
+        let holds = Modprobe::read(self.host).holds(self.module);
+        if !holds.is_empty() && !ByHand::is_asked(self.host) {
+            return Ok(());
         }
+        tell(&others);
+        Err(self.not_built(error, &holds))
     }
 
-    fn nothing_to_do(&self, system: &System) -> Result<Option<Outcome>> {
+    /// What there is instead of a load, if so, and files that are not counted as the system's own.
+    fn nothing_to_do(&self, system: &System<'_>) -> Result<(Option<Outcome>, Vec<NotCounted>)> {
         if state::of(self.host, self.module) == State::Coming {
             self.wait_until_live(self.module)?;
         }
         if state::of(self.host, self.module) == State::Live {
             let version = state::version(self.host, self.module);
-            return Ok(Some(Outcome::AlreadyLive { version }));
+            return Ok((Some(Outcome::AlreadyLive { version }), Vec::new()));
         }
-        let shipped = system.shipped(self.module)?;
-        Ok(shipped.map(|(path, indexed)| Outcome::StandAside { path, indexed }))
+        let Ships { module, others } = system.ships(self.module)?;
+        let aside = |Shipped { path, indexed }| Outcome::StandAside { path, indexed };
+        Ok((module.map(aside), others))
     }
 
-    fn find(&self, name: &str, tree: &Tree, system: &System) -> Result<Found<Ready>> {
+    /// The operator's word against loading one of the modules, if it holds for this run.
+    fn held_back<'h>(&self, holds: &'h [Hold], by_hand: bool) -> Option<&'h Hold> {
+        let hold = holds.first()?;
+        if by_hand {
+            warn!(
+                message_id = id::HELD_BACK,
+                zfs_prefix_stage = "load",
+                zfs_prefix_kernel = self.host.kernel_release.as_str(),
+                "{hold}: {} is loaded all the same, since it was asked for by hand",
+                self.module
+            );
+        }
+        Some(hold).filter(|_| !by_hand)
+    }
+
+    /// The error of a machine without a tree. Where no build would be started by itself, its advice
+    /// is another.
+    fn not_built(&self, error: anyhow::Error, holds: &[Hold]) -> anyhow::Error {
+        if exit::of(&error) != Exit::NothingPublished {
+            return error;
+        }
+        // Only asked for here: a boot with a tree need not know.
+        let refusals = modprobe::refusals(self.host, self.module);
+        let Some(hold) = holds.first().or(refusals.first()) else { return error };
+        let release = &self.host.kernel_release;
+        Failure::new(
+            Exit::NothingPublished,
+            format!(
+                "no ZFS modules are published for kernel {release}, and none are built: {}",
+                hold.why_not_built()
+            ),
+        )
+        .into()
+    }
+
+    fn insert_all(
+        &self,
+        modules: &[(String, Ready)],
+        modprobe: &Modprobe,
+        insert: &mut impl Insert,
+    ) -> Result<()> {
+        let mut parameters = Vec::with_capacity(modules.len());
+        for (name, _) in modules {
+            let text = CString::new(modprobe.options.of(name));
+            parameters.push(text.with_context(|| format!("options of {name}"))?);
+            if let Some(helper) = modprobe.helper(name) {
+                warn!("{helper}: zfs-load does not run that, and loads {name} itself");
+            }
+        }
+        let mut kmsg = Kmsg::at_end(&self.host.path("/dev/kmsg"));
+        for ((name, ready), parameters) in modules.iter().zip(&parameters) {
+            let image = ready.bytes.as_deref().map_or(Image::File(&ready.file), Image::Bytes);
+            // What it said of the module before is none of its words about this one.
+            let _ = kmsg.as_mut().map(Kmsg::skip);
+            match insert.insert(name, image, parameters) {
+                // Somebody else was faster: fine, if it stays.
+                Ok(()) | Err(nix::errno::Errno::EEXIST) => self.wait_until_live(name)?,
+                Err(errno) => {
+                    let thread = nix::unistd::gettid().as_raw();
+                    let log = kmsg.as_mut().map(|kmsg| kmsg.messages(thread));
+                    let (path, policy) =
+                        (ready.path.display().to_string(), Policy::read(self.host));
+                    return Err(explain(name, &path, errno, &policy, log.as_deref()).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: &str, tree: &Tree, system: &System<'_>) -> Result<Found<Ready>> {
         if state::of(self.host, name) != State::Absent {
             return Ok(Found::Present);
         }
@@ -187,20 +277,6 @@ impl<'a> Loader<'a> {
             }
             found => found,
         })
-    }
-
-    /// The options of modprobe.d, then those of the kernel command line, which win.
-    fn options(&self) -> Result<Options> {
-        let mut options = Options::default();
-        for path in system::modprobe_files(self.host)? {
-            // As modprobe does: one unreadable file of options must not cost the pools.
-            match fs::read(&path) {
-                Ok(bytes) => options.add_file(&String::from_utf8_lossy(&bytes)),
-                Err(e) => tracing::warn!("module options in {} are not read: {e}", path.display()),
-            }
-        }
-        options.add_cmdline(&self.host.cmdline);
-        Ok(options)
     }
 
     fn wait_until_live(&self, name: &str) -> Result<()> {
@@ -231,13 +307,13 @@ impl<'a> Loader<'a> {
         if live.as_deref() != Some(tree.version()) {
             let live = live.as_deref().unwrap_or("of unknown version");
             let published = tree.version();
-            tracing::warn!(
+            warn!(
                 "ZFS {live} was not loaded by zfs-load, and the published version is {published}: the programs of the published version are not used"
             );
             return;
         }
         if let Err(e) = tree.check_programs().and_then(|()| self.point_active(&tree)) {
-            tracing::warn!("the programs published with the loaded modules are not used: {e:#}");
+            warn!("the programs published with the loaded modules are not used: {e:#}");
         }
     }
 
@@ -246,5 +322,16 @@ impl<'a> Loader<'a> {
         make_dirs(&layout.run())?;
         let target = Layout::new(Path::new("/")).tree(&self.host.kernel_release, tree.key());
         switch_link(&layout.active(), &target).context("the modules are loaded")
+    }
+}
+
+/// Names the files that are not counted as the operating system's own.
+fn tell(others: &[NotCounted]) {
+    for other in others {
+        warn!(
+            message_id = id::NOT_COUNTED,
+            zfs_prefix_stage = "load",
+            "not counted as the operating system's own module: {other}"
+        );
     }
 }

@@ -181,7 +181,7 @@ impl Tree {
                 self.release
             );
         }
-        let ready = Ready { path, file, bytes };
+        let ready = Ready { path, file, bytes, published: true };
         Ok(Found::File(ready, info.depends()))
     }
 

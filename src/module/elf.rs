@@ -1,8 +1,9 @@
 //! The ELF side of a module file: a relocatable object of either class and byte order.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef};
+use object::{Architecture, Object, ObjectKind, ObjectSection, ObjectSymbol, ReadRef};
 
+use super::Head;
 use super::info::{self, Info};
 use super::limits::MAX_STRING;
 
@@ -21,6 +22,10 @@ pub(super) struct Symbol<'data> {
     pub weak: bool,
     pub global: bool,
 }
+
+/// The machine that this program is for, with 64 bits and little-endian. No other is supported.
+const MACHINE: Architecture =
+    if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 };
 
 /// The maximum number of sections. A larger number does not fit into the ELF header: it would be in
 /// the first section.
@@ -64,6 +69,12 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         let size = section.size();
         ensure!(size <= info::MAX_SECTION, ".modinfo: {size} bytes, more than any module has");
         Info::parse(section.data().context("section .modinfo")?)
+    }
+
+    /// Whose module it is.
+    pub(super) fn head(&self) -> Result<Head> {
+        let native = self.elf.architecture() == MACHINE && self.elf.is_little_endian();
+        Ok(Head { info: self.info()?, native })
     }
 
     /// A section's contents; `None` when there is no such section.

@@ -11,6 +11,8 @@ mod info;
 pub mod insert;
 pub mod kmsg;
 mod limits;
+mod lines;
+pub mod modprobe_d;
 pub mod options;
 mod order;
 pub mod refusal;
@@ -110,6 +112,32 @@ pub fn read_info(bytes: &[u8]) -> Result<Info> {
 pub fn read_info_of_file(file: &std::fs::File) -> Result<Info> {
     let cache = object::ReadCache::new(file);
     elf::Elf::parse(&cache)?.info()
+}
+
+/// Whose module a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its `.modinfo`.
+    pub info: Info,
+    /// It is for the machine that this program is for.
+    pub native: bool,
+}
+
+/// The [`Head`] of a decompressed module file.
+///
+/// # Errors
+/// As [`read_info`].
+pub fn read_head(bytes: &[u8]) -> Result<Head> {
+    elf::Elf::parse(bytes)?.head()
+}
+
+/// [`read_head`] of an open file that is not compressed. It reads only the parts that it needs.
+///
+/// # Errors
+/// As [`read_info`].
+pub fn read_head_of_file(file: &std::fs::File) -> Result<Head> {
+    let cache = object::ReadCache::new(file);
+    elf::Elf::parse(&cache)?.head()
 }
 
 /// What a module shares with the kernel and other modules.

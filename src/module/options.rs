@@ -3,6 +3,7 @@
 //! has to pass them (Documentation/admin-guide/kernel-parameters.rst).
 
 use super::canonical_name;
+use super::lines::{logical_lines, tokens, word};
 
 /// The directories of modprobe.d(5) files. The first file of a name masks the others.
 pub const DIRECTORIES: [&str; 5] = [
@@ -19,11 +20,12 @@ pub const DIRECTORIES: [&str; 5] = [
 pub struct Options(Vec<(String, String)>);
 
 impl Options {
-    /// Adds the `options` lines of one modprobe.d file, and skips all others. Aliases, install
-    /// commands and blacklists mean nothing to a loader that is told what to load.
+    /// Adds the `options` lines of one modprobe.d file, and skips all others. What speaks against
+    /// loading a module is in [`super::modprobe_d`]; an alias means nothing to a loader that is told
+    /// what to load.
     pub fn add_file(&mut self, text: &str) {
         for line in logical_lines(text) {
-            let Some((command, rest)) = word(&line) else { continue };
+            let Some((command, rest)) = word(&line.text) else { continue };
             if let ("options", Some((module, options))) = (command, word(rest))
                 && !options.trim().is_empty()
             {
@@ -56,53 +58,9 @@ impl Options {
     }
 }
 
-/// The lines of a modprobe.d file as kmod reads them. A backslash at the end of a line joins it
-/// with the next one, even in a comment. Any other backslash is dropped, and the character after it
-/// is literal.
-fn logical_lines(text: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        let literal = match c {
-            '\\' => match chars.next() {
-                Some('\n') | None => continue,
-                Some(next) => next,
-            },
-            '\n' => {
-                lines.push(String::new());
-                continue;
-            }
-            c => c,
-        };
-        if let Some(line) = lines.last_mut() {
-            line.push(literal);
-        }
-    }
-    lines.retain(|l| !l.starts_with('#'));
-    lines
-}
-
-/// The first word of `text`, and the rest.
-fn word(text: &str) -> Option<(&str, &str)> {
-    let text = text.trim_start_matches([' ', '\t']);
-    let end = text.find([' ', '\t']).unwrap_or(text.len());
-    (end > 0).then(|| (&text[..end], &text[end..]))
-}
-
 /// Whether an option names no parameter. `--` is none either: it would end the options.
 fn is_nameless(option: &str) -> bool {
     option.is_empty() || option.starts_with(['"', '=']) || option.trim_end_matches('"') == "--"
-}
-
-/// The words of a kernel command line; white space inside double quotes does not end one.
-fn tokens(cmdline: &str) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    cmdline
-        .split(move |c: char| {
-            quoted ^= c == '"';
-            !quoted && (c.is_ascii_whitespace() || c == '\x0b')
-        })
-        .filter(|t| !t.is_empty())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fs;
 
 use nix::errno::Errno;
 
+use super::modprobe_d;
 use crate::exit::{Exit, Failure};
 use crate::host::Host;
 
@@ -18,6 +19,8 @@ pub struct Policy {
     pub sig_enforce: bool,
     /// `/proc/sys/kernel/modules_disabled`.
     pub modules_disabled: bool,
+    /// The modules of `module_blacklist=` on the kernel command line: [`forbidden`].
+    pub module_blacklist: Option<String>,
 }
 
 impl Policy {
@@ -29,6 +32,7 @@ impl Policy {
             lockdown: Policy::active_lockdown(&read("/sys/kernel/security/lockdown")),
             sig_enforce: read("/sys/module/module/parameters/sig_enforce").trim() == "Y",
             modules_disabled: read("/proc/sys/kernel/modules_disabled").trim() == "1",
+            module_blacklist: forbidden(host),
         }
     }
 
@@ -47,88 +51,161 @@ impl Policy {
         }
     }
 
+    /// Why the kernel wants a signature.
+    fn cause(&self) -> String {
+        match self.lockdown.as_deref() {
+            Some(mode) if mode != "none" => format!("lockdown is {mode}"),
+            _ if self.sig_enforce => "module.sig_enforce is on".to_owned(),
+            _ => "the kernel takes only modules that have one".to_owned(),
+        }
+    }
+
+    /// Whether `module_blacklist=` names this module.
+    fn forbids(&self, name: &str) -> bool {
+        let names = self.module_blacklist.as_deref().unwrap_or_default();
+        names.split(',').any(|forbidden| forbidden == name)
+    }
+
     fn locked_down(&self) -> bool {
         self.lockdown.as_deref().is_some_and(|mode| mode != "none")
     }
 }
 
-/// The failure for module `name` in file `path`, which the kernel refused with `errno`. `log` has
-/// the kernel's messages from that time.
-pub fn explain(name: &str, path: &str, errno: Errno, policy: &Policy, log: &[String]) -> Failure {
-    let prefix = format!("{name}: ");
-    let words: Vec<&str> = log
-        .iter()
-        .map(String::as_str)
-        .filter(|l| {
-            l.starts_with(&prefix) || l.starts_with("Lockdown: ") || l.starts_with("Loading of ")
-        })
-        .collect();
-    let (exit, reason) = reason(errno, policy, &words);
-    let said = match words.as_slice() {
-        [] => String::new(),
-        words => format!("; the kernel says: {}", words.join(" / ")),
-    };
-    Failure::new(exit, format!("the kernel refused {path}: {reason} ({errno}){said}"))
+/// The modules that `module_blacklist=` of the kernel command line forbids, with commas between
+/// them: `/sys/module/kernel/parameters/module_blacklist`, or the command line if that cannot be
+/// read.
+pub fn forbidden(host: &Host) -> Option<String> {
+    let file = host.path("/sys/module/kernel/parameters/module_blacklist");
+    // The kernel shows a parameter that was not given as "(null)".
+    let told = fs::read_to_string(file).map(|text| text.trim().to_owned());
+    match told {
+        Ok(names) if names == "(null)" || names.is_empty() => None,
+        Ok(names) => Some(names),
+        Err(_) => modprobe_d::forbidden(&host.kernel_cmdline()),
+    }
 }
 
-fn reason(errno: Errno, policy: &Policy, words: &[&str]) -> (Exit, String) {
-    let says = |text: &str| words.iter().find(|w| w.contains(text));
-    let unsigned = says("Lockdown: ").is_some() || says("Loading of ").is_some();
+/// The failure for module `name` in file `path`, which the kernel refused with `errno`. `log` has
+/// what the kernel printed meanwhile; `None` if its log cannot be read. The kernel's own words come
+/// first, and decide what is said of them. Only where they say nothing that is known here, errno
+/// and policy do.
+pub fn explain(
+    name: &str,
+    path: &str,
+    errno: Errno,
+    policy: &Policy,
+    log: Option<&[String]>,
+) -> Failure {
+    let words = log.unwrap_or_default();
+    let (exit, reason) =
+        by_words(name, policy, words).unwrap_or_else(|| by_policy(name, errno, policy));
+    let said = match (log, shown(words)) {
+        (None, _) => "its log cannot be read; ".to_owned(),
+        (_, text) if text.is_empty() => String::new(),
+        (_, text) => format!("it says: {text}; "),
+    };
+    Failure::new(exit, format!("the kernel refused {path} ({errno}): {said}{reason}"))
+}
+
+/// The kernel's words on one line, not more than is needed to see what is wrong: of hundreds of
+/// unknown symbols the first ones, and the last words.
+fn shown(words: &[String]) -> String {
+    const FIRST: usize = 4;
+    const LAST: usize = 3;
+    /// Characters of one line.
+    const LONGEST: usize = 300;
+    let line = |text: &String| text.chars().take(LONGEST).collect::<String>();
+    let left_out = words.len().saturating_sub(FIRST + LAST);
+    let (first, last) = words.split_at(words.len().min(FIRST));
+    let mut lines: Vec<String> = first.iter().map(line).collect();
+    if left_out > 0 {
+        lines.push(format!("({left_out} more: journalctl -k)"));
+    }
+    lines.extend(last.iter().skip(left_out).map(line));
+    lines.join(" / ")
+}
+
+const REBUILD: &str =
+    "it was built against another kernel; build it anew: zfs-prefix build --force";
+const OPTION: &str =
+    "a module option is wrong: correct it in modprobe.d or on the kernel command line";
+const FORBIDDEN: &str = "module_blacklist= on the kernel command line forbids it, and nothing here \
+    can override that: take the module out of it, and reboot";
+
+/// What the kernel's own words mean (kernel/module/{main,signing,version}.c, kernel/params.c,
+/// security/{lockdown,loadpin}); `None` if there are none that are known here.
+fn by_words(name: &str, policy: &Policy, words: &[String]) -> Option<(Exit, String)> {
+    let line = |is: &dyn Fn(&str) -> bool| words.iter().map(String::as_str).find(|line| is(line));
+    let prefix = format!("{name}: ");
+    // Of this module. Other parts of the kernel print meanwhile, too.
+    let says = |text: &str| line(&|line| line.starts_with(&prefix) && line.contains(text));
+    if line(&|line| line == format!("Module {name} is blacklisted")).is_some() {
+        return Some((Exit::Refused, FORBIDDEN.to_owned()));
+    }
+    let unsigned = |line: &str| {
+        (line.starts_with("Loading of ") && line.ends_with(" is rejected"))
+            || (line.starts_with("Lockdown: ") && line.contains("module loading"))
+    };
+    if line(&unsigned).is_some() {
+        return Some((Exit::SignaturePolicy, signature(policy)));
+    }
+    if line(&|line| line.starts_with("LoadPin: ") && line.contains("denied")).is_some() {
+        let denied =
+            "LoadPin takes modules of one file system only; boot without it: loadpin.enforce=0";
+        return Some((Exit::Refused, denied.to_owned()));
+    }
+    let reason = if let Some(line) = says("disagrees about version of symbol ") {
+        let symbol = line.rsplit(' ').next().unwrap_or_default();
+        format!("symbol {symbol} has another version here: {REBUILD}")
+    } else if says("version magic").is_some() {
+        format!("its version magic is not this kernel's: {REBUILD}")
+    } else if let Some(line) = says("Unknown symbol ") {
+        let symbol = line.split("Unknown symbol ").nth(1).unwrap_or_default();
+        let symbol = symbol.split(' ').next().unwrap_or_default();
+        format!("this kernel has no symbol {symbol}: {REBUILD}")
+    } else if says("Unknown parameter").is_some() || says("invalid for parameter").is_some() {
+        OPTION.to_owned()
+    } else {
+        return None;
+    };
+    Some((Exit::Refused, reason))
+}
+
+/// What errno and the kernel's policy say of a refusal without words.
+fn by_policy(name: &str, errno: Errno, policy: &Policy) -> (Exit, String) {
     match errno {
         Errno::EPERM if policy.modules_disabled => (
             Exit::SignaturePolicy,
             "loading modules was switched off until the next boot (kernel.modules_disabled)".into(),
         ),
+        Errno::EPERM if policy.forbids(name) => (Exit::Refused, FORBIDDEN.into()),
         Errno::EKEYREJECTED | Errno::ENOKEY | Errno::ENOPKG | Errno::EBADMSG => {
             (Exit::SignaturePolicy, signature(policy))
         }
-        Errno::EPERM if unsigned || policy.locked_down() || policy.sig_enforce => {
+        Errno::EPERM if policy.locked_down() || policy.sig_enforce => {
             (Exit::SignaturePolicy, signature(policy))
         }
-        Errno::EPERM => (Exit::Other, "no right to load modules (CAP_SYS_MODULE)".into()),
+        Errno::EPERM => (
+            Exit::Other,
+            "no right to load modules: CAP_SYS_MODULE is missing, or a security module denied it"
+                .into(),
+        ),
         Errno::EACCES => (
             Exit::Other,
             "a security module denied it; with SELinux see `ausearch -m avc` and restore the file's label (modules_object_t)"
                 .into(),
         ),
         Errno::ENOMEM => (Exit::Other, "out of memory".into()),
-        _ => mismatch(errno, &says),
+        Errno::ENOEXEC | Errno::ENOENT => (Exit::Refused, REBUILD.to_owned()),
+        _ => (Exit::Other, "loading it failed".into()),
     }
 }
 
-fn mismatch<'a>(errno: Errno, says: &dyn Fn(&str) -> Option<&'a &'a str>) -> (Exit, String) {
-    let rebuild = "it was built against another kernel; build it anew: zfs-prefix build --force";
-    let reason = if let Some(line) = says("disagrees about version of symbol ") {
-        format!("symbol {} has another version here: {rebuild}", last_word(line))
-    } else if says("version magic").is_some() {
-        format!("its version magic is not this kernel's: {rebuild}")
-    } else if let Some(line) = says("Unknown symbol ") {
-        let symbol = line.split("Unknown symbol ").nth(1).unwrap_or_default();
-        let symbol = symbol.split(' ').next().unwrap_or_default();
-        format!("this kernel has no symbol {symbol}: {rebuild}")
-    } else if says("Unknown parameter").is_some() || says("invalid for parameter").is_some() {
-        "a module option is wrong: correct it in modprobe.d or on the kernel command line".into()
-    } else if matches!(errno, Errno::ENOEXEC | Errno::ENOENT) {
-        rebuild.to_owned()
-    } else {
-        return (Exit::Other, "loading it failed".into());
-    };
-    (Exit::Refused, reason)
-}
-
 fn signature(policy: &Policy) -> String {
-    let cause = match (policy.lockdown.as_deref(), policy.sig_enforce) {
-        (Some(mode), _) if mode != "none" => format!("lockdown is {mode}"),
-        (_, true) => "module.sig_enforce is on".to_owned(),
-        _ => "the kernel's signature policy".to_owned(),
-    };
+    let cause = policy.cause();
     format!(
         "it has no signature this kernel trusts, and {cause}; boot without lockdown (Secure Boot) and sig_enforce: zfs-prefix signs no modules"
     )
-}
-
-fn last_word(line: &str) -> &str {
-    line.rsplit(' ').next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -141,6 +218,7 @@ mod tests {
         let locked = Policy { lockdown: Some("integrity".into()), ..Policy::default() };
         let enforce = Policy { sig_enforce: true, ..Policy::default() };
         let off = Policy { modules_disabled: true, ..Policy::default() };
+        let list = Policy { module_blacklist: Some("a,zfs".into()), ..Policy::default() };
         let sig = Exit::SignaturePolicy;
         for (case, errno, policy, line, exit, want) in [
             ("lockdown", Errno::EPERM, &locked, "", sig, "lockdown is integrity"),
@@ -156,6 +234,48 @@ mod tests {
             ("bad signature", Errno::EBADMSG, &none, "", sig, "signature"),
             ("disabled", Errno::EPERM, &off, "", sig, "kernel.modules_disabled"),
             ("no right", Errno::EPERM, &none, "", Exit::Other, "CAP_SYS_MODULE"),
+            // Whatever the policy may be: the kernel's own word comes first.
+            (
+                "module_blacklist= under lockdown",
+                Errno::EPERM,
+                &locked,
+                "Module zfs is blacklisted",
+                Exit::Refused,
+                "it says: Module zfs is blacklisted; module_blacklist= on the kernel command line",
+            ),
+            ("no words", Errno::EPERM, &list, "", Exit::Refused, "module_blacklist= on the kernel"),
+            (
+                "of another module",
+                Errno::EPERM,
+                &locked,
+                "Module spl is blacklisted",
+                sig,
+                "it says: Module spl is blacklisted; it has no signature",
+            ),
+            (
+                "LoadPin",
+                Errno::EPERM,
+                &enforce,
+                "LoadPin: kernel-module denied obj=\"/var/zfs.ko\" pid=7",
+                Exit::Refused,
+                "loadpin.enforce=0",
+            ),
+            (
+                "lockdown of something else",
+                Errno::EPERM,
+                &none,
+                "Lockdown: systemd-logind: hibernation is restricted; see man kernel_lockdown.7",
+                Exit::Other,
+                "CAP_SYS_MODULE",
+            ),
+            (
+                "words that nobody knows",
+                Errno::ENOEXEC,
+                &none,
+                "Section .gnu.linkonce.this_module has a wrong size",
+                Exit::Refused,
+                "it says: Section .gnu.linkonce.this_module has a wrong size; it was built against",
+            ),
             (
                 "CRC",
                 Errno::EINVAL,
@@ -190,16 +310,60 @@ mod tests {
                 "a module option is wrong",
             ),
             ("memory", Errno::ENOMEM, &none, "", Exit::Other, "out of memory"),
-            ("other", Errno::EIO, &none, "usb: unrelated", Exit::Other, "failed (EIO"),
+            (
+                "other",
+                Errno::EIO,
+                &none,
+                "ZFS: no SPL",
+                Exit::Other,
+                "it says: ZFS: no SPL; loading",
+            ),
         ] {
-            let f = explain("zfs", "/s/zfs.ko", errno, policy, &[line.to_owned()]);
+            let log: Vec<String> =
+                Some(line.to_owned()).filter(|l| !l.is_empty()).into_iter().collect();
+            let f = explain("zfs", "/s/zfs.ko", errno, policy, Some(&log));
             assert_eq!(f.exit, exit, "{case}: {f}");
             assert!(f.message.contains(want), "{case}: {f}");
-            assert!(f.message.starts_with("the kernel refused /s/zfs.ko: "), "{case}: {f}");
-            assert!(!f.message.contains("unrelated"), "{case}: {f}");
+            let begin = format!("the kernel refused /s/zfs.ko ({errno}): ");
+            assert!(f.message.starts_with(&begin), "{case}: {f}");
+            assert_eq!(f.message.contains("it says: "), !line.is_empty(), "{case}: {f}");
         }
+        let unread = explain("zfs", "/s/zfs.ko", Errno::EIO, &none, None);
+        assert!(unread.message.contains("its log cannot be read; loading it failed"), "{unread}");
         let text = "none [integrity] confidentiality\n";
         assert_eq!(Policy::active_lockdown(text).as_deref(), Some("integrity"));
         assert_eq!(Policy::active_lockdown(""), None);
+    }
+    #[test]
+    fn of_many_words_the_first_and_the_last_are_shown() {
+        let words: Vec<String> =
+            (0..100).map(|n| format!("zfs: Unknown symbol s{n} (err -2)")).collect();
+        let text = shown(&words);
+        assert!(
+            text.starts_with("zfs: Unknown symbol s0 (err -2) / zfs: Unknown symbol s1 "),
+            "{text}"
+        );
+        assert!(
+            text.contains(" s3 (err -2) / (93 more: journalctl -k) / zfs: Unknown symbol s97 "),
+            "{text}"
+        );
+        assert!(text.ends_with("s99 (err -2)"), "{text}");
+        assert_eq!(shown(&words[..7]).matches(" / ").count(), 6);
+        assert_eq!(shown(&["x".repeat(1000)]).len(), 300);
+    }
+
+    #[test]
+    fn what_the_kernel_forbids_is_asked_of_the_kernel_and_of_its_command_line_after_that() {
+        let root = tempfile::tempdir().unwrap();
+        let mut host = Host::below(root.path(), "6.1.0");
+        assert_eq!(forbidden(&host), None);
+        host.cmdline = "quiet module_blacklist=a,zfs".into();
+        assert_eq!(forbidden(&host).as_deref(), Some("a,zfs"));
+        let file = host.path("/sys/module/kernel/parameters/module_blacklist");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        for (text, expected) in [("(null)\n", None), ("\n", None), ("spl\n", Some("spl"))] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(forbidden(&host).as_deref(), expected, "{text:?}");
+        }
     }
 }

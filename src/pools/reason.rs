@@ -20,8 +20,7 @@ const KERNEL_LOG: &str = "see the kernel log for a disk or a pool that hangs: jo
 pub(super) fn no_module() -> Reason {
     reason(
         "the ZFS kernel module is not loaded",
-        "see why: zfs-prefix status; then build and load it: systemctl start zfs-build; or, where it is \
-         published, load it and import: zfs-prefix load --import",
+        "see why, and whether to build it first: zfs-prefix status; then load it and import: zfs-prefix load --import",
     )
 }
 

@@ -8,6 +8,7 @@ use tracing::warn;
 use crate::builder;
 use crate::config::Settings;
 use crate::host::{Host, Release};
+use crate::load::Ships;
 use crate::store::Layout;
 
 /// Why no build for any kernel of this machine would use a prefix. `None` if one may. It looks at
@@ -43,9 +44,13 @@ fn why_not(host: &Host, settings: &Settings, layout: &Layout, release: &Release)
     if layout.force(release).exists() {
         return None;
     }
-    let shipped = crate::load::shipped(host, release).unwrap_or_else(|error| {
+    let ships = crate::load::ships(host, release).unwrap_or_else(|error| {
         warn!("whether the system ships zfs.ko for kernel {release} is not known: {error:#}");
-        None
+        Ships::default()
     });
-    shipped.map(|path| format!("the system ships {}", path.display()))
+    if let Some(shipped) = ships.module {
+        return Some(format!("the system ships {}", shipped.path.display()));
+    }
+    let holds = crate::load::holds(host, release);
+    holds.first().map(|hold| format!("nothing is built for kernel {release}, because {hold}"))
 }

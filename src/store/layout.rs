@@ -81,6 +81,12 @@ impl Layout {
         self.run().join(format!("force-{release}"))
     }
 
+    /// `/run/zfs-prefix/load-by-hand`: the next run of zfs-load loads a module that modprobe.d(5)
+    /// holds back. `zfs-prefix load` leaves this file, and the run removes it.
+    pub fn by_hand(&self) -> PathBuf {
+        self.run().join("load-by-hand")
+    }
+
     /// `/run/zfs-prefix/published`: the last build for the running kernel ended well. It published
     /// a tree, or found one that was published and not loaded. zfs-load-late.service runs only if
     /// this file exists. The file is removed when the module is loaded, so that a load that failed
