@@ -22,7 +22,7 @@ use zfs_prefix::host::Host;
 use zfs_prefix::kernel::gnu_build_id;
 use zfs_prefix::load::{Loader, Outcome};
 use zfs_prefix::module::insert::Recorder;
-use zfs_prefix::store::{Layout, MANIFEST_VERSION, Manifest, entries};
+use zfs_prefix::store::{self, Layout, MANIFEST_VERSION, Manifest, entries};
 
 const KEY: &str = "0123abcd";
 
@@ -423,6 +423,37 @@ fn a_store_of_another_owner_is_refused() {
     let want = format!("belongs to uid {}, not {}", machine.owner, loader.owner);
     assert!(error.to_string().contains(&want), "{error}");
     assert_eq!(recorder.inserted, []);
+}
+
+/// What is advised has to cure: a build does not make these directories anew.
+#[test]
+fn a_store_that_others_could_write_to_is_taken_back_as_the_message_says() {
+    for (change, of) in [
+        ("chown 1000", ""),
+        ("chmod 0777", "store"),
+        ("chown 1000", "current"),
+        ("chmod 0775", "store/RELEASE"),
+    ] {
+        let machine = Machine::new();
+        let state = Layout::new(&machine.host.root).state();
+        let path = state.join(of.replace("RELEASE", machine.host.kernel_release.as_str()));
+        run(Command::new("sh").arg("-c").arg(format!("{change} {}", path.display())));
+        let (_, message) = machine.refused(of);
+        let (_, advice) = message.rsplit_once("and then: ").unwrap();
+        let cure = advice.strip_suffix(" && systemctl start zfs-build").unwrap();
+        run(Command::new("sh").arg("-c").arg(cure));
+        machine.loader().run(&mut machine.recorder()).unwrap();
+    }
+    // The builder makes the link anew, so that is what is advised.
+    let machine = Machine::new();
+    let layout = Layout::new(&machine.host.root);
+    let release = &machine.host.kernel_release;
+    let key = store::current_key(&layout, release).unwrap();
+    assert!(store::is_current(&layout, release, &key, machine.owner));
+    std::os::unix::fs::lchown(layout.current(release), Some(1000), None).unwrap();
+    let (_, message) = machine.refused("link");
+    assert!(message.ends_with("then build anew: systemctl start zfs-build"), "{message}");
+    assert!(!store::is_current(&layout, release, &key, machine.owner), "it would stay so");
 }
 
 #[test]

@@ -207,7 +207,7 @@ impl Build<'_> {
             }
             Ok(_) => {}
         }
-        if store::current_key(&self.layout, &self.release).as_deref() != Some(key) {
+        if !store::is_current(&self.layout, &self.release, key, owner) {
             store::set_current(&self.layout, &self.release, key)?;
         }
         self.settle(plan, &tree)?;

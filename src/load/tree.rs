@@ -42,9 +42,10 @@ impl Tree {
         let release = host.kernel_release.clone();
         let key = current_key(&layout, &release, owner)?;
         let dir = layout.tree(&release, &key);
-        for dir in [&layout.state(), &layout.store(), &layout.trees(&release), &dir] {
-            trust::directory(dir, owner)?;
+        for above in [layout.state(), layout.store(), layout.trees(&release)] {
+            trust::above(&above, owner)?;
         }
+        trust::directory(&dir, owner)?;
         let path = dir.join("manifest.json");
         let (file, size) = trust::file(&path, owner)?;
         if size > MANIFEST_MOST {
@@ -216,12 +217,16 @@ fn current_key(layout: &Layout, release: &Release, owner: u32) -> Result<String>
             "no ZFS modules are published for kernel {release}; zfs-build builds them: systemctl start zfs-build"
         ),
         Err(e) if e.kind() == ErrorKind::InvalidInput => {
-            fail!(Exit::Refused, "{} is not a symlink; nothing is loaded", link.display())
+            let link = link.display();
+            fail!(
+                Exit::Refused,
+                "{link} is not a symlink; nothing is loaded; remove it, and then: systemctl start zfs-build"
+            )
         }
         Err(e) => return Err(e).with_context(|| format!("{}", link.display())),
     };
-    trust::directory(&layout.state(), owner)?;
-    trust::directory(&layout.current_dir(), owner)?;
+    trust::above(&layout.state(), owner)?;
+    trust::above(&layout.current_dir(), owner)?;
     trust::link(&link, owner)?;
     match key_of_link(layout, release, &target) {
         Some(key) => Ok(key),

@@ -18,7 +18,7 @@ use crate::host::Release;
 pub fn check_directories(layout: &Layout, release: &Release, owner: u32) -> Result<()> {
     let dirs = [layout.state(), layout.store(), layout.trees(release), layout.current_dir()];
     for dir in dirs.iter().filter(|d| d.symlink_metadata().is_ok()) {
-        trust::directory(dir, owner)?;
+        trust::above(dir, owner)?;
     }
     Ok(())
 }

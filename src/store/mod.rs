@@ -20,7 +20,8 @@ pub use lock::{Holder, Lock};
 pub use manifest::{FileEntry, MANIFEST_VERSION, Manifest};
 pub(crate) use publish::put_in_place;
 pub use publish::{
-    Staging, current_key, key_of_link, make_dirs, set_current, switch_link, sync_dir, write_atomic,
+    Staging, current_key, is_current, key_of_link, make_dirs, set_current, switch_link, sync_dir,
+    write_atomic,
 };
 
 /// Now, in seconds since the epoch; 0 on a machine whose clock is before it.

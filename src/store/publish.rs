@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -198,6 +198,14 @@ pub fn key_of_link(layout: &Layout, release: &Release, target: &Path) -> Option<
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let good = !key.is_empty() && !key.starts_with('.') && key.chars().all(plain);
     good.then(|| key.to_owned())
+}
+
+/// Whether `current/<release>` points to the tree `key`, and is `owner`'s: the loader takes no
+/// other.
+pub fn is_current(layout: &Layout, release: &Release, key: &str, owner: u32) -> bool {
+    let link = layout.current(release);
+    let is_owners = fs::symlink_metadata(&link).is_ok_and(|meta| meta.uid() == owner);
+    is_owners && current_key(layout, release).as_deref() == Some(key)
 }
 
 /// The key `current/<release>` points to, if it is a link into the store.
