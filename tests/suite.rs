@@ -26,5 +26,6 @@ mod store;
 mod symvers;
 mod tree;
 mod units;
+mod uki;
 mod userland;
 mod verify;

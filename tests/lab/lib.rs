@@ -31,6 +31,7 @@ pub mod times;
 pub mod tmp;
 pub mod tool;
 pub mod turns;
+pub mod uki;
 pub mod units;
 pub mod vm;
 pub mod without;
