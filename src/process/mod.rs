@@ -1,10 +1,12 @@
 //! Child processes with a clean environment, their own session and another user. Their output goes
 //! to a sink line by line. On cancellation, the whole tree of processes is ended.
 
+pub mod cpu;
 pub mod descendants;
 mod follow;
 mod keyring;
 mod run;
+mod table;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -19,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 pub(crate) use keyring::leave_keyrings;
-pub use run::{Run, no_space};
+pub use run::{Run, idle_for, no_space};
 
 use crate::exit::Failure;
 
@@ -107,7 +109,7 @@ pub struct Ended {
     pub tail: VecDeque<String>,
     /// It was ended because of [`Cancel`].
     pub cancelled: bool,
-    /// It was ended because it said nothing for too long ([`Run::idle`]).
+    /// It was ended because it neither said nor did anything for too long ([`Run::idle`]).
     pub stalled: bool,
     /// It was ended because it went beyond another limit.
     pub beyond: Option<Beyond>,
@@ -126,6 +128,8 @@ impl Ended {
 pub enum Beyond {
     /// Of time ([`Run::within`]).
     Time,
+    /// Of time without output ([`Run::output`]), whatever it computed.
+    Silence,
     /// Of output that is collected ([`Run::output`]).
     Output,
 }

@@ -90,6 +90,8 @@ pub fn program(name: &str) -> PathBuf {
             "publish",
             "--bin",
             "obtain",
+            "--bin",
+            "follow",
             "--message-format=json-render-diagnostics",
         ]);
         let output = tool::run(build.current_dir(repo())).unwrap_or_else(|e| panic!("{e:#}"));
