@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -25,20 +25,20 @@ pub use run::{Run, idle_for, no_space};
 
 use crate::exit::Failure;
 
-/// SIGTERM and SIGINT set this flag. Whoever waits then gives up.
+/// SIGTERM and SIGINT set this flag. Whoever waits then gives up, and also when its time is over.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(pub Arc<AtomicBool>);
+pub struct Cancel(pub Arc<AtomicBool>, Option<Instant>);
 
 impl Cancel {
-    /// A flag that sets itself after `time`, for a command that must not take longer.
+    /// One that is set after `time`, for a command that must not take longer.
     pub fn after(time: Duration) -> Cancel {
-        let cancel = Cancel::default();
-        let flag = cancel.0.clone();
-        std::thread::spawn(move || {
-            std::thread::sleep(time);
-            flag.store(true, Ordering::Relaxed);
-        });
-        cancel
+        Cancel::default().within(time)
+    }
+
+    /// The same flag, and set after `time`, too.
+    #[must_use]
+    pub fn within(&self, time: Duration) -> Cancel {
+        Cancel(self.0.clone(), Instant::now().checked_add(time))
     }
 
     /// Lets each of `signals` set the flag. From now on this process adopts what its children leave
@@ -53,8 +53,13 @@ impl Cancel {
         descendants::adopt_orphans().context("prctl(PR_SET_CHILD_SUBREAPER)")
     }
 
-    /// Whether somebody asked to stop.
+    /// Whether somebody asked to stop, or the time is over.
     pub fn is_set(&self) -> bool {
+        self.is_signalled() || self.1.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Whether somebody asked to stop.
+    pub fn is_signalled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
