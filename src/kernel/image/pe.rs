@@ -2,7 +2,7 @@
 //! container of a kernel needs nothing else of the format.
 //!
 //! The `object` crate reads PE too. Its feature for that makes every `object::File` one of more
-//! formats: the parser of modules would accept COFF objects, and the static programs would grow.
+//! formats: the parser of modules would accept COFF objects, and zfs-load would grow by 12 KB.
 
 use std::ops::Range;
 
