@@ -84,7 +84,7 @@ stage:
 # The laboratory's own programs, with the library under test in the profile of the tests.
 RUN := cargo run --locked -q --package zfs-prefix-lab --bin
 lab:
-	$(TIMED) compile-lab cargo build --locked --package zfs-prefix-lab --bin lab --bin publish --bin obtain
+	$(TIMED) compile-lab cargo build --locked --package zfs-prefix-lab --bin lab --bin publish --bin obtain --bin follow
 
 demo: setup stage
 	$(RUN) demo -- '$(STAGE)'

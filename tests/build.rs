@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
 mod good;
+mod timeout;
 mod trace;
 
 use std::time::Duration;

@@ -13,6 +13,7 @@ use std::process::Command;
 use super::symvers::pack;
 use lab::kernel::kernel;
 use lab::tool::run;
+use lab::uki::Maker;
 use zfs_prefix::compress::{Tail, unpack};
 use zfs_prefix::kernel::{Btf, Image, Kconfig, Symvers, guard};
 use zfs_prefix::module::{Module, read_info_of_file, read_tables};
@@ -308,6 +309,15 @@ fn ikconfig(bytes: &[u8]) -> bool {
     Image::parse(bytes).is_ok_and(|image| matches!(image.ikconfig(), Ok(Some(_))))
 }
 
+/// The boot stub of systemd with this kernel in it.
+fn uki(linux: &[u8]) -> Vec<u8> {
+    let dir = lab::files::scratch("uki-");
+    let [file, out] = ["linux", "uki.efi"].map(|name| dir.path().join(name));
+    fs::write(&file, linux).unwrap();
+    Maker::get().unwrap().objcopy(&[(".linux", &file)], &out).unwrap();
+    fs::read(&out).unwrap()
+}
+
 #[test]
 fn damaged_headers_of_packed_images_and_a_damaged_ikconfig_are_errors_or_images() {
     let shipped = kernel("bookworm", "amd64", "linux-image-cloud-amd64").unwrap().image;
@@ -324,10 +334,15 @@ fn damaged_headers_of_packed_images_and_a_damaged_ikconfig_are_errors_or_images(
     let how = zfs_prefix::compress::Compression::Gzip;
     let bzimage = pack::bzimage(&fs::read(shipped).unwrap(), &packed, how);
     let zboot = pack::zboot(&packed, how);
-    // Where the numbers are that say where the payload is: Documentation/arch/x86/boot.rst, zboot-header.S.
-    for (name, seed, hot) in
-        [("bzImage", bzimage, [0x1f0..0x212, 0x248..0x250]), ("zboot", zboot, [0..8, 8..0x20])]
-    {
+    let uki = uki(&bzimage);
+    let at = u32::from_le_bytes(*uki[0x3c..].first_chunk().unwrap()) as usize;
+    // Where the numbers are that say where the payload is: Documentation/arch/x86/boot.rst,
+    // zboot-header.S, and the headers of a PE file.
+    for (name, seed, hot) in [
+        ("UKI", uki, [0x3c..0x40, at..at + 0x400]),
+        ("bzImage", bzimage, [0x1f0..0x212, 0x248..0x250]),
+        ("zboot", zboot, [0..8, 8..0x20]),
+    ] {
         let (good, peak) = memory::peak(|| torment(&seed, &hot, 90, &|b| Image::parse(b).is_ok()));
         assert!(read_all(&seed).is_some() && good < 150, "{name}: {good}");
         assert!(peak < GIB, "{name}: {peak}");

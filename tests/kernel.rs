@@ -236,7 +236,8 @@ fn an_image_is_taken_only_when_it_says_the_release_it_is_wanted_for() {
     let error = locate::image(&host, None, release).unwrap_err();
     assert_eq!(exit::of(&error), Exit::NoKernelSource);
     let text = format!("{error:#}");
-    assert!(text.contains("boot/flatcar/vmlinuz-b; set kernel.image"), "{text}");
+    assert!(text.contains("/boot/flatcar/vmlinuz-b, "), "{text}");
+    assert!(text.contains("set kernel.image to it"), "{text}");
     let places = [
         "boot/flatcar/vmlinuz-b".to_owned(),
         "usr/boot/vmlinuz".to_owned(),

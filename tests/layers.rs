@@ -60,7 +60,8 @@ const PROC: &[(&str, &str)] = &[
     ("prefix/enter", "its own program"),
     ("prefix/enter/detach", "its own mounts"),
     ("prefix/enter/kernel", "its own descriptors"),
-    ("process/descendants", "what it started"),
+    ("process/cpu", "its own control group"),
+    ("process/table", "what it started"),
 ];
 /// Who touches the environment of the process, beside the mains, and how.
 const ENVIRONMENT: &[(&str, &str)] = &[

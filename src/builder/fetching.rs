@@ -67,7 +67,7 @@ impl Build<'_> {
             return Ok(None);
         }
         if remote {
-            network::wait_for_network(self.cancel);
+            network::wait_for_network(&self.cancel);
         }
         let userland = &fetched.plan.userland;
         self.job(fetched, None, place.clone()).fetch_package(binhost, userland)
@@ -103,7 +103,7 @@ impl Build<'_> {
         let Some(tarball) = self.job(fetched, None, place.clone()).distfile()? else {
             return Ok(None);
         };
-        match crate::source::meta(&fetched.plan.prefix, &tarball, self.cancel) {
+        match crate::source::meta(&fetched.plan.prefix, &tarball, &self.cancel) {
             Ok(meta) => {
                 self.check_supported(fetched.plan, &meta)?;
                 Ok(packages::version_of(&meta))
@@ -124,7 +124,7 @@ impl Build<'_> {
             layout: &self.layout,
             prefix: &plan.prefix,
             network: !self.options.early,
-            cancel: self.cancel,
+            cancel: &self.cancel,
             report: &mut |text| progress.stage(text),
         };
         let path = source.obtain(&mut with)?;
@@ -132,7 +132,7 @@ impl Build<'_> {
             Recipe::Portage { .. } => Some(source.repository(&path, &mut with)?),
             Recipe::Make { .. } => None,
         };
-        let meta = crate::source::meta(&plan.prefix, &path, self.cancel)?;
+        let meta = crate::source::meta(&plan.prefix, &path, &self.cancel)?;
         self.check_supported(plan, &meta)?;
         let version = packages::version_of(&meta);
         Ok(Tarball { path, repository, version })

@@ -67,7 +67,7 @@ impl Build<'_> {
             harvest::copy(&work.top, modules, &staging, &b.release)
         })?;
         self.staged(Stage::Depmod, |b| {
-            depmod::run(&b.host.root, &staging, &b.release, prepared, b.cancel)
+            depmod::run(&b.host.root, &staging, &b.release, prepared, &b.cancel)
         })?;
         let (verified, userland_version) = self.staged(Stage::Verify, |b| {
             let expected = Expected::of(b.host, &b.release, &prepared.tree.symvers)?;
@@ -119,7 +119,7 @@ impl Build<'_> {
             work: &fetched.work,
             early: self.options.early,
             jobs: self.jobs(),
-            steps: Steps { cancel: self.cancel, progress: &mut self.progress },
+            steps: Steps { cancel: &self.cancel, progress: &mut self.progress },
         };
         let (candidate, prepared) = preparing.first(&plan.trees)?;
         let kernels = prepared.tree.compiler();
@@ -202,7 +202,7 @@ impl Build<'_> {
             place,
             jobs: self.jobs(),
             expected: None,
-            steps: Steps { cancel: self.cancel, progress: &mut self.progress },
+            steps: Steps { cancel: &self.cancel, progress: &mut self.progress },
         }
     }
 

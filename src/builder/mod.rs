@@ -33,7 +33,7 @@ pub use tree::{Prepared, prepare as prepare_tree, tree_dir, why_none as why_no_t
 pub use verify::{Expected, verify};
 
 use crate::config::Settings;
-use crate::exit::{self, Exit};
+use crate::exit::{self, Exit, Failure};
 use crate::fail;
 use crate::host::{Host, Release};
 use crate::load::{self, Hold};
@@ -64,7 +64,9 @@ pub struct Options {
 /// service manager before it returns `Ok`.
 ///
 /// # Errors
-/// With its exit status. A failure record is left, unless the inputs are not to blame.
+/// With its exit status. A failure record is left, unless the inputs are not to blame. A build that
+/// takes longer than `build.timeout` is [`Exit::BuildFailed`]; its processes are ended and its work
+/// directory is removed.
 pub fn run(host: &Host, settings: &Settings, options: &Options, cancel: &Cancel) -> Result<()> {
     let release = options.release.clone().unwrap_or_else(|| host.kernel_release.clone());
     let span = tracing::info_span!("build", zfs_prefix_kernel = %release);
@@ -73,21 +75,14 @@ pub fn run(host: &Host, settings: &Settings, options: &Options, cancel: &Cancel)
         host,
         settings,
         options: options.clone(),
-        cancel,
+        cancel: cancel.within(settings.build.timeout),
         layout: Layout::new(&host.root),
         release,
         key: String::new(),
         stage: Stage::Plan,
         progress: Progress::new(!options.early),
     };
-    // Our signal ended the command. So the signal is the reason, whatever the command said.
-    let result = build.run().map_err(|error| {
-        if cancel.is_set() && !error.chain().any(|cause| cause.is::<Interrupted>()) {
-            error.context("the build was stopped by a signal")
-        } else {
-            error
-        }
-    });
+    let result = build.run().map_err(|error| build.why(error));
     result.inspect_err(|error| build.record(error))
 }
 
@@ -95,7 +90,8 @@ struct Build<'a> {
     host: &'a Host,
     settings: &'a Settings,
     options: Options,
-    cancel: &'a Cancel,
+    /// Set by a signal, or after `build.timeout`.
+    cancel: Cancel,
     layout: Layout,
     release: Release,
     key: String,
@@ -104,6 +100,26 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
+    /// What a build that was stopped failed of. We ended its command: so the signal or the time is
+    /// the reason, whatever the command said.
+    fn why(&self, error: anyhow::Error) -> anyhow::Error {
+        let interrupted = error.chain().any(|cause| cause.is::<Interrupted>());
+        if self.cancel.is_signalled() {
+            let stopped = "the build was stopped by a signal";
+            return if interrupted { error } else { error.context(stopped) };
+        }
+        if !self.cancel.is_set() {
+            return error;
+        }
+        self.clear();
+        let text = format!(
+            "stage {}: ended: the build was not done after {} s (build.timeout). Nothing was published; the journal has its output. If it only needs more time, raise build.timeout",
+            self.stage.name(),
+            self.settings.build.timeout.as_secs()
+        );
+        Failure::new(Exit::BuildFailed, text).into()
+    }
+
     fn run(&mut self) -> Result<()> {
         let _lock = Lock::take(&self.layout, &Holder::Build(self.release.to_string()))?;
         // `zfs-prefix build --force` leaves this file for the build that it starts.
@@ -121,7 +137,7 @@ impl Build<'_> {
         let directories = [Directory::State, Directory::Cache, Directory::Prefix];
         absent::refuse(self.host, self.settings, &directories)?;
         let plan = self.staged(Stage::Plan, |b| {
-            Plan::make(b.host, b.settings, &b.release, &b.options.exe, b.cancel)
+            Plan::make(b.host, b.settings, &b.release, &b.options.exe, &b.cancel)
         })?;
         self.key = plan.key();
         for (place, candidate) in plan.trees.possible.iter().enumerate() {
@@ -139,7 +155,7 @@ impl Build<'_> {
         }
         self.hold_back()?;
         let tree = self.build(&plan)?;
-        if self.release == self.host.kernel_release && !self.cancel.is_set() {
+        if self.release == self.host.kernel_release && !self.cancel.is_signalled() {
             match self.hold() {
                 None => store::write_atomic(&self.layout.published(), b"")?,
                 Some(hold) => info!("zfs is not loaded: {}", hold.why_not_loaded()),
@@ -180,7 +196,7 @@ impl Build<'_> {
     fn has_to_be_loaded(&self) -> bool {
         let running = self.release == self.host.kernel_release;
         let loaded = self.host.path("/sys/module/zfs").exists();
-        let may_be = running && !loaded && !self.options.early && !self.cancel.is_set();
+        let may_be = running && !loaded && !self.options.early && !self.cancel.is_signalled();
         may_be && self.hold().is_none()
     }
 
@@ -280,7 +296,8 @@ impl Build<'_> {
         self.progress.failed(&text);
         // The record would go to the disk below the mount point.
         let nowhere = exit == Exit::PoolsAbsent;
-        if self.cancel.is_set() || nowhere || matches!(exit, Exit::Locked | Exit::BackingOff) {
+        let stopped = self.cancel.is_signalled();
+        if stopped || nowhere || matches!(exit, Exit::Locked | Exit::BackingOff) {
             return;
         }
         // Make room first: the record may go to the same full disk.
@@ -301,16 +318,24 @@ impl Build<'_> {
 
     /// Frees space on a full disk: removes the work directory and unpacked sources.
     fn make_room(&self) {
-        let cache = self.layout.cache();
+        self.clear();
         // Unpacked sources are large. The next build unpacks them again from the fetched files.
-        for dir in [cache.join("build").join(self.release.as_str()), cache.join("sources/trees")] {
-            match std::fs::remove_dir_all(&dir) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    warn!("{}: cannot be removed: {e}", dir.display());
-                }
-                _ => {}
-            }
+        removed(&self.layout.cache().join("sources/trees"));
+    }
+
+    /// Removes the work directory.
+    fn clear(&self) {
+        removed(&self.layout.cache().join("build").join(self.release.as_str()));
+    }
+}
+
+/// Removes a directory, if it is there.
+fn removed(dir: &Path) {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            warn!("{}: cannot be removed: {e}", dir.display());
         }
+        _ => {}
     }
 }
 
@@ -333,10 +358,12 @@ mod tests {
         let host = Host::below(root.path(), "6.1.0");
         let settings = Settings::default();
         let (idle, stopped) = (Cancel::default(), Cancel::default());
+        let late = Cancel::after(std::time::Duration::ZERO);
         stopped.0.store(true, std::sync::atomic::Ordering::Relaxed);
         for (case, release, early, cancel, loaded, want) in [
             ("late, not loaded", "6.1.0", false, &idle, false, true),
             ("stopped", "6.1.0", false, &stopped, false, false),
+            ("published when its time was over", "6.1.0", false, &late, false, true),
             ("of another kernel", "6.2.0", false, &idle, false, false),
             ("before the boot loads it", "6.1.0", true, &idle, false, false),
             ("held back", "6.1.0", false, &idle, false, false),
@@ -358,7 +385,7 @@ mod tests {
                     early,
                     exe: PathBuf::new(),
                 },
-                cancel,
+                cancel: cancel.clone(),
                 layout: Layout::new(&host.root),
                 release: release.parse().unwrap(),
                 key: String::new(),

@@ -1,8 +1,11 @@
 //! Tells the service manager how far a build is.
 
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
+
+use crate::process::cpu::{Watch, Whose};
 
 /// How much longer the service manager shall wait each time there was progress.
 const EXTEND: Duration = Duration::from_secs(10 * 60);
@@ -34,6 +37,36 @@ pub struct Progress {
     said: String,
     status_at: Option<Instant>,
     extended_at: Option<Instant>,
+    _heartbeat: Option<Heartbeat>,
+}
+
+/// Asks the service manager for more time as long as this process or those it started use processor
+/// time: a step may compute for longer than [`EXTEND`] without a word, on a busy machine above all.
+/// It ends when it is dropped.
+#[derive(Debug)]
+pub struct Heartbeat {
+    _end: Sender<()>,
+}
+
+impl Heartbeat {
+    /// It beats in a thread. Without one, only output is progress.
+    pub fn start() -> Heartbeat {
+        let (end, ended) = mpsc::channel::<()>();
+        let beat = move || {
+            let mut watch = Watch::new(EXTEND, Whose::All);
+            // Nothing is sent. The channel is closed at the end.
+            while ended.recv_timeout(EXTEND_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if watch.progressed() {
+                    extend();
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(beat);
+        if let Err(error) = thread {
+            tracing::warn!("no thread that looks for progress: {error}");
+        }
+        Heartbeat { _end: end }
+    }
 }
 
 impl Progress {
@@ -42,6 +75,7 @@ impl Progress {
     pub fn new(extend: bool) -> Progress {
         Progress {
             extend,
+            _heartbeat: extend.then(Heartbeat::start),
             counts: Counts::default(),
             expected: ESTIMATE,
             what: String::new(),
@@ -114,10 +148,14 @@ impl Progress {
         if !self.extend || self.extended_at.is_some_and(|t| t.elapsed() < EXTEND_EVERY) {
             return;
         }
-        let micros = u32::try_from(EXTEND.as_micros()).unwrap_or(u32::MAX);
-        notify(&[NotifyState::ExtendTimeoutUsec(micros)]);
+        extend();
         self.extended_at = Some(Instant::now());
     }
+}
+
+fn extend() {
+    let micros = u32::try_from(EXTEND.as_micros()).unwrap_or(u32::MAX);
+    notify(&[NotifyState::ExtendTimeoutUsec(micros)]);
 }
 
 /// Tells the service manager. A lost notification must not end a build: the unit's own timeout

@@ -10,10 +10,10 @@ use super::output::failing_lines;
 use super::progress::Progress;
 use crate::exit::{Exit, Failure};
 use crate::log::id;
-use crate::process::{Cancel, Ended, Interrupted, Run, describe};
+use crate::process::{Cancel, Ended, Interrupted, Run, describe, idle_for};
 
-/// A step that prints nothing for this long counts as hanging. This is less than the unit's
-/// TimeoutStartSec=, so that the hang is recorded as a failure of the inputs.
+/// A step that neither prints nor computes anything for this long counts as hanging. This is less
+/// than the unit's TimeoutStartSec=, so that the hang is recorded as a failure of the inputs.
 const STALLED: Duration = Duration::from_secs(9 * 60);
 
 /// Finds the exit status that the last lines of output ask for, and a hint.
@@ -31,7 +31,7 @@ impl Steps<'_> {
     /// Runs one step. It has to succeed. `reason` finds in the last lines what a failure means.
     ///
     /// # Errors
-    /// It failed, said nothing for too long, or was stopped ([`Interrupted`]).
+    /// It failed, was idle for too long, or was stopped ([`Interrupted`]).
     pub fn must(&mut self, run: &Run, reason: Reason) -> Result<()> {
         let ended = self.follow(run)?;
         if ended.status.success() && !ended.stalled {
@@ -68,8 +68,8 @@ impl Steps<'_> {
 pub fn failed(run: &Run, ended: &Ended, reason: Reason) -> anyhow::Error {
     if ended.stalled {
         let last = ended.tail.back().map_or("", String::as_str);
-        let (run, limit) = (run.shown(), STALLED.as_secs());
-        let text = format!("{run}: ended: no output for {limit} s; the last line was: {last}");
+        let (run, why) = (run.shown(), idle_for(Some(STALLED)));
+        let text = format!("{run}: ended: {why}; the last line was: {last}");
         return Failure::new(Exit::BuildFailed, text).into();
     }
     let (exit, hint) = reason(&ended.tail);

@@ -14,7 +14,8 @@ use crate::store::write_atomic;
 /// Arguments of `zfs-prefix symvers`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The kernel image: bzImage, EFI zboot image, arm64 Image, vmlinux, compressed or not
+    /// The kernel image: bzImage, EFI zboot image, arm64 Image, vmlinux, compressed or not, or a
+    /// UKI
     #[arg(long, value_name = "VMLINUZ")]
     image: PathBuf,
     /// Its modules, such as /usr/lib/modules/RELEASE: what they export, too
@@ -134,6 +135,7 @@ fn shipped(args: &Args, image: &Image, dir: &Path, file: &Path) -> Result<Table>
 fn what(args: &Args, image: &Image) -> String {
     let mut words = vec![image.format().to_string()];
     words.extend(image.compression().map(|c| c.to_string()));
+    words.extend(image.in_uki().then(|| "in a UKI".to_owned()));
     words.push(image.release().map_or("no release".to_owned(), |r| format!("kernel {r}")));
     format!("{} ({})", args.image.display(), words.join(", "))
 }

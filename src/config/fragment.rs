@@ -63,6 +63,7 @@ const KEYS: &[Key] = &[
     key!("build.jobs", build.jobs, value::jobs),
     key!("build.backoff", build.backoff, value::backoff),
     key!("build.backoff-max", build.backoff_max, value::backoff),
+    key!("build.timeout", build.timeout, value::build_timeout),
     key!("portage.atoms", portage.atoms, value::atoms),
     key!("portage.extra-econf", portage.extra_econf, value::configure_arguments),
     key!("portage.binhost", portage.binhost, value::binhost),

@@ -73,6 +73,8 @@ pub struct Build {
     pub backoff: Duration,
     /// Longest pause; at least `backoff`.
     pub backoff_max: Duration,
+    /// How long a build may take in all, 1 s to 30 days.
+    pub timeout: Duration,
 }
 
 /// `[portage]`
@@ -185,6 +187,7 @@ impl Default for Build {
             jobs: None,
             backoff: Duration::from_secs(30 * 60),
             backoff_max: Duration::from_secs(24 * 60 * 60),
+            timeout: Duration::from_secs(6 * 60 * 60),
         }
     }
 }

@@ -114,6 +114,10 @@ fn a_bad_file_is_set_aside_as_a_whole_and_the_rest_holds() {
             "2:16: boot.timeout: found \"soon\", expected a time from 1s to 24h, as \"30min\"",
         ),
         (
+            "build.jobs = 7\nbuild.timeout = 0\n",
+            "2:17: build.timeout: found 0, expected a time from 1s to 720h, as \"6h\"",
+        ),
+        (
             "build.jobs = 0x201\n",
             "1:14: build.jobs: found 0x201, expected an integer from 1 to 512",
         ),

@@ -108,6 +108,10 @@ pub(super) fn backoff(value: &Value<'_>) -> Result<Duration, Bad> {
     duration(value, 30 * DAY, "a time from 1s to 720h, as \"30min\"")
 }
 
+pub(super) fn build_timeout(value: &Value<'_>) -> Result<Duration, Bad> {
+    duration(value, 30 * DAY, "a time from 1s to 720h, as \"6h\"")
+}
+
 pub(super) fn duration(value: &Value<'_>, longest: u64, expected: &str) -> Result<Duration, Bad> {
     let seconds = integer(value).or_else(|| value.get_ref().as_str().and_then(seconds));
     let seconds = seconds.filter(|s| (1..=longest).contains(s));

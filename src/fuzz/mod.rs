@@ -12,12 +12,13 @@ mod next_arg;
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use crate::compress::{Tail, unpack};
 use crate::elf::Elf;
 use crate::generator::Environment;
 use crate::kernel::guard::{PROBE_STRUCTS, probe_sizes};
+use crate::kernel::locate::entry;
 use crate::kernel::{Btf, Exported, Image, Kconfig, Symvers, btf as blob};
 use crate::module::options::Options;
 use crate::module::{
@@ -91,6 +92,14 @@ pub fn kconfig(bytes: &[u8]) {
     if !text.is_empty() {
         assert_eq!(Kconfig::parse(text.as_bytes()).unwrap().canonical(|_| false), form);
     }
+}
+
+/// An entry of a boot loader.
+pub fn entry(bytes: &[u8]) {
+    let entry = entry::parse(&String::from_utf8_lossy(bytes));
+    assert!(entry.images.len() <= 8);
+    let plain = |component| matches!(component, Component::Normal(_));
+    assert!(entry.images.iter().all(|path| path.components().all(plain)), "{entry:?}");
 }
 
 /// A Module.symvers.

@@ -41,6 +41,8 @@ pub struct Facts {
     pub format: Option<Format>,
     /// How the kernel in it is compressed; `None` if it is not compressed.
     pub compression: Option<Compression>,
+    /// Whether the image is a unified kernel image. `format` is then that of the kernel in it.
+    pub uki: bool,
     /// GNU build-id.
     pub build_id: Option<String>,
     /// CONFIG_BUILD_SALT from the kernel's notes, or else from the configuration.
@@ -148,7 +150,8 @@ impl Facts {
     /// [`Exit::NoKernelSource`]: the named image cannot be read, is of another release than the
     /// named one, or does not say its release; or there is neither image nor configuration.
     pub fn gather(host: &Host, wanted: &Wanted<'_>) -> Result<Facts> {
-        let named = wanted.image.as_deref().map(|path| open(&host.path(path)));
+        let wants = wanted.release.as_ref();
+        let named = wanted.image.as_deref().map(|path| open(&host.path(path), wants));
         let named = named.transpose().exit(Exit::NoKernelSource)?;
         let release = match (&wanted.release, &named) {
             (Some(release), _) => release.clone(),
@@ -162,15 +165,11 @@ impl Facts {
                 Some((path, image))
             }
             None => {
-                let found = locate::image(host, None, &release).and_then(|path| open(&path));
+                let found = facts.located(host);
                 found.map_err(|e| facts.notes.push(format!("{e:#}"))).ok()
             }
         };
         if let Some((path, image)) = &opened {
-            // `locate::image` may have taken this image by its name alone.
-            if let Err(error) = is_of(path, image, &release) {
-                facts.notes.push(format!("{error:#}"));
-            }
             facts.take_image(path, image);
         }
         let image = opened.as_ref().map(|(_, image)| image);
@@ -196,6 +195,7 @@ impl Facts {
             image: None,
             format: None,
             compression: None,
+            uki: false,
             build_id: None,
             build_salt: None,
             compiler: None,
@@ -208,10 +208,23 @@ impl Facts {
         }
     }
 
+    /// The image where systems put it.
+    fn located(&mut self, host: &Host) -> Result<(PathBuf, Image)> {
+        let path = locate::image(host, None, &self.release)?;
+        let (path, image) = open(&path, Some(&self.release))?;
+        // It may have been taken by its name alone. One that does not say its release stays.
+        match image.release() {
+            Some(_) => is_of(&path, &image, &self.release)?,
+            None => self.notes.push(format!("{}: {SILENT}", path.display())),
+        }
+        Ok((path, image))
+    }
+
     fn take_image(&mut self, path: &Path, image: &Image) {
         self.image = Some(path.to_owned());
         self.format = Some(image.format());
         self.compression = image.compression();
+        self.uki = image.in_uki();
         self.build_id = image.build_id();
         self.build_salt = image.build_salt();
         self.compiler = image.banner().and_then(compiler).map(str::to_owned);
@@ -253,12 +266,15 @@ impl Facts {
     }
 }
 
-fn open(path: &Path) -> Result<(PathBuf, Image)> {
-    Ok((path.to_owned(), Image::open(path)?))
+/// The note on an image without a release.
+const SILENT: &str = "an image that does not say its release";
+
+fn open(path: &Path, release: Option<&Release>) -> Result<(PathBuf, Image)> {
+    Ok((path.to_owned(), Image::open_for(path, release)?))
 }
 
 fn release_of(path: &Path, image: &Image) -> Result<Release> {
-    let release = image.release().context("an image that does not say its release");
+    let release = image.release().context(SILENT);
     release.and_then(|r| r.parse()).with_context(|| format!("{}", path.display()))
 }
 
@@ -303,7 +319,8 @@ impl fmt::Display for Facts {
         line("Image:", &image.unwrap_or_else(unknown))?;
         if let Some(format) = self.format {
             let packed = self.compression.map(|c| format!(", {c}")).unwrap_or_default();
-            line("Format:", &format!("{format}{packed}"))?;
+            let around = if self.uki { ", in a UKI" } else { "" };
+            line("Format:", &format!("{format}{packed}{around}"))?;
         }
         line("Build-id:", self.build_id.as_deref().unwrap_or("unknown"))?;
         line("Build salt:", self.build_salt.as_deref().unwrap_or("none"))?;

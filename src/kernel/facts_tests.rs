@@ -77,23 +77,27 @@ fn the_compiler_is_in_the_banner_too() {
 }
 
 #[test]
-fn an_image_that_only_has_the_kernels_name_is_a_note() {
+fn an_image_that_only_has_the_kernels_name_is_not_taken_for_it() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::below(root.path(), "6.1.0");
     fs::create_dir(root.path().join("boot")).unwrap();
+    fs::write(root.path().join("config"), "CONFIG_MODULES=y\n").unwrap();
     let gather = |banner: &str| {
         let mut image = vec![0; 64];
         image[0x38..0x3c].copy_from_slice(b"ARM\x64");
         image.extend(banner.as_bytes());
         fs::write(root.path().join("boot/vmlinuz-6.6.74-x"), image).unwrap();
         let release = Some("6.6.74-x".parse().unwrap());
-        let facts = Facts::gather(&host, &Wanted { release, image: None, config: &|_| None });
-        facts.unwrap().notes.join("\n")
+        let config = |_: &Release| Some(PathBuf::from("/config"));
+        let facts = Facts::gather(&host, &Wanted { release, image: None, config: &config });
+        let facts = facts.unwrap();
+        (facts.image, facts.notes.join("\n"))
     };
-    let other = gather("Linux version 6.6.75-x (w@h) (gcc 13) #1 SMP\n\0");
-    assert!(other.contains("boot/vmlinuz-6.6.74-x is of kernel 6.6.75-x"), "{other}");
+    let (taken, said) = gather("Linux version 6.6.75-x (w@h) (gcc 13) #1 SMP\n\0");
+    assert!(said.contains("boot/vmlinuz-6.6.74-x is of kernel 6.6.75-x"), "{said}");
+    assert_eq!(taken, None, "its build-id and compiler are those of another kernel");
     let own = gather("Linux version 6.6.74-x (w@h) (gcc 13) #1 SMP\n\0");
-    assert!(!own.contains("is of kernel"), "{own}");
-    let silent = gather("no banner");
-    assert!(silent.contains("does not say its release"), "{silent}");
+    assert!(own.0.is_some() && own.1.is_empty(), "{own:?}");
+    let (taken, said) = gather("no banner");
+    assert!(taken.is_some() && said.contains("does not say its release"), "{said}");
 }

@@ -1,12 +1,13 @@
 //! The descendants of this process. A build forks thousands of processes, also into new process
 //! groups and sessions. None of them may outlive the builder.
 
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use super::table;
 
 /// How long processes have between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(3);
@@ -74,29 +75,7 @@ pub fn end_descendants(grace: Duration) {
 /// All living descendants of `root`. Zombies do not count: whoever waits for a child collects its
 /// status.
 fn descendants(root: u32) -> Vec<i32> {
-    let table: Vec<(i32, i32)> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|pid: i32| Some((pid, parent(pid)?)))
-        .collect();
-    let mut found = vec![i32::try_from(root).unwrap_or(0)];
-    let mut next = 0;
-    while next < found.len() {
-        let of = found[next];
-        found.extend(table.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found.remove(0);
-    found
-}
-
-/// The parent of a living process, from /proc/PID/stat (proc(5)). The name in it may hold anything.
-fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    match fields.next()? {
-        "Z" | "X" => None,
-        _ => fields.next()?.parse().ok(),
-    }
+    let mut table = table::all();
+    table.retain(|process| !process.ended);
+    table::below(root, &table).iter().map(|process| process.pid).collect()
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
+use super::cpu::{Watch, Whose};
 use super::descendants::{self, GRACE};
 use super::{Beyond, Cancel, Ended};
 
@@ -18,12 +19,51 @@ const TAIL: usize = 400;
 /// The limits of a child. A child that exceeds one is ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Time without output.
+    /// Time without a sign of life: neither output, nor processor time that it or what it started
+    /// used.
     pub(super) idle: Option<Duration>,
+    /// Time without output.
+    pub(super) silence: Option<Duration>,
     /// Time since its start.
     pub(super) total: Option<Duration>,
     /// Bytes of output.
     pub(super) output: Option<usize>,
+}
+
+/// How often a silent child is looked at: so many times in the time that it may be idle.
+const LOOKS: u32 = 10;
+/// And at least this often.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The processor time of a silent child and of what it started.
+struct Pulse {
+    /// From the first look on.
+    watch: Option<Watch>,
+    idle: Duration,
+    /// When it was seen last.
+    felt: Instant,
+    looked: Instant,
+}
+
+impl Pulse {
+    fn new(idle: Duration) -> Pulse {
+        let now = Instant::now();
+        Pulse { watch: None, idle, felt: now, looked: now }
+    }
+
+    /// Whether there was no pulse for too long, and no output since `heard`.
+    fn is_lost(&mut self, heard: Instant) -> bool {
+        let idle = self.idle;
+        let lost = |felt: Instant| heard.max(felt).elapsed() > idle;
+        if lost(self.felt) || heard.max(self.looked).elapsed() >= (idle / LOOKS).min(LOOK) {
+            self.looked = Instant::now();
+            let watch = self.watch.get_or_insert_with(|| Watch::new(idle, Whose::Started));
+            if watch.progressed() {
+                self.felt = self.looked;
+            }
+        }
+        lost(self.felt)
+    }
 }
 
 /// The output of one child.
@@ -32,6 +72,7 @@ pub(super) struct Reading {
     partial: Vec<u8>,
     tail: VecDeque<String>,
     heard: Instant,
+    pulse: Option<Pulse>,
     begun: Instant,
     bytes: usize,
 }
@@ -45,6 +86,7 @@ impl Reading {
             partial: Vec::new(),
             tail: VecDeque::new(),
             heard: now,
+            pulse: None,
             begun: now,
             bytes: 0,
         }
@@ -59,9 +101,10 @@ impl Reading {
         sink: &mut impl FnMut(&str),
     ) -> Result<Ended> {
         let mut ended: Option<(ExitStatus, Instant)> = None;
+        self.pulse = limits.idle.map(Pulse::new);
         loop {
             let cancelled = cancel.is_set();
-            let stalled = limits.idle.is_some_and(|idle| self.heard.elapsed() > idle);
+            let stalled = self.pulse.as_mut().is_some_and(|pulse| pulse.is_lost(self.heard));
             let beyond = self.beyond(limits);
             if cancelled || stalled || beyond.is_some() {
                 descendants::end_descendants(GRACE);
@@ -87,7 +130,7 @@ impl Reading {
                     self.flush(sink);
                     descendants::end_descendants(Duration::ZERO);
                     // The rest of the output may have come at once, and be too much.
-                    let beyond = self.beyond(Limits { total: None, ..limits });
+                    let beyond = self.beyond(Limits { total: None, silence: None, ..limits });
                     let (cancelled, stalled) = (false, false);
                     return Ok(Ended {
                         status,
@@ -106,8 +149,11 @@ impl Reading {
 
     fn beyond(&self, limits: Limits) -> Option<Beyond> {
         let late = limits.total.is_some_and(|total| self.begun.elapsed() > total);
+        let silent = limits.silence.is_some_and(|silence| self.heard.elapsed() > silence);
         let much = limits.output.is_some_and(|output| self.bytes > output);
-        late.then_some(Beyond::Time).or(much.then_some(Beyond::Output))
+        late.then_some(Beyond::Time)
+            .or(silent.then_some(Beyond::Silence))
+            .or(much.then_some(Beyond::Output))
     }
 
     /// The status of a child that was told to end. A child in uninterruptible sleep does not end,

@@ -1,10 +1,12 @@
 //! Child processes with a clean environment, their own session and another user. Their output goes
 //! to a sink line by line. On cancellation, the whole tree of processes is ended.
 
+pub mod cpu;
 pub mod descendants;
 mod follow;
 mod keyring;
 mod run;
+mod table;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -14,29 +16,29 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 pub(crate) use keyring::leave_keyrings;
-pub use run::{Run, no_space};
+pub use run::{Run, idle_for, no_space};
 
 use crate::exit::Failure;
 
-/// SIGTERM and SIGINT set this flag. Whoever waits then gives up.
+/// SIGTERM and SIGINT set this flag. Whoever waits then gives up, and also when its time is over.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(pub Arc<AtomicBool>);
+pub struct Cancel(pub Arc<AtomicBool>, Option<Instant>);
 
 impl Cancel {
-    /// A flag that sets itself after `time`, for a command that must not take longer.
+    /// One that is set after `time`, for a command that must not take longer.
     pub fn after(time: Duration) -> Cancel {
-        let cancel = Cancel::default();
-        let flag = cancel.0.clone();
-        std::thread::spawn(move || {
-            std::thread::sleep(time);
-            flag.store(true, Ordering::Relaxed);
-        });
-        cancel
+        Cancel::default().within(time)
+    }
+
+    /// The same flag, and set after `time`, too.
+    #[must_use]
+    pub fn within(&self, time: Duration) -> Cancel {
+        Cancel(self.0.clone(), Instant::now().checked_add(time))
     }
 
     /// Lets each of `signals` set the flag. From now on this process adopts what its children leave
@@ -51,8 +53,13 @@ impl Cancel {
         descendants::adopt_orphans().context("prctl(PR_SET_CHILD_SUBREAPER)")
     }
 
-    /// Whether somebody asked to stop.
+    /// Whether somebody asked to stop, or the time is over.
     pub fn is_set(&self) -> bool {
+        self.is_signalled() || self.1.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Whether somebody asked to stop.
+    pub fn is_signalled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -107,7 +114,7 @@ pub struct Ended {
     pub tail: VecDeque<String>,
     /// It was ended because of [`Cancel`].
     pub cancelled: bool,
-    /// It was ended because it said nothing for too long ([`Run::idle`]).
+    /// It was ended because it neither said nor did anything for too long ([`Run::idle`]).
     pub stalled: bool,
     /// It was ended because it went beyond another limit.
     pub beyond: Option<Beyond>,
@@ -126,6 +133,8 @@ impl Ended {
 pub enum Beyond {
     /// Of time ([`Run::within`]).
     Time,
+    /// Of time without output ([`Run::output`]), whatever it computed.
+    Silence,
     /// Of output that is collected ([`Run::output`]).
     Output,
 }

@@ -20,9 +20,11 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// How many bytes [`Run::output`] collects. They take memory of this process, and the program may
 /// be anybody's.
 const OUTPUT: usize = 1 << 20;
-/// How long a program may be silent in [`Run::output`]. It may be anybody's program, and the build
+/// How long a program may be idle in [`Run::output`]. It may be anybody's program, and the build
 /// lock is held meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// So many times as long it may compute without a word there.
+const BUSY: u32 = 10;
 /// How many characters of a line a message repeats.
 const REPEATED: usize = 500;
 
@@ -90,7 +92,8 @@ impl Run {
         self
     }
 
-    /// Ends the command when it has printed nothing for this long.
+    /// Ends the command when for this long it has printed nothing and, with all that it started,
+    /// used no processor time worth mentioning ([`super::cpu`]).
     pub fn idle(mut self, limit: Duration) -> Run {
         self.idle = Some(limit);
         self
@@ -138,12 +141,13 @@ impl Run {
     /// # Errors
     /// It could not be started or waited for. How it ended is not an error here.
     pub fn lines(&self, cancel: &Cancel, sink: impl FnMut(&str)) -> Result<Ended> {
-        self.limited(cancel, None, sink)
+        self.limited(cancel, None, None, sink)
     }
 
     fn limited(
         &self,
         cancel: &Cancel,
+        silence: Option<Duration>,
         output: Option<usize>,
         mut sink: impl FnMut(&str),
     ) -> Result<Ended> {
@@ -157,7 +161,7 @@ impl Run {
         // Only the child has the writing ends of the pipe now, so that the end of the output is
         // seen.
         drop(command);
-        let limits = Limits { idle: self.idle, total: self.total, output };
+        let limits = Limits { idle: self.idle, silence, total: self.total, output };
         let ended = Reading::new(reader).follow(&mut child, cancel, limits, &mut sink);
         if ended.is_err() {
             descendants::end_descendants(GRACE);
@@ -172,15 +176,16 @@ impl Run {
     ///
     /// # Errors
     /// It could not be run, did not exit with 0, or was ended. It is also ended when it prints more
-    /// than 1 MiB, or nothing for a minute (or for [`Run::idle`], if set). The message has its last
-    /// lines.
+    /// than 1 MiB, is idle for a minute (or for [`Run::idle`], if set), or says nothing for ten
+    /// times as long although it computes. The message has its last lines.
     pub fn output(&self, cancel: &Cancel) -> Result<String> {
         self.clone().idle(self.idle.unwrap_or(PATIENCE)).collected(cancel)
     }
 
     fn collected(&self, cancel: &Cancel) -> Result<String> {
         let mut text = String::new();
-        let ended = self.limited(cancel, Some(OUTPUT), |line| {
+        let silence = self.idle.map(|idle| idle.saturating_mul(BUSY));
+        let ended = self.limited(cancel, silence, Some(OUTPUT), |line| {
             text.push_str(line);
             text.push('\n');
         })?;
@@ -208,10 +213,19 @@ impl Run {
         match ended.beyond {
             Some(Beyond::Time) => Some(format!("ended: not done after {} s", seconds(self.total))),
             Some(Beyond::Output) => Some(format!("ended: it printed more than {OUTPUT} bytes")),
-            None if ended.stalled => Some(format!("ended: no output for {} s", seconds(self.idle))),
+            Some(Beyond::Silence) => {
+                Some(format!("ended: no output for {} s", seconds(self.idle) * u64::from(BUSY)))
+            }
+            None if ended.stalled => Some(format!("ended: {}", idle_for(self.idle))),
             None => ended.cancelled.then(|| "was stopped".to_owned()),
         }
     }
+}
+
+/// What an idle command is ended for, in words.
+pub fn idle_for(limit: Option<Duration>) -> String {
+    let seconds = limit.map_or(0, |limit| limit.as_secs());
+    format!("no output for {seconds} s, and no processor time used")
 }
 
 /// Whether the output says that the disk is full. Whatever failed, that is why.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use crate::builder::progress::Heartbeat;
 use crate::fetch::{Watch, megabytes};
 
 /// How much longer the service manager shall wait each time there was progress.
@@ -24,6 +25,8 @@ pub(super) struct Report {
     resumed_at: u64,
     said_at: Option<Instant>,
     extended_at: Option<Instant>,
+    /// Unpacking and the audit compute without a word.
+    _heartbeat: Heartbeat,
 }
 
 impl Report {
@@ -34,6 +37,7 @@ impl Report {
             resumed_at: 0,
             said_at: None,
             extended_at: None,
+            _heartbeat: Heartbeat::start(),
         }
     }
 

@@ -135,7 +135,9 @@ fn said(run: &Run, cancel: &Cancel, shown: &str) -> Result<Said> {
         Some(code) if code < 125 && !ended.stalled && ended.beyond.is_none() => {
             return Ok(Said { code, lines });
         }
-        _ if ended.stalled => "it said nothing for too long, and was ended".to_owned(),
+        _ if ended.stalled => {
+            "it neither said nor did anything for too long, and was ended".to_owned()
+        }
         _ => describe(ended.status),
     };
     fail!(

@@ -31,6 +31,7 @@ pub mod times;
 pub mod tmp;
 pub mod tool;
 pub mod turns;
+pub mod uki;
 pub mod units;
 pub mod vm;
 pub mod without;
@@ -89,6 +90,8 @@ pub fn program(name: &str) -> PathBuf {
             "publish",
             "--bin",
             "obtain",
+            "--bin",
+            "follow",
             "--message-format=json-render-diagnostics",
         ]);
         let output = tool::run(build.current_dir(repo())).unwrap_or_else(|e| panic!("{e:#}"));

@@ -24,6 +24,7 @@ pub struct Found {
     pub image: Result<PathBuf, String>,
     /// The directory of the modules that came with it.
     pub modules: PathBuf,
+    release: Release,
     /// The configuration, after the first call of [`Found::config`].
     config: OnceCell<Result<Located, (Exit, String)>>,
 }
@@ -36,6 +37,7 @@ impl Found {
         Found {
             image: image.map_err(|error| format!("{error:#}")),
             modules: host.path(format!("/usr/lib/modules/{release}")),
+            release: release.clone(),
             config: OnceCell::new(),
         }
     }
@@ -49,7 +51,7 @@ impl Found {
             let configured = settings.kernel.config.as_ref().map(|t| expand_release(t, release));
             let find = |image| locate::config(host, configured.as_deref(), release, image);
             match (find(None), &self.image) {
-                (Err(_), Ok(path)) => find(Some(&open(path)?)),
+                (Err(_), Ok(path)) => find(Some(&open(path, release)?)),
                 (found, _) => found,
             }
         };
@@ -63,10 +65,10 @@ impl Found {
     /// for: `build_id`.
     ///
     /// # Errors
-    /// [`Exit::NoSymvers`]: it is from another build, or cannot be read.
+    /// [`Exit::NoSymvers`]: it is from another build, of another kernel, or cannot be read.
     pub fn open(&self, build_id: &str) -> Result<Option<Image>> {
         let Ok(path) = &self.image else { return Ok(None) };
-        let image = open(path)?;
+        let image = open(path, &self.release)?;
         match image.build_id() {
             Some(found) if found != build_id => fail!(
                 Exit::NoSymvers,
@@ -77,6 +79,15 @@ impl Found {
             None => warn!("{}: no build-id in it; taken for the kernel's image", path.display()),
         }
         Ok(Some(image))
+    }
+
+    /// Why the image does not tell something, for a message: there is none, and what to do; or it
+    /// is not in the one that there is.
+    pub fn no_image(&self) -> String {
+        match &self.image {
+            Err(why) => why.clone(),
+            Ok(path) => format!("it is not in {}", path.display()),
+        }
     }
 
     /// The exports of the kernel and its modules, as far as root's own files tell: the symvers file
@@ -116,6 +127,9 @@ impl Found {
     }
 }
 
-fn open(path: &Path) -> Result<Image> {
-    Image::open(path).with_context(|| format!("{}", path.display())).exit(Exit::NoSymvers)
+fn open(path: &Path, release: &Release) -> Result<Image> {
+    let image = Image::open_for(path, Some(release)).exit(Exit::NoSymvers)?;
+    // It may have been taken by its name alone.
+    let right = image.is_for(release).with_context(|| format!("{}", path.display()));
+    right.exit(Exit::NoSymvers).map(|()| image)
 }

@@ -176,8 +176,9 @@ impl Preparing<'_> {
         if exports.is_none() && strategy == Strategy::Recovered {
             fail!(
                 Exit::NoSymvers,
-                "neither an image nor a symvers file in {} tells the kernel's exports; set kernel.image",
-                self.found.modules.display()
+                "neither an image nor a symvers file in {} tells the kernel's exports: {}",
+                self.found.modules.display(),
+                self.found.no_image()
             );
         }
         let versions = from.config.config.is_on("MODVERSIONS");

@@ -61,7 +61,9 @@ impl Preparing<'_> {
             }
             None if made && shipped.is_none() => fail!(
                 Exit::NoSymvers,
-                "the tree cannot be compared with the kernel: neither BTF nor a module that came with the kernel was found; set kernel.image"
+                "the tree cannot be compared with the kernel: no module that came with it is below {}, and there is no BTF: {}",
+                self.found.modules.display(),
+                self.found.no_image()
             ),
             None => info!("the kernel has no BTF to compare structures with"),
         }

@@ -31,10 +31,12 @@ pub fn build_id(host: &Host, image: Option<&Path>, release: &Release) -> Result<
         return running_build_id(host);
     }
     let path = locate::image(host, image, release)?;
-    of_file(&path).with_context(|| format!("kernel {release}")).exit(Exit::NoKernelSource)
+    of_file(&path, release).with_context(|| format!("kernel {release}")).exit(Exit::NoKernelSource)
 }
 
-fn of_file(path: &Path) -> Result<String> {
-    let id = Image::open(path)?.build_id();
-    id.with_context(|| format!("{}: no GNU build-id in the kernel", path.display()))
+fn of_file(path: &Path, release: &Release) -> Result<String> {
+    let image = Image::open_for(path, Some(release))?;
+    // It may have been taken by its name.
+    image.is_for(release).with_context(|| format!("{}", path.display()))?;
+    image.build_id().with_context(|| format!("{}: no GNU build-id in the kernel", path.display()))
 }

@@ -1,15 +1,19 @@
 //! The kernel image as shipped, and the kernel in it: an x86 bzImage, an EFI zboot image, an arm64
-//! Image (bare or compressed as a whole), or a vmlinux.
+//! Image (bare or compressed as a whole), or a vmlinux; alone or in a unified kernel image (UKI).
 
 mod build_id;
+mod bytes;
 mod config;
 mod elf;
+mod glance;
 mod headers;
+mod pe;
 mod raw;
+mod uki;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -17,6 +21,9 @@ use anyhow::{Context, Result, bail, ensure};
 use object::Endianness;
 
 pub use build_id::{build_id, running_build_id};
+pub(super) use glance::{Seen, glance};
+
+use bytes::Bytes;
 
 use super::notes::{BUILD_SALT, GNU_BUILD_ID, hexadecimal};
 use crate::compress::{Compression, Tail, unpack};
@@ -62,8 +69,9 @@ impl fmt::Display for Format {
 pub struct Image {
     format: Format,
     compression: Option<Compression>,
+    in_uki: bool,
     /// From the boot header.
-    release: Option<String>,
+    release: Option<Release>,
     kernel: Vec<u8>,
 }
 
@@ -72,6 +80,7 @@ impl fmt::Debug for Image {
         f.debug_struct("Image")
             .field("format", &self.format)
             .field("compression", &self.compression)
+            .field("in_uki", &self.in_uki)
             .field("release", &self.release())
             .field("kernel", &self.kernel.len())
             .finish()
@@ -79,45 +88,68 @@ impl fmt::Debug for Image {
 }
 
 impl Image {
-    /// Reads and unpacks an image file.
+    /// Reads and unpacks an image file. Of a UKI with several kernels it takes the one that boots by
+    /// default.
     ///
     /// # Errors
-    /// The file cannot be read, is larger than 512 MiB, or is no kernel image ([`Image::parse`]).
-    /// The error names the file.
+    /// The file cannot be read, has a kernel larger than 512 MiB, or is no kernel image
+    /// ([`Image::parse`]). The error names the file.
     pub fn open(path: &Path) -> Result<Image> {
+        Image::open_for(path, None)
+    }
+
+    /// [`Image::open`] for kernel `release`: of a UKI with several kernels it takes that one, if
+    /// there is one. What was opened may be of another release ([`Image::is_for`]).
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn open_for(path: &Path, release: Option<&Release>) -> Result<Image> {
         let read = || -> Result<Image> {
             // O_NONBLOCK: opening a FIFO does not wait for its writer.
             let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-            let meta = file.metadata()?;
-            ensure!(meta.is_file(), "not a regular file");
-            let mut bytes = Vec::new();
-            // Reads one byte more than allowed, to notice a file that is too large or grows.
-            let size = usize::try_from(meta.len()).unwrap_or(usize::MAX).min(MAX_FILE);
-            bytes.try_reserve_exact(size + 1)?;
-            file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
-            ensure!(bytes.len() <= MAX_FILE, "larger than any kernel ({MAX_FILE} bytes)");
-            Image::from_bytes(bytes)
+            ensure!(file.metadata()?.is_file(), "not a regular file");
+            Image::read(&file, release)
         };
         read().with_context(|| format!("{}", path.display()))
+    }
+
+    /// [`Image::open_for`] of an open regular file, which the caller names in errors.
+    pub(super) fn read(file: &File, release: Option<&Release>) -> Result<Image> {
+        Image::of(&Bytes::File(file), release)
     }
 
     /// Takes an image apart. It unpacks at most 512 MiB.
     ///
     /// # Errors
     /// The bytes are no kernel image of a known format, or are cut short, damaged, or compressed in
-    /// a way that is unknown here. The caller names the file.
+    /// a way that is unknown here. A UKI says that its kernel has another release than it has. The
+    /// caller names the file.
     pub fn parse(bytes: &[u8]) -> Result<Image> {
-        match headers::find(bytes)? {
-            // Only a bare kernel has to be copied: a packed one is unpacked into new memory.
-            headers::Found::Bare(_) => Image::from_bytes(bytes.to_vec()),
-            headers::Found::Packed(packed) => Image::unpacked(bytes, &packed),
-        }
+        Image::of(&Bytes::Memory(bytes), None)
     }
 
-    fn from_bytes(bytes: Vec<u8>) -> Result<Image> {
+    fn of(bytes: &Bytes<'_>, release: Option<&Release>) -> Result<Image> {
+        if headers::kind(&bytes.head(0, headers::ENOUGH)?)? != headers::Kind::Program {
+            let length = bytes.len()?;
+            ensure!(length <= MAX_FILE as u64, "larger than any kernel ({MAX_FILE} bytes)");
+            return Image::alone(bytes.head(0, MAX_FILE)?);
+        }
+        let kernel = uki::choose(bytes, release)?;
+        let inside = bytes.all_of(&kernel.linux, MAX_FILE).and_then(Image::alone);
+        let image = inside.context("section .linux of the UKI")?;
+        if let Some(release) = image.release() {
+            kernel.agrees(&release)?;
+        }
+        Ok(Image { in_uki: true, ..image })
+    }
+
+    /// An image that is in no UKI.
+    fn alone(bytes: Cow<'_, [u8]>) -> Result<Image> {
         match headers::find(&bytes)? {
-            headers::Found::Bare(format) => Image::bare(format, None, bytes),
+            // Only a bare kernel has to be copied: a packed one is unpacked into new memory.
+            headers::Found::Bare(format) => Image::bare(format, None, bytes.into_owned()),
             headers::Found::Packed(packed) => Image::unpacked(&bytes, &packed),
+            headers::Found::Program => bail!("an EFI program within an EFI program"),
         }
     }
 
@@ -125,7 +157,7 @@ impl Image {
         if format == Format::Vmlinux {
             elf::is_linked(&kernel)?;
         }
-        Ok(Image { format, compression, release: None, kernel })
+        Ok(Image { format, compression, in_uki: false, release: None, kernel })
     }
 
     fn unpacked(bytes: &[u8], packed: &headers::Packed) -> Result<Image> {
@@ -138,17 +170,24 @@ impl Image {
         })?;
         let inside = match headers::find(&kernel) {
             Ok(headers::Found::Bare(format)) => format,
-            Ok(headers::Found::Packed(_)) => bail!("an image within an image, or packed twice"),
+            Ok(headers::Found::Packed(_) | headers::Found::Program) => {
+                bail!("an image within an image, or packed twice")
+            }
             Err(e) => return Err(e.context("what was unpacked is no kernel")),
         };
         let image = Image::bare(inside, compression, kernel)?;
-        let release = packed.release.clone().and_then(|r| Some(r.parse::<Release>().ok()?.into()));
-        Ok(Image { format: packed.format.unwrap_or(inside), release, ..image })
+        let (format, release) = (packed.format.unwrap_or(inside), packed.release.clone());
+        Ok(Image { format, release, ..image })
     }
 
-    /// What kind of file it is.
+    /// What kind of file it is. For a UKI, what kind of file is in it.
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    /// Whether it is in a unified kernel image.
+    pub fn in_uki(&self) -> bool {
+        self.in_uki
     }
 
     /// How the kernel in it is compressed; `None` when it is not.
@@ -158,10 +197,23 @@ impl Image {
 
     /// `uname -r` of this kernel, from the boot header or else from the banner.
     pub fn release(&self) -> Option<String> {
-        self.release.clone().or_else(|| {
+        self.release.as_ref().map(|release| release.as_str().to_owned()).or_else(|| {
             let (release, _) = self.banner()?.split_at(BANNER.len()).1.split_once(' ')?;
             Some(release.to_owned())
         })
+    }
+
+    /// Checks that this is the image of kernel `release`. An image that does not say its release is
+    /// taken for it.
+    ///
+    /// # Errors
+    /// It says another release. The caller names the file.
+    pub fn is_for(&self, release: &Release) -> Result<()> {
+        let other = self.release().filter(|found| found != release.as_str());
+        match other {
+            Some(found) => bail!("is of kernel {found}"),
+            None => Ok(()),
+        }
     }
 
     /// The line that the kernel prints first (`/proc/version`): release, builder, compiler,
@@ -239,3 +291,5 @@ fn banner(bytes: &[u8]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod uki_tests;
