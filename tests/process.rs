@@ -9,8 +9,8 @@ use lab::cgroup::Cgroup;
 const IDLE: &str = "1000";
 /// Computes without end.
 const COMPUTE: &str = "while :; do :; done";
-/// Waits without end.
-const WAIT: &str = "sleep 1000";
+/// Waits for much longer than it may.
+const WAIT: &str = "sleep 60";
 
 /// How the step `script` ends, if it is followed by a process in `group`, or in this one's.
 fn ended(script: &str, group: Option<&Cgroup>) -> String {
