@@ -142,7 +142,7 @@ impl<'a> Loader<'a> {
         if let Some(live) = version.as_deref().filter(|live| *live != tree.version()) {
             fail!(
                 Exit::Other,
-                "module {} of version {live} was inserted by somebody else meanwhile; the published version is {}: reboot, or export all pools, then: modprobe -r zfs; systemctl restart zfs-load",
+                "module {} of version {live} was inserted by somebody else meanwhile; the published version is {}: reboot; or export all pools, unload it and what it uses (rmmod zfs spl), and then: systemctl restart zfs-load",
                 self.module,
                 tree.version()
             );
