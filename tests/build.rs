@@ -295,12 +295,7 @@ fn what_is_missing_has_its_exit_status_and_the_message_says_what_to_do() {
     for (case, text, status, message) in [
         ("no prefix", "[prefix]\npath = \"/home/nobody\"\n", 11, "no prefix at /home/nobody"),
         ("root's prefix", "[prefix]\npath = \"/var\"\n", 11, "belongs to root"),
-        (
-            "no image",
-            "[kernel]\nimage = \"/none-${release}\"\n",
-            10,
-            "no kernel image; there is none in /none-",
-        ),
+        ("no image", "[kernel]\nimage = \"/none-${release}\"\n", 10, "kernel.image is /none-"),
         ("make without source", "[build]\nrecipe = \"make\"\n", 1, "needs zfs.source"),
     ] {
         lab.state.write(config, text).unwrap();
