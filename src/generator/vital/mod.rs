@@ -11,7 +11,7 @@ pub(super) use index::Index;
 use settings::Needs;
 
 /// The units without which a boot is lost. Units that they require count, too.
-const VITAL: [&str; 48] = [
+const VITAL: &[&str] = &[
     // The boot.
     "local-fs.target",
     "sysinit.target",
@@ -81,7 +81,7 @@ pub(super) fn paths(index: &Index<'_>, fstab: &[Entry]) -> Vec<String> {
             paths.push(entry.what.clone());
         }
     }
-    let mut next: Vec<String> = VITAL.map(str::to_owned).into();
+    let mut next: Vec<String> = VITAL.iter().map(ToString::to_string).collect();
     let mut seen: Vec<String> = Vec::new();
     while let Some(unit) = next.pop() {
         if seen.len() == MOST || seen.contains(&unit) {

@@ -64,7 +64,7 @@ impl Needs {
             // A directory with a dash may be missing.
             (_, "WorkingDirectory" | "RootDirectory" | "RootImage") => self.path(value),
             (_, "PrivateTmp" | "DynamicUser") if is_true(value) => {
-                ["/tmp", "/var/tmp"].iter().for_each(|path| self.path(path));
+                self.paths.extend(["/tmp", "/var/tmp"].map(str::to_owned));
             }
             ("Mount", "What" | "Where") | ("Automount", "Where") | ("Swap", "What") => {
                 self.path(value);
