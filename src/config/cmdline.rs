@@ -43,7 +43,7 @@ fn complaint(word: &str, expected: &str) -> Problem {
 }
 
 /// The words systemd's parse_boolean takes.
-fn boolean(value: &str) -> Option<bool> {
+pub(crate) fn boolean(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
         "0" | "no" | "n" | "false" | "f" | "off" => Some(false),

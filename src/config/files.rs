@@ -34,7 +34,7 @@ pub(super) fn list(files: Files<'_>) -> (Vec<File>, Vec<PathBuf>) {
     let host = files.host;
     let (mut found, mut later) = (Vec::new(), Vec::new());
     let mut directories = Vec::new();
-    for directory in DIRECTORIES {
+    for directory in &DIRECTORIES {
         let Way { path, end } = files.way(&Path::new(directory).join("zfs-prefix"));
         match end {
             End::Here(_) => directories.push(Path::new(directory)),

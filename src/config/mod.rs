@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use choice::{Enabled, Recipe, Strategy, Userland, WhenMissing};
+pub(crate) use cmdline::boolean;
 pub use fragment::keys;
 pub use location::{
     Pinned, Place, PublicKey, Source, expand_release, fill_release, is_tarball, without_query,

@@ -12,13 +12,10 @@ use super::installed::Zfs;
 use super::output::{Entry, Precedence, What};
 use super::vital::Index;
 use crate::host::Host;
-use crate::mountpoints::Mounts;
 use crate::mountpoints::budget::Budget;
 use crate::mountpoints::list::{List, Place};
 use crate::mountpoints::problems::Problems;
-
-/// A directory for each imported pool, if the module is loaded.
-const POOLS: &str = "/proc/spl/kstat/zfs";
+use crate::mountpoints::{IMPORTED, Mounts};
 
 /// A unit with the links that pull it in.
 #[derive(Clone, Debug)]
@@ -79,9 +76,8 @@ pub(super) fn units(
         }
         let unit = match system.peer {
             None => unit(node, traits, &world, problems),
-            Some(_) => text::drop_in(node, traits).map(|text| {
-                Unit::new(&format!("{}.d/50-zfs-prefix.conf", node.name), text, Vec::new())
-            }),
+            Some(_) => text::drop_in(node, traits)
+                .map(|text| Unit { file: Entry::drop_in(node.name, text), links: Vec::new() }),
         };
         if let Some(unit) = unit {
             write(&unit, problems);
@@ -138,7 +134,7 @@ impl<'a> LeftOut<'a> {
         if let Some(first) = self.first {
             problems.add_always(format_args!(
                 "{first}: {why}: this dataset and {} more have no units. \
-                 zfs-mount.service mounts them",
+                 zfs-mount.service mounts them, if it is enabled",
                 self.number - 1
             ));
         }
@@ -184,7 +180,7 @@ fn below_links(nodes: &[Node<'_, '_>]) -> String {
 const SERVICE: &str = ".service";
 
 fn imported(host: &Host) -> Vec<String> {
-    let pools = std::fs::read_dir(host.path(POOLS)).into_iter().flatten().flatten();
+    let pools = std::fs::read_dir(host.path(IMPORTED)).into_iter().flatten().flatten();
     let pools = pools.filter(|pool| pool.file_type().is_ok_and(|kind| kind.is_dir()));
     pools.filter_map(|pool| pool.file_name().into_string().ok()).collect()
 }

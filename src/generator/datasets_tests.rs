@@ -237,9 +237,7 @@ fn a_mount_point_below_a_link_is_mounted_where_that_leads_to() {
 
 /// Puts a file of a unit into the machine below `root`.
 fn system_unit(root: &Path, name: &str, text: &str) {
-    let path = root.join("usr/lib/systemd/system").join(name);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
+    crate::generator::tests::host(root).put(&format!("/usr/lib/systemd/system/{name}"), text);
 }
 
 /// Case 4 of the field.

@@ -99,10 +99,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn put(host: &Host, path: &str, text: &str, mode: u32) {
-        let path = host.path(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        host.put(path, text);
+        fs::set_permissions(host.path(path), fs::Permissions::from_mode(mode)).unwrap();
     }
 
     /// A generator that is a link of this content; everything else it could lead to is there.

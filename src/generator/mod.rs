@@ -95,13 +95,15 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
         output::write(directories, entry)?;
     }
     let mut out = Out { directories, unwritten: 0 };
-    out.operators(&plan.operators, &mut problems);
+    for drop_in in &plan.operators {
+        out.write("boot.require-pools-for: ", drop_in, &[], &mut problems);
+    }
     // The boot has what it needs. Only now each dataset is looked at.
-    let summary = datasets(&announced, &mounts, host, &loaded, &mut out, &mut problems);
+    let done = datasets(&announced, &mounts, host, &loaded, &mut out, &mut problems);
     for problem in problems.into_lines() {
         log.write(Level::Error, &problem);
     }
-    for (link, target) in links_to_a_generator(host, &announced) {
+    for (link, target) in done.links {
         log.write(
             Level::Warning,
             &format!(
@@ -112,7 +114,7 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
             ),
         );
     }
-    log.write(Level::Debug, &(plan.summary + &summary));
+    log.write(Level::Debug, &(plan.summary + &done.summary));
     let unwritten = out.unwritten;
     if unwritten > 0 {
         anyhow::bail!(
@@ -129,7 +131,15 @@ fn generate(host: &Host, directories: &Directories, log: &mut Kmsg) -> anyhow::R
     )
 }
 
-/// The units of datasets, and the drop-ins for those of fstab. Returns a summary.
+/// What is to be said of the datasets.
+#[derive(Default)]
+struct Done {
+    summary: String,
+    /// Links to a generator that runs at a daemon-reload only, beside this one.
+    links: Vec<(PathBuf, PathBuf)>,
+}
+
+/// The units of datasets, and the drop-ins for those of fstab.
 fn datasets(
     announced: &Announced,
     mounts: &Mounts<'_>,
@@ -137,38 +147,32 @@ fn datasets(
     loaded: &Loaded,
     out: &mut Out<'_>,
     problems: &mut Problems,
-) -> String {
+) -> Done {
     let budget = Budget::for_units();
     let lists = &announced.lists;
     if lists.is_empty() && !announced.fstab.iter().any(|entry| entry.zfs) {
-        return String::new();
+        return Done::default();
     }
     let index = vital::Index::read(Files::before_var(host));
     let vital = vital::paths(&index, &announced.fstab);
     let canonical = |path: &String| mounts.canonical(Path::new(path)).into_os_string();
     let vital: Vec<String> =
         vital.iter().filter_map(|path| canonical(path).into_string().ok()).collect();
-    for drop_in in legacy::drop_ins(&announced.fstab, mounts, &vital, &budget) {
-        out.write([&drop_in], problems);
+    for drop_in in legacy::drop_ins(&announced.fstab, mounts, &vital, &budget, problems) {
+        out.write("", &drop_in, &[], problems);
     }
     if lists.is_empty() {
-        return String::new();
+        return Done::default();
     }
     let peer = installed::mount_generator(host);
     let zfs = &installed::zfs(host, loaded.settings.zfs.userland);
     let system = System { host, mounts, index: &index, vital: &vital, zfs, peer: peer.as_deref() };
-    datasets::units(lists, &system, &budget, problems, |Unit { file, links }, problems| {
-        // The file comes first: a link to nothing would fail the units that require it.
-        out.write(std::iter::once(file).chain(links), problems);
-    })
-}
-
-/// Links to a generator that runs at a daemon-reload only, beside this one.
-fn links_to_a_generator(host: &Host, announced: &Announced) -> Vec<(PathBuf, PathBuf)> {
-    if announced.lists.is_empty() || installed::mount_generator(host).is_some() {
-        return Vec::new();
-    }
-    installed::links_to_a_generator(host)
+    let write = |Unit { file, links }: &Unit, problems: &mut Problems| {
+        out.write("", file, links, problems);
+    };
+    let summary = datasets::units(lists, &system, &budget, problems, write);
+    let links = if peer.is_none() { installed::links_to_a_generator(host) } else { Vec::new() };
+    Done { summary, links }
 }
 
 /// Writes what the boot can do without. The boot path is there by then.
@@ -179,22 +183,13 @@ struct Out<'d> {
 }
 
 impl Out<'_> {
-    /// Writes drop-ins of other people's units.
-    fn operators(&mut self, entries: &[Entry], problems: &mut Problems) {
-        for entry in entries {
-            if let Err(e) = output::write(self.directories, entry) {
-                problems.add(format_args!("boot.require-pools-for: {e:#}"));
-                self.unwritten += 1;
-            }
-        }
-    }
-
     /// Writes a unit with its links, or a drop-in. If it cannot be written, the others still are:
-    /// another generator may have a unit for that mount point.
-    fn write<'e>(&mut self, entries: impl IntoIterator<Item = &'e Entry>, problems: &mut Problems) {
-        let mut entries = entries.into_iter();
+    /// another generator may have a unit for that mount point. `about` begins the message.
+    fn write(&mut self, about: &str, file: &Entry, links: &[Entry], problems: &mut Problems) {
+        // The file comes first: a link to nothing would fail the units that require it.
+        let mut entries = std::iter::once(file).chain(links);
         if let Err(e) = entries.try_for_each(|entry| output::write(self.directories, entry)) {
-            problems.add(format_args!("{e:#}"));
+            problems.add(format_args!("{about}{e:#}"));
             self.unwritten += 1;
         }
     }

@@ -27,6 +27,14 @@ pub(super) struct Entry {
     pub(super) what: What,
 }
 
+impl Entry {
+    /// The drop-in of `unit`, which may be somebody else's.
+    pub(super) fn drop_in(unit: &str, text: String) -> Entry {
+        let path = PathBuf::from(format!("{unit}.d/50-zfs-prefix.conf"));
+        Entry { precedence: Precedence::Normal, path, what: What::File(text) }
+    }
+}
+
 /// What an entry is.
 #[derive(Clone, Debug)]
 pub(super) enum What {

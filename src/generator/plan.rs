@@ -121,15 +121,23 @@ pub(super) fn plan(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>) -> anyhow:
 /// not there yet.
 fn when_missing(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Plan) -> WhenMissing {
     let on_pool = |paths: &[&Path]| -> Option<String> {
-        let there = paths.iter().filter_map(|path| {
-            let path_shown = path.display();
-            Some(match mounts.on_pool(path)? {
-                OnPool::Dataset(dataset) => format!("{path_shown} (dataset {dataset})"),
-                OnPool::Unread(_) => format!("perhaps {path_shown}"),
-            })
-        });
-        let there: Vec<_> = there.collect();
-        (!there.is_empty()).then(|| there.join(", "))
+        let mut doubt = None;
+        let mut there = Vec::new();
+        for path in paths {
+            let shown = path.display();
+            match mounts.on_pool(path) {
+                Some(OnPool::Dataset(dataset)) => {
+                    there.push(format!("{shown} (dataset {dataset})"))
+                }
+                Some(OnPool::Unread(why)) => {
+                    doubt = Some(why);
+                    there.push(format!("perhaps {shown}"));
+                }
+                None => {}
+            }
+        }
+        let doubt = doubt.map(|why| format!(" ({why})")).unwrap_or_default();
+        (!there.is_empty()).then(|| there.join(", ") + &doubt)
     };
     let needed = [Path::new(STORE), Path::new(CACHE), &loaded.settings.prefix.path];
     let mut when_missing = loaded.settings.boot.when_missing;
@@ -237,11 +245,11 @@ fn early_build(host: &Host, loaded: &Loaded, mounts: &Mounts<'_>, plan: &mut Pla
         plan.missing.push(EARLY);
         return;
     };
-    let path = format!("{EARLY}.d/50-zfs-prefix.conf");
     let source = loaded.origin("boot.when-missing");
     // Without links, as its mount unit is named.
     let prefix = mounts.canonical(&loaded.settings.prefix.path);
-    plan.add(Precedence::Normal, path, What::File(drop_in(&loaded.settings, &prefix, source)));
+    let text = drop_in(&loaded.settings, &prefix, source);
+    plan.entries.push(Entry::drop_in(EARLY, text));
     plan.want(LOAD, EARLY, directory);
 }
 
@@ -260,10 +268,7 @@ fn bound_imports(loaded: &Loaded, plan: &mut Plan) {
          TimeoutStopSec=10s\n",
         loaded.settings.pools.import_timeout.as_secs()
     );
-    for unit in IMPORTS {
-        let path = format!("{unit}.d/50-zfs-prefix.conf");
-        plan.add(Precedence::Normal, path, What::File(text.clone()));
-    }
+    plan.entries.extend(IMPORTS.iter().map(|unit| Entry::drop_in(unit, text.clone())));
 }
 
 /// Makes the units of boot.require-pools-for wait for their pools. The drop-ins have no
@@ -284,11 +289,8 @@ fn require_pools(host: &Host, loaded: &Loaded, plan: &mut Plan) {
          Requires={POOLS}\n\
          After={POOLS}\n"
     );
-    for unit in &loaded.settings.boot.require_pools_for {
-        let path = PathBuf::from(format!("{unit}.d/50-zfs-prefix.conf"));
-        let what = What::File(text.clone());
-        plan.operators.push(Entry { precedence: Precedence::Normal, path, what });
-    }
+    let units = loaded.settings.boot.require_pools_for.iter();
+    plan.operators.extend(units.map(|unit| Entry::drop_in(unit, text.clone())));
 }
 
 fn drop_in(settings: &Settings, prefix: &Path, source: Option<&Path>) -> String {

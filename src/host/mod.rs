@@ -92,6 +92,14 @@ impl Host {
         self.root.join(p.strip_prefix("/").unwrap_or(p))
     }
 
+    /// Writes a file of the machine, for tests.
+    #[cfg(test)]
+    pub(crate) fn put(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().expect("a file")).expect("a directory");
+        std::fs::write(path, text).expect("a file");
+    }
+
     /// A machine below `root` with this kernel, for tests.
     #[cfg(test)]
     pub(crate) fn below(root: &Path, release: &str) -> Host {

@@ -131,9 +131,9 @@ impl<'a> Loader<'a> {
         tree.check_programs()?;
         let modules = order(self.module, |name| self.find(name, &tree, &system))?;
         let family = modprobe::family(self.module);
-        let others = modules.iter().filter(|(name, _)| !family.contains(name));
+        let needed = modules.iter().filter(|(name, _)| !family.contains(name));
         let holds: Vec<Hold> =
-            others.filter_map(|(name, ready)| modprobe.hold(name, ready.published)).collect();
+            needed.filter_map(|(name, ready)| modprobe.hold(name, ready.published)).collect();
         if let Some(hold) = self.held_back(&holds, by_hand) {
             return Ok(Outcome::HeldBack(hold.clone()));
         }

@@ -197,9 +197,9 @@ pub(super) fn read(files: Files<'_>, problems: &mut Problems) -> (Vec<List>, Opt
 /// The names in their order. The values say nothing: the generator has code for maps of this type
 /// already, and none that sorts.
 fn sorted(names: Vec<OsString>) -> BTreeMap<String, Vec<usize>> {
-    let mut sorted = BTreeMap::new();
+    let mut sorted: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for name in names {
-        sorted.insert(name.to_string_lossy().into_owned(), Vec::new());
+        sorted.entry(name.to_string_lossy().into_owned()).or_default();
     }
     sorted
 }

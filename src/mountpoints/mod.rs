@@ -23,6 +23,9 @@ use problems::Problems;
 /// alone.
 const LATER: [&str; 2] = ["/var", "/run"];
 
+/// Has a directory for each imported pool, if the module is loaded.
+pub(crate) const IMPORTED: &str = "/proc/spl/kstat/zfs";
+
 /// What the files say.
 #[derive(Debug, Default)]
 pub(crate) struct Announced {
@@ -155,10 +158,8 @@ impl<'a> Mounts<'a> {
     /// point counts, but also those above it: a unit that needs the path waits for all of them. The
     /// root file system does not count: it is mounted before anything here could matter.
     pub(crate) fn on_pool(&self, path: &Path) -> Option<OnPool<'a>> {
-        let path = self.canonical(path);
-        let datasets = path.ancestors().filter_map(|above| self.point(above)?.dataset);
-        let unread = || self.unread.map(OnPool::Unread);
-        datasets.map(OnPool::Dataset).next().or_else(unread)
+        let above = self.dataset_above(path).map(|above| OnPool::Dataset(above.dataset));
+        above.or_else(|| self.unread.map(OnPool::Unread))
     }
 
     /// The nearest mount point at or above `path` that is on a pool.

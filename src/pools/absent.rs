@@ -146,12 +146,6 @@ mod tests {
     use super::*;
     use crate::exit;
 
-    fn put(host: &Host, path: &str, text: &str) {
-        let path = host.path(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
     /// Case 2 of the field, and what is near to it.
     #[test]
     fn nothing_is_written_below_the_mount_point_of_a_pool_that_is_not_there() {
@@ -187,9 +181,9 @@ mod tests {
         ] {
             let root = tempfile::tempdir().unwrap();
             let host = Host::below(root.path(), "6.1.0");
-            put(&host, "/etc/zfs/zfs-list.cache/tank", list);
-            put(&host, "/etc/fstab", fstab);
-            put(&host, "/proc/self/mountinfo", &format!("{ROOT}{mounted}"));
+            host.put("/etc/zfs/zfs-list.cache/tank", list);
+            host.put("/etc/fstab", fstab);
+            host.put("/proc/self/mountinfo", &format!("{ROOT}{mounted}"));
             if imported {
                 std::fs::create_dir_all(host.path("/proc/spl/kstat/zfs/tank")).unwrap();
             }

@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::host::Host;
+use crate::mountpoints::IMPORTED;
 use ask::{Listed, Programs};
 pub use cache_file::CacheFile;
 pub use expected::{By, Expected};
@@ -171,7 +172,7 @@ pub(crate) fn loaded(host: &Host) -> bool {
 
 /// Whether the pool `name` is imported.
 fn imported(host: &Host, name: &str) -> bool {
-    host.path("/proc/spl/kstat/zfs").join(name).is_dir()
+    host.path(IMPORTED).join(name).is_dir()
 }
 
 fn judge(expected: &Expected, listed: &[Listed], programs: &mut Programs) -> Vec<Pool> {

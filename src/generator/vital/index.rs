@@ -30,7 +30,7 @@ impl<'h> Index<'h> {
     pub(in crate::generator) fn read(files: Files<'h>) -> Index<'h> {
         let mut names: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut known: Vec<PathBuf> = Vec::new();
-        for (at, directory) in DIRECTORIES.into_iter().enumerate() {
+        for (at, directory) in DIRECTORIES.iter().enumerate() {
             // /lib is a link to usr/lib on most systems.
             let path = files.way(Path::new(directory)).path;
             if known.contains(&path) {

@@ -107,12 +107,6 @@ mod tests {
     use crate::host::Host;
     use crate::host::files::Files;
 
-    fn put(root: &Path, path: &str, text: &str) {
-        let path = root.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
     /// The paths on the machine below `root`.
     fn of(root: &Path, fstab: &[Entry]) -> Vec<String> {
         let host = Host::below(root, "6.1.0");
@@ -144,13 +138,16 @@ mod tests {
             (format!("{USR}/other@.service"), "[Service]\nStateDirectory=other\n"),
             ("run/systemd/system/dbus.socket".to_owned(), "[Socket]\nListenStream=/bus/socket\n"),
         ] {
-            put(root.path(), &path, text);
+            Host::below(root.path(), "6.1.0").put(&path, text);
         }
         // Masked, and an alias.
-        put(root.path(), &format!("{USR}/sssd.service"), "[Service]\nStateDirectory=sss\n");
+        Host::below(root.path(), "6.1.0")
+            .put(&format!("{USR}/sssd.service"), "[Service]\nStateDirectory=sss\n");
         symlink("/dev/null", root.path().join(ETC).join("sssd.service")).unwrap();
-        put(root.path(), &format!("{USR}/my.target"), "[Unit]\nRequiresMountsFor=/alias\n");
-        put(root.path(), &format!("{ETC}/my.target.d/x.conf"), "[Unit]\nRequiresMountsFor=/more\n");
+        Host::below(root.path(), "6.1.0")
+            .put(&format!("{USR}/my.target"), "[Unit]\nRequiresMountsFor=/alias\n");
+        Host::below(root.path(), "6.1.0")
+            .put(&format!("{ETC}/my.target.d/x.conf"), "[Unit]\nRequiresMountsFor=/more\n");
         symlink("/usr/lib/systemd/system/my.target", root.path().join(ETC).join("default.target"))
             .unwrap();
         let found = of(root.path(), &[]);
@@ -190,9 +187,10 @@ mod tests {
     #[test]
     fn units_that_require_each_other_are_read_once() {
         let root = tempfile::tempdir().unwrap();
-        put(root.path(), &format!("{USR}/basic.target"), "[Unit]\nRequires=sysinit.target\n");
+        Host::below(root.path(), "6.1.0")
+            .put(&format!("{USR}/basic.target"), "[Unit]\nRequires=sysinit.target\n");
         let text = "[Unit]\nRequires=basic.target sysinit.target\nRequiresMountsFor=/x\n";
-        put(root.path(), &format!("{USR}/sysinit.target"), text);
+        Host::below(root.path(), "6.1.0").put(&format!("{USR}/sysinit.target"), text);
         assert_eq!(of(root.path(), &[]), ["/x"]);
     }
 }

@@ -2,6 +2,7 @@
 //! systemd.exec(5)). A setting that a later line takes back counts all the same: then a mount unit
 //! is skipped where it could have failed.
 
+use crate::config::boolean;
 use crate::systemd::name::unescape_path;
 
 /// What a unit needs.
@@ -64,7 +65,8 @@ impl Needs {
             // A directory with a dash may be missing.
             (_, "WorkingDirectory" | "RootDirectory" | "RootImage") => self.path(value),
             (_, "PrivateTmp" | "DynamicUser") if is_true(value) => {
-                self.paths.extend(["/tmp", "/var/tmp"].map(str::to_owned));
+                self.path("/tmp");
+                self.path("/var/tmp");
             }
             ("Mount", "What" | "Where") | ("Automount", "Where") | ("Swap", "What") => {
                 self.path(value);
@@ -100,10 +102,8 @@ pub(super) fn mount_point(unit: &str) -> Option<String> {
     unit.strip_suffix(".mount").map(unescape_path)
 }
 
-/// A boolean of systemd (systemd.syntax(7)).
 fn is_true(value: &str) -> bool {
-    let value = value.trim().to_ascii_lowercase();
-    ["1", "yes", "y", "true", "t", "on"].contains(&value.as_str())
+    boolean(value.trim()) == Some(true)
 }
 
 /// The words of a list. Quotes are taken off where a word is used.
